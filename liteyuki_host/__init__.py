@@ -1,0 +1,26 @@
+"""The host under which NoneBot bots run.
+
+Names are resolved on first use, so that a bot process that needs only ``liteyuki_host.comm`` loads neither
+the supervisor nor the settings.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .host import Host as Host
+    from .host import get_bot as get_bot
+
+__all__ = ["Host", "__version__", "get_bot"]
+
+_HOMES = {"Host": ".host", "get_bot": ".host"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

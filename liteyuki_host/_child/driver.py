@@ -1,0 +1,166 @@
+"""Goes along with NoneBot's driver, from ``nonebot.init()`` on, and reports how far its start has come.
+
+The project's own code is not touched: it calls ``nonebot.init()`` and ``nonebot.run()`` as ever. What is wrapped
+is wrapped on the one driver object of this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import nonebot
+import nonebot.log
+from loguru import logger
+from nonebot.drivers import ASGIMixin, Driver
+
+from liteyuki_host._child.hooks import StartupHooks
+from liteyuki_host._child.listening import Listening
+from liteyuki_host._child.trouble import CannotRun, explain
+from liteyuki_host.log import line_format
+
+if TYPE_CHECKING:
+    from liteyuki_host.comm.node import Node
+
+PLUGIN = "nonebot_plugin_lycomm"
+
+
+def use_line_format(process: str) -> None:
+    """Give NoneBot's own log handler our format: one format for all processes, and the process in each line.
+
+    Only the format changes. The names that a project uses to replace the handler go on pointing at it.
+    """
+    log = nonebot.log
+    log.default_format = line_format(process)
+    log.logger.remove(log.logger_id)
+    log.logger_id = log.logger.add(
+        sys.stdout, level=0, diagnose=False, filter=log.default_filter, format=log.default_format
+    )
+
+
+class DriverWatch:
+    """Wraps ``nonebot.init`` once; everything else follows from there."""
+
+    def __init__(self, node: Node, hooks: StartupHooks) -> None:
+        self.cannot_listen = False
+        """The start is failing because the port is not to be had."""
+        self._node = node
+        self._hooks = hooks
+        self._driver: Driver | None = None
+        self._init = nonebot.init
+        self._failed_plugins = FailedPlugins()
+        self._opening: asyncio.Task[None] | None = None
+
+    def install(self) -> None:
+        # There is no public hook on init(). Replacing the module's function reaches every caller, because nobody
+        # can have imported it before us.
+        nonebot.init = self._init_and_follow
+
+    def _init_and_follow(self, *args: Any, **kwargs: Any) -> None:
+        self._init(*args, **kwargs)
+        driver = nonebot.get_driver()
+        if driver is not self._driver:  # init() again does nothing, and neither do we
+            self._driver = driver
+            self._follow(driver)
+
+    def _follow(self, driver: Driver) -> None:
+        self._failed_plugins.listen()
+        on_startup, run = driver.on_startup, driver.run
+
+        def on_startup_without_blocking(func: Callable[[], Any]) -> Callable[[], Any]:
+            on_startup(self._hooks.wrap(func))
+            return func  # it is used as a decorator
+
+        def run_and_report(*args: Any, **kwargs: Any) -> None:
+            self._load_plugin()
+            self._failed_plugins.report()
+            _no_reload(driver)
+            listening = Listening.of(driver.config, args, kwargs) if isinstance(driver, ASGIMixin) else None
+
+            async def after_start() -> None:
+                await self._after_start(listening)
+
+            # The last step of a start: after the hooks of all plugins, and after the adapters' own ready hooks,
+            # which come later. Those have no public registration on the driver.
+            lifespan = getattr(driver, "_lifespan", None)
+            register = getattr(lifespan, "on_ready", on_startup)
+            register(after_start)
+            run(*args, **kwargs)
+
+        # Set on the object: whoever holds the driver, and nonebot.run(), comes through here.
+        vars(driver)["on_startup"] = on_startup_without_blocking
+        vars(driver)["run"] = run_and_report
+
+    def _load_plugin(self) -> None:
+        """Our own plugin, for projects that do not name it. The bot starts without it rather than not at all."""
+        try:
+            if nonebot.get_plugin(PLUGIN) is None:
+                nonebot.load_plugin(PLUGIN)
+        except Exception as exc:
+            logger.warning(f"plugin {PLUGIN} was not loaded: {explain(exc)}; the bot runs without it")
+
+    async def _after_start(self, listening: Listening | None) -> None:
+        """Must not raise: that would be the bot's failure to start."""
+        try:
+            adapters = list(nonebot.get_adapters())
+            self._node.hooks_done(adapters=adapters)
+            if listening is None:
+                self._node.ready(address=None, details={})
+                return
+            await listening.wait_until_free()
+            # Not in driver.task_group: what fails in there takes the bot along.
+            self._opening = asyncio.ensure_future(self._report_open(listening, adapters))
+        except CannotRun as exc:
+            self.cannot_listen = True
+            logger.error(str(exc))
+        except Exception:
+            logger.exception("the start could not be reported to the host")
+
+    async def _report_open(self, listening: Listening, adapters: list[str]) -> None:
+        try:
+            await listening.wait_until_open()
+            self._node.ready(address=listening.address, details=listening.details(adapters))
+        except Exception:
+            logger.exception("the open port could not be reported to the host")
+
+
+class FailedPlugins:
+    """Says once more, in one line each, which plugins NoneBot could not load: its own word is a long traceback."""
+
+    def __init__(self) -> None:
+        self._sink: int | None = None
+        self._failed: dict[str, BaseException] = {}
+
+    def listen(self) -> None:
+        self._sink = logger.add(self._note, level="ERROR", format="{message}", catch=True)
+
+    def report(self) -> None:
+        """Before the driver runs: everything has been loaded by then."""
+        if self._sink is not None:
+            try:
+                logger.remove(self._sink)
+            except ValueError:
+                pass  # the project has removed every handler
+            self._sink = None
+        for name, exc in self._failed.items():
+            logger.error(f"plugin {name} was not loaded: {explain(exc)}; the bot runs without it")
+        self._failed.clear()
+
+    def _note(self, message: Any) -> None:
+        record = message.record
+        # load_plugin() returns None and keeps the reason to itself: the log record is the one place that has it.
+        match = re.match(r'Failed to import "([^"]+)"', record["message"])
+        if match and record["function"] == "load_plugin" and record["exception"] is not None:
+            self._failed[match[1]] = record["exception"].value
+
+
+def _no_reload(driver: Driver) -> None:
+    """Uvicorn's reloader would run the bot in yet another process, which the host could not reach."""
+    for kind in ("fastapi", "quart"):
+        config = getattr(driver, f"{kind}_config", None)
+        if getattr(config, f"{kind}_reload", False):
+            setattr(config, f"{kind}_reload", False)
+            logger.warning(f"{kind.upper()}_RELOAD is switched off: the bot runs under a host, which restarts it")

@@ -1,0 +1,87 @@
+"""How a child comes to its end: asked to by the host, or because there is no host any more.
+
+Both work while the project is still importing and while its event loop is blocked: everything here happens on the
+link's thread and on a daemon thread of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+ORPHAN_SECONDS = 1.0
+"""What a child without a host gets to end by itself. With the rest it must be gone in 2 s."""
+
+
+class Ending:
+    def __init__(self) -> None:
+        self.requested = False
+        self.host_gone = False
+        self.finished = False  # the project has ended; nothing is left to interrupt
+        self._before_interrupt: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def arm(self) -> None:
+        """Call once, first thing, on the main thread."""
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+            # Inherited from a host that was started with `&` by a script; the way to end us is this signal.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        atexit.register(self._at_the_very_end)  # first registered, so the last to run
+
+    def before_interrupt(self, action: Callable[[], None]) -> None:
+        """``action`` runs on the link's thread, just before the signal, to release what would not notice it."""
+        self._before_interrupt.append(action)
+
+    def on_stop(self, reason: str) -> None:
+        self._interrupt_once()
+
+    def on_host_gone(self, cause: str) -> None:
+        self.host_gone = True
+        threading.Thread(target=self._kill_after_deadline, name="lycomm-orphan", daemon=True).start()
+        self._interrupt_once()
+
+    def finish(self) -> None:
+        """The project has ended: from here on nothing interrupts the last steps."""
+        with self._lock:
+            self.finished = True
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _interrupt_once(self) -> None:
+        # Once only: uvicorn takes a second SIGINT, and the `none` driver any second signal, as "skip the hooks".
+        with self._lock:
+            if self.requested or self.finished:
+                return
+            self.requested = True
+        for action in self._before_interrupt:
+            action()
+        if sys.platform == "win32":
+            signal.raise_signal(signal.SIGINT)
+        else:
+            # To the main thread, so that it also leaves a sleep or a read it is blocked in; `raise_signal` would
+            # hit this thread, and Python's handler would wait for the main thread to come back by itself.
+            ident = threading.main_thread().ident
+            if ident is not None:
+                signal.pthread_kill(ident, signal.SIGINT)
+
+    def _kill_after_deadline(self) -> None:
+        threading.Event().wait(ORPHAN_SECONDS)
+        _kill_own_group()
+
+    def _at_the_very_end(self) -> None:
+        # A host would kill what is left of our group; without one it is on us.
+        if self.host_gone and os.getpid() == self._pid:
+            _kill_own_group()
+
+
+def _kill_own_group() -> None:
+    if sys.platform == "win32":
+        os.kill(os.getpid(), signal.SIGTERM)  # TerminateProcess; the host's job object takes the rest
+    elif os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)  # somebody else's group: a debugger, a test

@@ -1,0 +1,105 @@
+"""Runs the user's NoneBot project the way it would run without us."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import sys
+import types
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+from liteyuki_host._child.trouble import CannotRun, explain, missing_module
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def run_script(script: Path) -> None:
+    """``python SCRIPT``, in this process. Returns when the script has ended; raises what it raises."""
+    main = _become_main(str(script))
+    main.__file__ = str(script)
+    main.__loader__ = SourceFileLoader("__main__", str(script))
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = str(script.parent)
+    exec(compile(script.read_bytes(), str(script), "exec", dont_inherit=True), main.__dict__)
+
+
+def run_toml() -> None:
+    """What ``nb run`` does in a folder without a bot.py: adapters and plugins of ``[tool.nonebot]``, then run."""
+    _become_main("-c")
+    import nonebot
+
+    table = _read_table(Path("pyproject.toml"))
+    adapters = [_import_adapter(package, module) for package, module in _adapters(table)]
+    nonebot.init()
+    driver = nonebot.get_driver()
+    for adapter in adapters:
+        driver.register_adapter(adapter)
+    nonebot.load_builtin_plugins(*table.get("builtin_plugins", []))
+    try:
+        nonebot.load_from_toml("pyproject.toml")
+    except (AssertionError, TypeError, ValueError) as exc:
+        raise CannotRun(f"[tool.nonebot] in pyproject.toml: {exc}") from exc
+    nonebot.run()
+
+
+def _become_main(argv0: str) -> types.ModuleType:
+    """Put an empty ``__main__`` in our place.
+
+    Processes that the project starts by multiprocessing's "spawn" run the file of their parent's ``__main__``
+    again, under another name: that has to be the project's script or, where it has none, nothing. Never we.
+    """
+    main = types.ModuleType("__main__")
+    main.__dict__["__builtins__"] = builtins
+    main.__spec__ = None
+    sys.modules["__main__"] = main
+    if "__mp_main__" in sys.modules:  # multiprocessing's alias, if something has imported it already
+        sys.modules["__mp_main__"] = main
+    sys.argv[:] = [argv0]
+    return main
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise CannotRun(f"{path.absolute()} cannot be read: {exc}") from exc
+    table = data.get("tool", {}).get("nonebot")
+    if not isinstance(table, dict):
+        raise CannotRun(f"{path.absolute()} has no table [tool.nonebot]")
+    return table
+
+
+def _adapters(table: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
+    """Package to install (where the project says so) and module of each adapter, of both formats."""
+    declared = table.get("adapters", [])
+    groups: Any = declared.items() if isinstance(declared, dict) else [(None, declared)]
+    for package, adapters in groups:
+        for adapter in adapters:
+            try:
+                yield (None if package == "@local" else package), adapter["module_name"]
+            except (TypeError, KeyError):
+                raise CannotRun(f"[tool.nonebot] adapters: {adapter!r} has no module_name") from None
+
+
+def _import_adapter(package: str | None, module_name: str) -> Any:
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and (module_name == exc.name or module_name.startswith(f"{exc.name}.")):
+            raise CannotRun(f"adapter {missing_module(module_name, package)}") from exc
+        raise CannotRun(f"adapter {module_name}: {explain(exc)}") from exc
+    except Exception as exc:
+        logger.opt(exception=exc).error(f"adapter {module_name} cannot be imported")
+        raise CannotRun(f"adapter {module_name}: {explain(exc)}") from exc
+    try:
+        return module.Adapter
+    except AttributeError:
+        raise CannotRun(f"adapter {module_name} of [tool.nonebot] has no class Adapter") from None

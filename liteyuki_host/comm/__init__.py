@@ -1,0 +1,62 @@
+"""The core that host and bot processes share: channels, topics, the shared memory, and the link under them.
+
+Names are resolved on first use, like those of ``liteyuki_host``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .channel import Channel as Channel
+    from .channel import active_channel as active_channel
+    from .channel import get_channel as get_channel
+    from .channel import get_channels as get_channels
+    from .channel import passive_channel as passive_channel
+    from .channel import set_channel as set_channel
+    from .storage import SharedMemory as SharedMemory
+    from .storage import shared_memory as shared_memory
+    from .topics import apublish as apublish
+    from .topics import publish as publish
+    from .topics import subscribe as subscribe
+    from .topics import unsubscribe as unsubscribe
+
+__all__ = [  # noqa: RUF022  (grouped by module)
+    # channel
+    "Channel",
+    "active_channel",
+    "get_channel",
+    "get_channels",
+    "passive_channel",
+    "set_channel",
+    # topics
+    "apublish",
+    "publish",
+    "subscribe",
+    "unsubscribe",
+    # storage
+    "SharedMemory",
+    "shared_memory",
+]
+
+_HOMES = {
+    "Channel": ".channel",
+    "active_channel": ".channel",
+    "get_channel": ".channel",
+    "get_channels": ".channel",
+    "passive_channel": ".channel",
+    "set_channel": ".channel",
+    "apublish": ".topics",
+    "publish": ".topics",
+    "subscribe": ".topics",
+    "unsubscribe": ".topics",
+    "SharedMemory": ".storage",
+    "shared_memory": ".storage",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

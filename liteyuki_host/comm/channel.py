@@ -1,0 +1,405 @@
+"""Channels: named duplex pipes between two processes."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar, cast
+
+from . import codec
+from .delivery.end import ChannelEnd, ChannelStatistics, decode_payload
+from .delivery.incoming import Callback, redelivered
+from .delivery.waiting import Nothing, on_event_loop, refuse_event_loop
+from .errors import ChannelClosed, ChannelFull, ReceiveTimeout, RequestTimeout, ValueRefused, ValueTooLarge
+from .exchange import Exchange, check_name, current
+from .protocol.frames import Flag
+
+__all__ = [
+    "Channel",
+    "active_channel",
+    "blocking_receive_hook",
+    "get_channel",
+    "get_channels",
+    "passive_channel",
+    "set_channel",
+]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+blocking_receive_hook: ContextVar[Callable[[], None] | None] = ContextVar("lycomm_blocking_receive", default=None)
+"""Called by ``receive()`` without a timeout before it blocks: how a start-up hook that never returns is found."""
+
+DEFAULT_REQUEST_TIMEOUT = 30.0  # seconds; a chat user has given up by then
+
+
+class Channel(Generic[T]):
+    """A named duplex pipe: both sides send and receive at once, in order, and nobody gets its own messages.
+
+    A channel has two ends, and an end is a process: the first two that use it. ``{process}-passive`` and
+    ``{process}-active`` exist for every process that the host knows, between the host and that process.
+
+    ``Channel[str]("name")`` carries texts only: checked at ``send``, decoded to the type on the other side. Plain
+    ``Channel("name")`` carries whatever can travel (see ``docs/values``).
+
+    Objects of this class are handles: two with the same name are the same channel. They can be sent through
+    channels, and arrive as working channels.
+
+    Args:
+        name: 1 to 200 printable characters.
+        kind: the type of the messages, as in ``Channel[kind]``.
+        exchange: for tests that hold both sides in one process; otherwise the process's own.
+    """
+
+    __slots__ = ("__orig_class__", "_decoder", "_end", "_exchange", "_kind", "_name")
+
+    def __init__(self, name: str, kind: Any = None, *, exchange: Exchange | None = None) -> None:
+        self._name = check_name(name, "channel")
+        self._kind = kind
+        self._exchange = exchange
+        self._end: ChannelEnd | None = None
+        self._decoder: codec.TypedDecoder[T] | Nothing | None = _UNKNOWN
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"Channel({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Channel) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(("channel", self.name))
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, data: T) -> None:
+        """Queue a message, from any thread.
+
+        Returns once it is accepted: from then on it is received once, or handed to the next incarnation of the other
+        process, or reported lost in the log. In a thread it waits for room, as long as that takes.
+
+        Raises:
+            ChannelFull: called on an event loop, and there is no room. Nothing was sent; ``asend`` waits for it.
+            ValueRefused, ValueTooLarge: the value cannot travel. Nothing was sent.
+            HostNotAttached: this process does not run under a host.
+            ChannelTaken: two other processes are this channel's ends.
+        """
+        end = self._usable_end()
+        payload, flags = self._encode(data)
+        outgoing = end.outgoing
+        if outgoing.offer(payload, flags):
+            return
+        if on_event_loop():
+            raise self._full()
+        outgoing.room.wait(lambda: self._offer(end, payload, flags, 0), None)
+
+    async def asend(self, data: T) -> None:
+        """Queue a message, waiting for room without blocking the loop. Cancelling it sends nothing.
+
+        Raises:
+            the same as :meth:`send`, except ChannelFull.
+        """
+        end = self._usable_end()
+        payload, flags = self._encode(data)
+        if not end.outgoing.offer(payload, flags):
+            await end.outgoing.room.wait_async(lambda: self._offer(end, payload, flags, 0), None)
+
+    async def request(self, data: T, *, timeout: float | None = DEFAULT_REQUEST_TIMEOUT) -> Any:
+        """Send a message and wait for what the other side's callback returns for it.
+
+        The first callback there whose filter takes the message answers.
+
+        Args:
+            timeout: seconds, counted from now and including the wait for room. None waits as long as the other
+                process lives.
+
+        Raises:
+            RequestTimeout: no answer in time. The other end may still do the work.
+            RemoteError: its callback raised, or nothing there can answer.
+            ChannelBroken: the other process ended before it answered. Whether the work was done is unknown.
+        """
+        end = self._usable_end()
+        payload, flags = self._encode(data)
+        number = end.new_request()
+        try:
+            outgoing = end.outgoing
+            sent = await outgoing.room.wait_async(
+                lambda: self._offer(end, payload, flags | Flag.REQUEST, number), timeout
+            )
+            answer = sent if isinstance(sent, Nothing) else await end.reply_to(number, timeout)
+            if isinstance(answer, Nothing):
+                raise RequestTimeout(
+                    f"channel {self.name!r}: no answer within {timeout} s; the other end may still do the work"
+                )
+            return decode_payload(answer[1], answer[0] & Flag.RAW)
+        finally:
+            end.forget_request(number)
+
+    async def flush(self, *, timeout: float | None = None) -> None:
+        """Wait until everything sent so far has been consumed on the other side.
+
+        Raises:
+            TimeoutError: not within *timeout* seconds.
+        """
+        outgoing = self._usable_end().outgoing
+        if isinstance(await outgoing.room.wait_async(outgoing.mark(), timeout), Nothing):
+            raise RequestTimeout(f"channel {self.name!r}: {outgoing.waiting():,} messages not consumed in {timeout} s")
+
+    # --- receiving ------------------------------------------------------------------------------------------
+
+    def on_receive(self, filter_func: Callable[[T], Any] | None = None) -> Callable[[F], F]:
+        """Register a callback (passive mode).
+
+        ``@channel.on_receive()`` on a sync or async function; it runs on the process's event loop (NoneBot's), so
+        ``await bot.send(...)`` works in it. Messages are handled one at a time and in order; several callbacks each
+        get every message, in the order of registration. Messages that arrived before are handed over too. What a
+        callback returns answers a request.
+
+        Args:
+            filter_func: sync or async; the callback gets only data for which it returns something true.
+
+        A callback or filter that raises is logged with its name; the next message is handled as usual.
+
+        Raises:
+            ChannelModeError: this process reads the channel with ``receive()``.
+        """
+        if filter_func is not None and not callable(filter_func):
+            raise TypeError("on_receive takes a filter function; write @channel.on_receive() with its parentheses")
+
+        def register(function: F) -> F:
+            end = self._own_end()
+            end.incoming.use("passive")
+            end.callbacks.append(Callback(function, filter_func, self._decode))
+            if end.incoming.mode == "passive":
+                self._claim(end)
+                exchange = self._exchange or current()
+                if exchange.loop is not None:
+                    end.incoming.attach_loop(exchange.loop)
+            return function
+
+        return register
+
+    def remove(self, function: Callable[..., Any]) -> bool:
+        """Unregister a callback; False when it was not registered. The channel stays in passive mode."""
+        end = self._own_end()
+        kept = [callback for callback in end.callbacks if callback.function is not function]
+        found = len(kept) < len(end.callbacks)
+        end.callbacks[:] = kept
+        return found
+
+    def receive(self, timeout: float | None = None) -> T:
+        """Wait in this thread for the next message (active mode).
+
+        Args:
+            timeout: seconds; None waits as long as the process lives.
+
+        Raises:
+            ReceiveTimeout: nothing arrived in time; the channel is as it was.
+            ChannelClosed: this process is shutting down; end your loop.
+            WouldBlockEventLoop: called on an event loop. Use ``areceive`` there, or a thread of its own.
+            ChannelModeError: this process reads the channel with callbacks.
+            HostNotAttached: this process does not run under a host.
+        """
+        refuse_event_loop(f"channel {self.name!r}: receive()", "channel.areceive()")
+        end = self._receiving_end()
+        if timeout is None:
+            announce = blocking_receive_hook.get()
+            if announce is not None:
+                announce()
+        message = end.incoming.arrived.wait(end.incoming.take, timeout)
+        return self._received(end, message, timeout)
+
+    async def areceive(self, timeout: float | None = None) -> T:
+        """Wait for the next message without blocking the loop. Cancelling it loses no message.
+
+        Raises:
+            the same as :meth:`receive`, except WouldBlockEventLoop.
+        """
+        end = self._receiving_end()
+        message = await end.incoming.arrived.wait_async(end.incoming.take, timeout)
+        return self._received(end, message, timeout)
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Messages as they come; ends quietly when this process shuts down."""
+        while True:
+            try:
+                data = await self.areceive()
+            except ChannelClosed:
+                return
+            yield data
+
+    def __iter__(self) -> Iterator[T]:
+        """The same in a thread."""
+        while True:
+            try:
+                data = self.receive()
+            except ChannelClosed:
+                return
+            yield data
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the message received last in this thread or task may have been seen by an earlier incarnation."""
+        return redelivered.get()
+
+    def statistics(self) -> ChannelStatistics:
+        """The channel's figures in this process."""
+        return self._own_end().statistics()
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _own_end(self) -> ChannelEnd:
+        end = self._end
+        if end is None:
+            exchange = self._exchange or current()
+            end = exchange.end(self.name)
+            if self._exchange is not None:
+                self._end = end
+        return end
+
+    def _usable_end(self) -> ChannelEnd:
+        end = self._own_end()
+        end.use()
+        return end
+
+    def _receiving_end(self) -> ChannelEnd:
+        end = self._own_end()
+        end.incoming.use("active")
+        end.use()
+        return end
+
+    def _claim(self, end: ChannelEnd) -> None:
+        """Become an end, if that is possible yet: callbacks may be registered before there is a host."""
+        from .errors import HostNotAttached
+
+        try:
+            end.use()
+        except HostNotAttached:
+            pass
+
+    def _encode(self, data: T) -> tuple[bytes, int]:
+        decoder = self._typed()
+        limit = (self._exchange or current()).message_limit
+        try:
+            if type(data) is bytes and decoder is None:
+                raw = cast(bytes, data)
+                if len(raw) > limit:
+                    raise ValueTooLarge(f"the value is {len(raw):,} bytes, the limit is {limit:,} bytes")
+                return raw, Flag.RAW
+            payload = codec.encode(data, limit)
+        except (ValueRefused, ValueTooLarge) as error:
+            raise type(error)(f"channel {self.name!r}: {error}") from None
+        if decoder is not None:
+            try:
+                decoder.decode(payload)
+            except (ValueError, TypeError) as error:
+                raise ValueRefused(
+                    f"channel {self.name!r} carries {decoder.kind_name}, got {type(data).__qualname__}: {error}"
+                ) from None
+        return payload, 0
+
+    def _decode(self, payload: bytes, flags: int) -> Any:
+        decoder = self._typed()
+        if decoder is None:
+            return decode_payload(payload, flags)
+        return decoder.decode(codec.encode(payload) if flags & Flag.RAW else payload)
+
+    def _typed(self) -> codec.TypedDecoder[T] | None:
+        decoder = self._decoder
+        if isinstance(decoder, Nothing):
+            kind = self._kind
+            if kind is None:
+                # Channel[str]("x"): the argument is known only after __init__ has returned.
+                alias = getattr(self, "__orig_class__", None)
+                arguments = typing.get_args(alias)
+                kind = arguments[0] if arguments and not isinstance(arguments[0], TypeVar) else Any
+            self._decoder = decoder = None if kind is Any else codec.TypedDecoder(kind)
+        return decoder
+
+    def _offer(self, end: ChannelEnd, payload: bytes, flags: int, request_id: int) -> bool | Nothing:
+        end.use()  # what keeps us from sending may have come while we waited
+        if end.incoming.closed:
+            raise ChannelClosed(f"channel {self.name!r} is closed: this process is shutting down")
+        return end.outgoing.try_offer(payload, flags, request_id)
+
+    def _received(self, end: ChannelEnd, message: Any, timeout: float | None) -> T:
+        if isinstance(message, Nothing):
+            raise ReceiveTimeout(f"channel {self.name!r}: nothing arrived within {timeout} s")
+        if message.flags & Flag.REQUEST:
+            end.refuse_request(message)
+        redelivered.set(bool(message.flags & Flag.REDELIVERED))
+        try:
+            return cast(T, self._decode(message.payload, message.flags))
+        finally:
+            end.incoming.count(message)
+
+    def _full(self) -> ChannelFull:
+        return ChannelFull(
+            f"channel {self.name!r} is full: {self._own_end().outgoing.waiting():,} messages are not consumed yet, and "
+            "waiting here would freeze the event loop; use `await channel.asend(...)`, or read the channel faster"
+        )
+
+
+class _OwnChannel(Channel[Any]):
+    """One of the two channels of whatever this process is called; importable before that is known."""
+
+    __slots__ = ("_suffix",)
+
+    def __init__(self, suffix: str) -> None:
+        super().__init__(suffix)
+        self._suffix = suffix
+
+    @property
+    def name(self) -> str:
+        return f"{(self._exchange or current()).process}-{self._suffix}"
+
+
+_UNKNOWN = Nothing()
+
+active_channel: Channel[Any] = _OwnChannel("active")
+"""``{process}-active`` of this process: meant for ``receive()`` in a thread of its own, or ``areceive()``."""
+
+passive_channel: Channel[Any] = _OwnChannel("passive")
+"""``{process}-passive`` of this process: meant for ``on_receive`` callbacks."""
+
+
+def get_channel(name: str, kind: Any = None) -> Channel[Any]:
+    """The channel that some process has declared under *name*. Answers at once, from any process.
+
+    Raises:
+        UnknownChannel: (a KeyError) there is none.
+    """
+    current().known_end(check_name(name, "channel"))
+    return Channel(name, kind)
+
+
+def get_channels() -> dict[str, Channel[Any]]:
+    """Every declared channel by name; a new dict each time."""
+    return {name: Channel(name) for name in sorted(current().channel_names())}
+
+
+def set_channel(name: str, channel: Channel[Any]) -> None:
+    """Make a channel known to all processes under its name.
+
+    Raises:
+        TypeError: *channel* is no Channel.
+        ValueError: it has another name.
+    """
+    if not isinstance(channel, Channel):
+        raise TypeError(f"set_channel takes a Channel, not {type(channel).__name__}")
+    if channel.name != name:
+        raise ValueError(f"the channel's own name is {channel.name!r}, not {name!r}; a channel has one name everywhere")
+    current().declare(name)
+
+
+def _name_of(channel: Channel[Any]) -> str:
+    (channel._exchange or current()).declare(channel.name)
+    return channel.name
+
+
+codec.referring(Channel, _name_of, Channel)

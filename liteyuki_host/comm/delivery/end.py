@@ -1,0 +1,258 @@
+"""One process's end of a channel: what it sends, what it receives, and the requests it waits for."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from loguru import logger
+
+from .. import codec
+from ..errors import ChannelBroken, ChannelTaken, LycommError, RemoteError
+from ..link import Link
+from ..protocol.credit import Stream
+from ..protocol.frames import Flag
+from .incoming import Callback, Incoming, Received, call, redelivered
+from .outgoing import Outgoing
+from .waiting import NOTHING, Nothing, Waiters
+
+__all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "decode_payload"]
+
+MAX_TRACEBACK = 16 * 1024  # characters of a remote traceback that travel; its end says what happened
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """A channel's figures in this process, since it began."""
+
+    name: str
+    mode: str | None
+    """``passive``, ``active``, or None as long as nothing here receives."""
+    sent: int
+    """Messages that ``send`` accepted."""
+    waiting_to_be_consumed: int
+    """Of those, the ones that the other side has not consumed."""
+    redelivered: int
+    """Messages handed to a later incarnation of the other side."""
+    lost: int
+    """Messages given up, each reported in the log."""
+    received: int
+    """Messages that arrived here."""
+    waiting_to_be_read: int
+    """Of those, the ones that nobody here has taken: the depth of the queue."""
+    last_error: str | None
+    """The last failure of a callback or filter here, as one line."""
+
+
+class StreamSource:
+    """The sender at the other end of a stream."""
+
+    __slots__ = ("_link", "_stream")
+
+    def __init__(self, link: Link, stream: Stream) -> None:
+        self._link = link
+        self._stream = stream
+
+    def consumed(self, cost: int) -> None:
+        self._link.consumed(self._stream, cost)
+
+    def reply(self, payload: bytes, flags: int, request_id: int) -> None:
+        try:
+            self._link.send(self._stream, payload, flags | Flag.REPLY, request_id)
+        except LycommError:  # the asker is gone, and with it the question
+            pass
+
+
+def decode_payload(payload: bytes, flags: int) -> Any:
+    """A payload as plain data."""
+    return payload if flags & Flag.RAW else codec.decode(payload)
+
+
+class ChannelEnd:
+    """See the module's docstring. Lives as long as its process; links come and go under it.
+
+    Args:
+        before_use: called before every send or receive: makes this process one of the channel's two ends, or
+            raises what keeps it from that.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        window: int,
+        before_use: Callable[[ChannelEnd], None],
+        on_lost: Callable[[str, int, str], None],
+    ) -> None:
+        self.name = name
+        self.outgoing = Outgoing(window=window, on_lost=lambda count, why: on_lost(name, count, why))
+        self.incoming = Incoming(name, self._handle)
+        self.callbacks: list[Callback] = []
+        self.refused: str | None = None
+        self.last_error: str | None = None
+        self._before_use = before_use
+        self._replies: dict[int, Nothing | tuple[int, bytes] | LycommError] = {}
+        self._replied = Waiters()
+        self._next_request = 1
+
+    def use(self) -> None:
+        """Check that this process may use the channel, and make it an end on first use."""
+        if self.refused is not None:
+            raise ChannelTaken(self.refused)
+        self._before_use(self)
+
+    # --- the link comes and goes ----------------------------------------------------------------------------
+
+    def bind(self, link: Link, stream: Stream) -> None:
+        """The other end can be reached over *stream*."""
+        stream.receiver = self
+        stream.source = StreamSource(link, stream)
+        self.outgoing.bind(link, stream)
+
+    def unbind(self, link: Link, cause: str) -> None:
+        """It no longer can: who waits for an answer fails, the rest waits for the next incarnation."""
+        if not self.outgoing.bound:
+            return
+        for request_id in self.outgoing.unbind(link):
+            self.fail_request(request_id, cause)
+        for request_id in list(self._replies):  # consumed there, but the answer cannot come any more
+            self.fail_request(request_id, cause)
+
+    def refuse(self, reason: str) -> None:
+        """The host refuses this process as an end."""
+        self.refused = reason
+        self.outgoing.give_up(reason)
+        self.incoming.close()
+
+    def close(self, reason: str) -> None:
+        """This process leaves: whoever waits is woken with an error."""
+        self.incoming.close()
+        for request_id in list(self._replies):
+            self.fail_request(request_id, reason)
+
+    # --- receiving ------------------------------------------------------------------------------------------
+
+    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Any) -> None:
+        """Called by the link's reader."""
+        if flags & Flag.REPLY:
+            if request_id in self._replies:
+                self._replies[request_id] = (flags, payloads[0])
+                self._replied.wake()
+            return
+        self.incoming.deliver(payloads, flags, request_id, source)
+
+    async def _handle(self, message: Received) -> None:
+        """Give one message to every callback whose filter wants it, in the order of registration."""
+        wants_reply = bool(message.flags & Flag.REQUEST)
+        replied = False
+        for callback in tuple(self.callbacks):
+            try:
+                data = callback.decode(message.payload, message.flags)
+            except (ValueError, TypeError) as error:
+                self._failed("a message that cannot be decoded", callback, error, wants_reply and not replied, message)
+                replied = True
+                continue
+            try:
+                if callback.filter is not None and not await call(callback.filter, data):
+                    continue
+            except Exception as error:
+                self._failed("the filter", callback, error, wants_reply and not replied, message)
+                replied = True
+                continue
+            token = redelivered.set(bool(message.flags & Flag.REDELIVERED))
+            try:
+                result = await call(callback.function, data)
+                if wants_reply and not replied:
+                    self._reply(result, message)
+                    replied = True
+            except Exception as error:
+                self._failed("the callback", callback, error, wants_reply and not replied, message)
+                replied = True
+            finally:
+                redelivered.reset(token)
+        if wants_reply and not replied:
+            self._reply_error("LookupError", f"no callback of channel {self.name!r} took the request", "", message)
+
+    def refuse_request(self, message: Received) -> None:
+        """Answer a request that arrived where nothing can answer."""
+        self._reply_error(
+            "LookupError",
+            f"channel {self.name!r} is read by receive() there, which cannot answer requests",
+            "",
+            message,
+        )
+
+    def _reply(self, result: Any, message: Received) -> None:
+        if type(result) is bytes:
+            message.source.reply(result, Flag.RAW, message.request_id)
+        else:
+            message.source.reply(codec.encode(result), 0, message.request_id)
+
+    def _reply_error(self, type_name: str, text: str, trace: str, message: Received) -> None:
+        payload = codec.encode([type_name, text[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:]])
+        message.source.reply(payload, Flag.ERROR, message.request_id)
+
+    def _failed(self, what: str, callback: Callback, error: Exception, answer: bool, message: Received) -> None:
+        self.last_error = f"{type(error).__name__}: {error}"
+        logger.opt(exception=error).error(
+            f"channel {self.name!r}: {what} of {callback.name} failed; the next message is handled as usual"
+        )
+        if answer:
+            trace = "".join(traceback.format_exception(error))
+            try:
+                self._reply_error(type(error).__name__, str(error), trace, message)
+            except LycommError:  # its text cannot travel
+                self._reply_error(type(error).__name__, "(the message cannot be shown)", "", message)
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def new_request(self) -> int:
+        """A number for a request, waited for from now on."""
+        number = self._next_request
+        self._next_request += 1
+        self._replies[number] = NOTHING
+        return number
+
+    def fail_request(self, number: int, cause: str) -> None:
+        if number in self._replies:
+            self._replies[number] = ChannelBroken(
+                f"channel {self.name!r}: no answer can come any more ({cause}); whether the work was done is unknown"
+            )
+            self._replied.wake()
+
+    def forget_request(self, number: int) -> None:
+        """Nobody waits any more; a late answer is dropped."""
+        self._replies.pop(number, None)
+        self.outgoing.cancel_request(number)
+
+    async def reply_to(self, number: int, timeout: float | None) -> tuple[int, bytes] | Nothing:
+        """The answer's flags and payload, or NOTHING after *timeout* seconds."""
+
+        def attempt() -> tuple[int, bytes] | Nothing:
+            answer = self._replies[number]
+            if isinstance(answer, LycommError):
+                raise answer
+            return answer
+
+        answer = await self._replied.wait_async(attempt, timeout)
+        if not isinstance(answer, Nothing) and answer[0] & Flag.ERROR:
+            type_name, text, trace = codec.decode(answer[1])
+            if type_name == ChannelBroken.__name__:  # said by the host, between the two ends
+                raise ChannelBroken(text)
+            raise RemoteError(type_name, text, trace)
+        return answer
+
+    def statistics(self) -> ChannelStatistics:
+        return ChannelStatistics(
+            name=self.name,
+            mode=self.incoming.mode,
+            sent=self.outgoing.sent,
+            waiting_to_be_consumed=self.outgoing.waiting(),
+            redelivered=self.outgoing.redelivered,
+            lost=self.outgoing.lost,
+            received=self.incoming.received,
+            waiting_to_be_read=self.incoming.waiting(),
+            last_error=self.last_error,
+        )

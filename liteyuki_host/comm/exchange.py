@@ -1,0 +1,349 @@
+"""What a process is to channels, topics and the shared memory: the one interface behind all public names.
+
+There are two implementations: :class:`~liteyuki_host.comm.node.Node`, in a bot process (also without a host), and the
+hub, in the host. Nothing else asks which one it has. Every process has one *current* exchange; tests may hold several.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from loguru import logger
+
+from .delivery.end import ChannelEnd, decode_payload
+from .delivery.incoming import Callback, Incoming, Received, call
+from .errors import LycommError, UnknownChannel
+from .protocol.credit import DEFAULT_WINDOW
+from .protocol.messages import Change
+from .protocol.store import Outcome
+
+__all__ = ["Exchange", "LossReport", "Subscription", "current", "set_current"]
+
+MAX_NAME_SIZE = 200
+"""Characters of a channel or topic name."""
+
+
+class LossReport:
+    """Tells about lost messages: the first at once, further ones of the same channel at most every few seconds."""
+
+    INTERVAL = 5.0  # seconds between two lines about one channel
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pending: dict[tuple[str, str], int] = {}
+        self._reported: dict[str, float] = {}
+
+    def add(self, name: str, count: int, why: str) -> None:
+        now = time.monotonic()
+        with self._lock:
+            key = (name, why)
+            count += self._pending.pop(key, 0)
+            last = self._reported.get(name)
+            if last is not None and now - last < self.INTERVAL:
+                self._pending[key] = count
+                return
+            self._reported[name] = now
+        self._say(name, count, why)
+
+    def flush(self) -> None:
+        """Say what has not been said; at the end, and whenever it is convenient."""
+        with self._lock:
+            pending, self._pending = self._pending, {}
+        for (name, why), count in pending.items():
+            self._say(name, count, why)
+
+    @staticmethod
+    def _say(name: str, count: int, why: str) -> None:
+        logger.warning(f"{name}: {count:,} message{'s' if count != 1 else ''} lost ({why})")
+
+
+class Subscription:
+    """This process's subscription to one topic: a queue like a channel's, and the callbacks."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.incoming = Incoming(f"topic {topic}", self._handle)
+        self.incoming.use("passive")
+        self.callbacks: list[Callback] = []
+
+    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Any) -> None:
+        """Called by the link's reader, or by the publisher in the host."""
+        self.incoming.deliver(payloads, flags, request_id, source)
+
+    async def _handle(self, message: Received) -> None:
+        for callback in tuple(self.callbacks):
+            try:
+                await call(callback.function, decode_payload(message.payload, message.flags))
+            except Exception as error:
+                logger.opt(exception=error).error(
+                    f"topic {self.topic!r}: the callback {callback.name} failed; the next message is handled as usual"
+                )
+
+
+class Exchange(abc.ABC):
+    """See the module's docstring.
+
+    Attributes:
+        process: this process's name.
+        window: bytes that may be on their way per channel and direction.
+        message_limit: bytes of one encoded value.
+        view: the dict that reads of the shared memory go to; always the same object.
+    """
+
+    process: str
+    window: int
+    message_limit: int
+    view: dict[str, object]
+
+    def __init__(self, process: str, *, window: int = DEFAULT_WINDOW, message_limit: int) -> None:
+        self.process = process
+        self.window = window
+        self.message_limit = message_limit
+        self.losses = LossReport()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._ends_lock = threading.Lock()
+        self._ends: dict[str, ChannelEnd] = {}
+        self._subscriptions: dict[str, Subscription] = {}
+        self._watchers: list[Callable[[Change], None]] = []
+
+    # --- channels -------------------------------------------------------------------------------------------
+
+    def end(self, name: str) -> ChannelEnd:
+        """This process's end of the channel, made on first mention. Declared or not: using it tells."""
+        end = self._ends.get(name)
+        if end is None:
+            with self._ends_lock:
+                end = self._ends.get(name)
+                if end is None:
+                    end = ChannelEnd(name, window=self.window, before_use=self._use_end, on_lost=self.losses.add)
+                    self._ends[name] = end
+                    if self.loop is not None:
+                        end.incoming.attach_loop(self.loop)
+        return end
+
+    def known_end(self, name: str) -> ChannelEnd:
+        """The same for a channel that some process has declared.
+
+        Raises:
+            UnknownChannel: none has.
+        """
+        names = self.channel_names()
+        if name not in names:
+            known = ", ".join(sorted(names)) or "none"
+            raise UnknownChannel(f"there is no channel {name!r}; known are: {known}. set_channel declares one")
+        return self.end(name)
+
+    @abc.abstractmethod
+    def channel_names(self) -> set[str]:
+        """Every declared channel, of all processes."""
+
+    @abc.abstractmethod
+    def declare(self, name: str) -> None:
+        """Make a channel known to all processes. Declaring twice is harmless."""
+
+    @abc.abstractmethod
+    def _use_end(self, end: ChannelEnd) -> None:
+        """Make this process one of the channel's two ends, or raise."""
+
+    # --- the loop that callbacks run on -----------------------------------------------------------------------
+
+    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run callbacks on *loop* from now on. What waits is handled first, in order."""
+        with self._ends_lock:
+            self.loop = loop
+            queues = self._queues()
+        for queue in queues:
+            queue.attach_loop(loop)
+
+    def detach_loop(self) -> None:
+        """Stop running callbacks; messages wait from now on. A callback in progress is cancelled."""
+        with self._ends_lock:
+            self.loop = None
+            queues = self._queues()
+        for queue in queues:
+            queue.detach_loop()
+
+    def _queues(self) -> list[Incoming]:
+        return [end.incoming for end in self._ends.values()] + [s.incoming for s in self._subscriptions.values()]
+
+    # --- topics ---------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
+        """Hand a publication over; False when it would have to wait and may not."""
+
+    def subscribe(self, topic: str, callback: Callback) -> None:
+        """Deliver *topic* to *callback* too, from now on."""
+        check_name(topic, "topic")
+        with self._ends_lock:
+            subscription = self._subscriptions.get(topic)
+            first = subscription is None or not subscription.callbacks
+            if subscription is None:
+                subscription = self._subscriptions[topic] = Subscription(topic)
+                if self.loop is not None:
+                    subscription.incoming.attach_loop(self.loop)
+            subscription.callbacks.append(callback)
+        if first:
+            self._subscribed(subscription)
+
+    def unsubscribe(self, topic: str, function: Callable[..., Any] | None = None) -> int:
+        """Stop delivering *topic* to *function* (None: to anybody here); returns how many callbacks went."""
+        with self._ends_lock:
+            subscription = self._subscriptions.get(topic)
+            if subscription is None:
+                return 0
+            kept = [] if function is None else [c for c in subscription.callbacks if c.function is not function]
+            removed = len(subscription.callbacks) - len(kept)
+            subscription.callbacks[:] = kept
+        if removed and not kept:
+            self._unsubscribed(subscription)
+        return removed
+
+    @abc.abstractmethod
+    def _subscribed(self, subscription: Subscription) -> None:
+        """This process wants the topic."""
+
+    @abc.abstractmethod
+    def _unsubscribed(self, subscription: Subscription) -> None:
+        """It no longer does."""
+
+    # --- shared memory --------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def revision(self) -> int:
+        """The step of the host's order that this process has seen."""
+
+    @abc.abstractmethod
+    def revision_of(self, key: str) -> tuple[object, int]:
+        """What the view has for the key (or NOTHING) and the revision of its last change, as one moment."""
+
+    @abc.abstractmethod
+    def put(
+        self,
+        key: str,
+        payload: bytes,
+        ttl: float | None,
+        ephemeral: bool,
+        done: Callable[[Outcome], None] | None,
+        *,
+        may_wait: bool,
+    ) -> bool:
+        """Write; visible here at once. *done* is called when the host has ordered it. False: no room, not written."""
+
+    @abc.abstractmethod
+    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
+        """Delete, like :meth:`put`."""
+
+    @abc.abstractmethod
+    def increment(self, key: str, by: float, done: Callable[[Outcome], None]) -> None:
+        """Add in the host's order."""
+
+    @abc.abstractmethod
+    def compare(
+        self,
+        key: str,
+        expected: bytes | None,
+        value: bytes | None,
+        revision: int | None,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Write only if the key is as expected, decided in the host's order."""
+
+    @abc.abstractmethod
+    def acquire(self, key: str, done: Callable[[Outcome], None]) -> int:
+        """Ask for a lock; returns the number to release it with. *done* is called when it is ours."""
+
+    @abc.abstractmethod
+    def release(self, key: str, holder: int) -> None:
+        """Give the lock back, or stop waiting for it."""
+
+    @abc.abstractmethod
+    def sync(self, done: Callable[[Outcome], None]) -> None:
+        """*done* is called when everything that the host had ordered before is visible here."""
+
+    def add_watcher(self, watcher: Callable[[Change], None]) -> None:
+        """Call *watcher* with every change in order; it must not wait or raise."""
+        self._watchers = [*self._watchers, watcher]
+
+    def remove_watcher(self, watcher: Callable[[Change], None]) -> None:
+        # `==`, not `is`: bound methods are made anew on every access.
+        self._watchers = [w for w in self._watchers if w != watcher]
+
+    def _changed(self, change: Change) -> None:
+        for watcher in self._watchers:
+            watcher(change)
+
+    # --- control --------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def statistics(self) -> dict[str, Any]:
+        """Figures of every channel this process has used, by name."""
+
+    def _close_all(self, reason: str) -> None:
+        """Wake everybody who waits."""
+        for end in list(self._ends.values()):
+            end.close(reason)
+        self.losses.flush()
+
+
+def check_name(name: object, what: str) -> str:
+    """A usable channel or topic name.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a {what} name is a text, not {type(name).__name__}")
+    if not name or len(name) > MAX_NAME_SIZE or any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name):
+        raise ValueError(f"a {what} name has 1 to {MAX_NAME_SIZE} printable characters, this one is {name!r:.80}")
+    return name
+
+
+# The one place where a process keeps its exchange.
+_current: Exchange | None = None
+_bound: list[Callable[[Exchange], None]] = []
+_current_lock = threading.RLock()
+
+
+def current() -> Exchange:
+    """This process's exchange. Without a host and before anything else it is a node of its own."""
+    exchange = _current
+    if exchange is None:
+        with _current_lock:
+            if _current is None:
+                from .node import Node  # the default, made on first use; a module-level import would be a circle
+
+                set_current(Node())
+            exchange = _current
+    if exchange is None:
+        raise LycommError("this process has no exchange")
+    return exchange
+
+
+def peek() -> Exchange | None:
+    """This process's exchange, if it has one already."""
+    return _current
+
+
+def set_current(exchange: Exchange | None) -> None:
+    """Make *exchange* this process's own; None goes back to a fresh node on the next use."""
+    global _current
+    with _current_lock:
+        _current = exchange
+        if exchange is not None:
+            for rebind in _bound:
+                rebind(exchange)
+
+
+def follow_current(rebind: Callable[[Exchange], None]) -> None:
+    """Call *rebind* with the current exchange, and again whenever there is another. For module-level names."""
+    with _current_lock:
+        _bound.append(rebind)
+        if _current is not None:
+            rebind(_current)

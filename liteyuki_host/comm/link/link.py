@@ -1,0 +1,408 @@
+"""A link: one connection over one transport, callable from any thread.
+
+Sending. A lone message is written by its sender at once. Who keeps sending is batched: the first
+:data:`INLINE_BURST` messages of a burst go out one by one, then they queue until :data:`WRITE_SIZE` bytes are
+together or the flusher thread takes what is there. No caller ever waits for the transport: what it does not take at
+once is the flusher's, the only thread that blocks in a write. So the event loop, the reader and a sender are all
+safe to send, and what may pile up is bounded by the streams' credit.
+
+Receiving. The reader (``reader.py``) feeds bytes; events go to the link's handler, on the reader's thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+from loguru import logger
+
+from ..errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
+from ..protocol.connection import WRITE_SIZE as WRITE_SIZE
+from ..protocol.connection import Acknowledged, Arrived, Connection, ControlArrived, Event, Opened
+from ..protocol.credit import Stream
+from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
+from ..transport import Transport
+from .reader import ThreadReader
+
+__all__ = ["Link", "LinkHandler"]
+
+BURST_GAP = 20e-6
+"""Seconds after the last write from which a message counts as lone. 5 and 100 µs measured the same."""
+
+INLINE_BURST = 8
+"""Messages of a burst that are written one by one: a short burst must not wait for the flusher."""
+
+GRANT_DELAY = 0.002
+"""Seconds that the last grant of a stream waits for a message to ride on."""
+
+
+class LinkHandler(Protocol):
+    """Who the link works for. Called on the reader's thread; must return soon and never raise."""
+
+    def on_hello(self, hello: Hello) -> None:
+        """The peer greeted."""
+        ...
+
+    def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
+        """Messages arrived, in order."""
+        ...
+
+    def on_control(self, message: Control) -> None:
+        """A control message other than greeting, ping and pong arrived."""
+        ...
+
+    def on_opened(self, stream: Stream) -> None:
+        """The peer numbered a stream. Its messages come after this call."""
+        ...
+
+    def on_credit(self, stream: Stream) -> None:
+        """The peer consumed something of *stream*."""
+        ...
+
+    def on_end(self, cause: LinkError) -> None:
+        """The link is over. Called exactly once, after everything that arrived was delivered."""
+        ...
+
+
+class Link:
+    """See the module's docstring.
+
+    Args:
+        name: for thread names and messages.
+    """
+
+    __slots__ = (
+        "_armed",
+        "_burst",
+        "_close_reason",
+        "_flush_idle",
+        "_grants_only",
+        "_handler",
+        "_last_write",
+        "_leftover",
+        "_lock",
+        "_pong",
+        "_reader",
+        "_reader_done",
+        "_thread",
+        "_wake",
+        "_writing",
+        "connection",
+        "ended",
+        "name",
+        "transport",
+    )
+
+    def __init__(self, transport: Transport, connection: Connection, handler: LinkHandler, *, name: str) -> None:
+        self.transport = transport
+        self.connection = connection
+        self.name = name
+        self.ended = False  # nothing is sent any more
+        self._handler = handler
+        self._lock = threading.Lock()  # guards the connection's outbound half and the flags below
+        self._writing = False  # somebody holds the writing role
+        self._leftover: list[bytes | memoryview] = []  # what a non-blocking write did not take; the flusher's
+        self._last_write = 0.0
+        self._burst = 0
+        self._armed = False  # the flusher has been woken and has not yet looked
+        self._grants_only = False  # ... and only for grants, which may wait for a message to ride on
+        self._flush_idle = threading.Condition(self._lock)
+        self._close_reason: str | None = None
+        self._pong: dict[int, threading.Lock] = {}
+        self._wake = threading.Semaphore(0)
+        self._reader = ThreadReader(transport, self, name)
+        self._reader_done = False
+        self._thread = threading.Thread(target=self._flush_forever, name=f"lycomm-write-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the reader and the flusher, and send the greeting."""
+        self._thread.start()
+        self._reader.start()
+        self._write_if_free()
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, stream: Stream, payload: bytes, flags: int = 0, request_id: int = 0, attempts: int = 0) -> bool:
+        """Send on *stream*; False when it has no credit.
+
+        Raises:
+            LinkClosed: the link is over; nothing was queued.
+        """
+        lock = self._lock
+        lock.acquire()
+        try:
+            if self.ended:
+                raise LinkClosed(f"the link to {self.name} is over")
+            connection = self.connection
+            if not connection.send(stream, payload, flags, request_id, attempts):
+                return False
+            if self._writing:
+                return True  # the writer looks again before it leaves
+            now = time.perf_counter()
+            if now - self._last_write > BURST_GAP:
+                self._burst = 0
+            self._burst += 1
+            if self._burst > INLINE_BURST and connection.pending < WRITE_SIZE:
+                self._arm()
+                return True
+            self._last_write = now
+            self._writing = True
+        finally:
+            lock.release()
+        self._write()
+        return True
+
+    def send_control(self, message: Control) -> None:
+        """Send a control message, ahead of all data. Nothing happens when the link is over."""
+        with self._lock:
+            if self.ended:
+                return
+            self.connection.send_control(message)
+        self._write_if_free()
+
+    def open_stream(self, kind: str, name: str) -> Stream:
+        """The stream for (*kind*, *name*), announced to the peer if it is new."""
+        with self._lock:
+            stream = self.connection.open_stream(kind, name)
+        self._write_if_free()
+        return stream
+
+    def consumed(self, stream: Stream, cost: int) -> None:
+        """Count *cost* bytes of *stream* as consumed; a grant follows when it is worth a frame, else soon."""
+        with self._lock:
+            stream.consumed += cost
+            if self.ended:
+                return
+            self.connection.owe(stream)
+            if stream.consumed - stream.granted < stream.window // 4:
+                if not self._writing:
+                    self._arm(grants_only=True)
+                return
+        self._write_if_free()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything queued has been given to the transport; False after *timeout* seconds."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            if not self.ended:
+                self._arm()
+            while not self.ended and (self._writing or self.connection.has_output or self.connection.owes):
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._flush_idle.wait(left):
+                    return False
+        return not self.ended
+
+    def ping(self, timeout: float) -> float | None:
+        """Seconds until the peer's link answered, or None after *timeout* seconds. Blocks the calling thread."""
+        answered = threading.Lock()
+        answered.acquire()
+        with self._lock:
+            number = len(self._pong) + time.monotonic_ns()
+            self._pong[number] = answered
+        started = time.perf_counter()
+        self.send_control(Ping(number))
+        try:
+            return time.perf_counter() - started if answered.acquire(timeout=timeout) else None
+        finally:
+            with self._lock:
+                self._pong.pop(number, None)
+
+    def close(self, reason: str = "", *, timeout: float = 1.0) -> bool:
+        """Say goodbye, send what is queued (at most *timeout* seconds) and end the link. More calls do nothing.
+
+        Returns whether everything was sent.
+        """
+        with self._lock:
+            if self.ended or self._close_reason is not None:
+                return not self.connection.has_output
+            self._close_reason = reason or "closed"
+            self.connection.send_control(Goodbye(reason))
+        self._write_if_free()
+        sent = self.flush(timeout)
+        self.transport.close()
+        return sent
+
+    def join(self, timeout: float) -> None:
+        """Wait for the link's threads to end, at most *timeout* seconds each."""
+        self._reader.join(timeout)
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    # --- the writing role -----------------------------------------------------------------------------------
+    # Whoever sets `_writing` under the lock holds it and writes outside the lock. Before leaving, the holder
+    # looks at the queue again under the lock, so nothing queued meanwhile is forgotten.
+
+    def _write_if_free(self) -> None:
+        with self._lock:
+            if self._writing or self.ended:
+                return
+            self._writing = True
+        self._write()
+
+    def _write(self) -> None:
+        """Write what the transport takes without waiting. The caller holds the writing role, and loses it."""
+        transport = self.transport
+        while True:
+            with self._lock:
+                buffers = self.connection.data_to_send()
+                if not buffers or self.ended:
+                    self._leave()
+                    return
+            try:
+                taken = transport.try_write(buffers)
+            except OSError:
+                self._write_failed()
+                return
+            if taken < sum(map(len, buffers)):
+                with self._lock:
+                    self._leftover = _after(buffers, taken)
+                    self._arm()  # the role goes to the flusher
+                return
+
+    def _leave(self) -> None:
+        """Give the role up. The caller holds the lock."""
+        self._writing = False
+        self._flush_idle.notify_all()
+        if self.ended and self._reader_done:
+            self._release()
+
+    def _write_failed(self) -> None:
+        """The peer is gone. What arrived from it is still read; the reader ends the link."""
+        with self._lock:
+            self._leave()
+        self.transport.close()
+
+    def _arm(self, *, grants_only: bool = False) -> None:
+        """Wake the flusher. The caller holds the lock."""
+        if not self._armed:
+            self._armed = True
+            self._grants_only = grants_only
+            self._wake.release()
+        elif self._grants_only and not grants_only:
+            self._grants_only = False
+            self._wake.release()
+
+    def _flush_forever(self) -> None:
+        while True:
+            self._wake.acquire()
+            with self._lock:
+                grants_only = self._grants_only
+            if grants_only:
+                # A message may come along and carry them; a second wake-up ends the wait.
+                self._wake.acquire(timeout=GRANT_DELAY)
+            with self._lock:
+                self._armed = self._grants_only = False
+                if self.ended:
+                    if self._leftover:  # the role was handed to us, and dies with us
+                        self._leftover = []
+                        self._leave()
+                    return
+                leftover, self._leftover = self._leftover, []
+                if not leftover:
+                    if self._writing:
+                        continue
+                    self._writing = True
+            try:
+                if leftover:
+                    self.transport.write_all(leftover)
+                self._write_blocking()
+            except OSError:
+                self._write_failed()
+
+    def _write_blocking(self) -> None:
+        """Like :meth:`_write`, waiting for the transport. Only the flusher may."""
+        while True:
+            with self._lock:
+                buffers = self.connection.data_to_send()
+                if not buffers or self.ended:
+                    self._leave()
+                    return
+            self.transport.write_all(buffers)
+
+    # --- receiving ------------------------------------------------------------------------------------------
+
+    def get_buffer(self) -> memoryview:
+        return self.connection.get_buffer()
+
+    def received(self, count: int) -> bool:
+        try:
+            if count:
+                self.connection.receive(count, self._event)
+                return True
+            self.connection.receive_eof()
+            cause = self._end_cause()
+        except RemoteProtocolError as error:
+            cause = LinkBroken(f"{self.name} broke the link's protocol: {error}")
+            cause.__cause__ = error
+            with self._lock:
+                if not self.ended:
+                    self.connection.send_control(Goodbye(str(error)))
+            self._write_if_free()
+        except Exception as error:  # a bug in a handler must end this link with a word, not silently stop its reader
+            logger.opt(exception=error).error(f"the link to {self.name} failed inside lycomm; please report this")
+            cause = LinkBroken(f"the link to {self.name} failed inside lycomm: {type(error).__name__}: {error}")
+            cause.__cause__ = error
+        self._end(cause)
+        return False
+
+    def _event(self, event: Event) -> None:
+        if type(event) is Arrived:
+            self._handler.on_message(event.stream, event.payloads, event.flags, event.request_id)
+        elif type(event) is Acknowledged:
+            with self._lock:
+                freed = self.connection.acknowledge(event.stream, event.ack)
+            if freed:
+                self._handler.on_credit(event.stream)
+        elif type(event) is Opened:
+            self._handler.on_opened(event.stream)
+        elif type(event) is ControlArrived:
+            message = event.message
+            if type(message) is Ping:
+                self.send_control(Pong(message.id))
+            elif type(message) is Pong:
+                with self._lock:
+                    waiting = self._pong.pop(message.id, None)
+                if waiting is not None:
+                    waiting.release()
+            elif type(message) is Hello:
+                self._handler.on_hello(message)
+            elif type(message) is not Goodbye:
+                self._handler.on_control(message)
+
+    def _end_cause(self) -> LinkError:
+        if self._close_reason is not None:
+            return LinkClosed(self._close_reason)
+        if self.connection.goodbye is not None:
+            return LinkClosed(self.connection.goodbye or "goodbye")
+        return LinkBroken(f"{self.name} went away without a goodbye")
+
+    def _end(self, cause: LinkError) -> None:
+        with self._lock:
+            self.ended = True
+            self._reader_done = True
+            self._flush_idle.notify_all()
+            self._wake.release()  # the flusher ends
+        self.transport.close()
+        try:
+            self._handler.on_end(cause)
+        except Exception as error:
+            logger.opt(exception=error).error(f"ending the link to {self.name} failed; please report this")
+        with self._lock:
+            if not self._writing:
+                self._release()
+
+    def _release(self) -> None:
+        """Give the descriptor back: no thread is inside the transport any more. The caller holds the lock."""
+        release = getattr(self.transport, "release", None)
+        if release is not None:
+            release()
+
+
+def _after(buffers: list[bytes | memoryview], taken: int) -> list[bytes | memoryview]:
+    """What is left of *buffers* behind the first *taken* bytes."""
+    for index, buffer in enumerate(buffers):
+        if taken < len(buffer):
+            return [memoryview(buffer)[taken:], *buffers[index + 1 :]]
+        taken -= len(buffer)
+    return []

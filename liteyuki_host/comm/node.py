@@ -1,0 +1,542 @@
+"""A bot process's half: everything of it that talks with the host.
+
+Without a host it is its own: the shared memory and topics work inside the process, channels to the host raise
+HostNotAttached, and no thread, file or port is opened.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from loguru import logger
+
+from .._version import __version__
+from . import codec
+from .authority import Authority
+from .delivery.end import ChannelEnd, StreamSource
+from .delivery.waiting import NOTHING, Nothing, Waiters
+from .errors import HostError, HostNotAttached, LinkClosed, LinkError, RequestTimeout
+from .exchange import Exchange, Subscription, check_name
+from .exchange import current as current_exchange
+from .link import Link
+from .protocol import messages
+from .protocol.connection import Connection, Role
+from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE, Stream
+from .protocol.frames import Flag
+from .protocol.store import Mirror, Outcome
+from .transport import Transport
+
+__all__ = ["Node", "current"]
+
+DEFAULT_PROCESS = "nonebot"
+"""What a process is called as long as no host has said otherwise."""
+
+HOST_GONE = "host gone"  # error code of operations that the host can no longer answer
+
+LOCAL_BACKLOG = 5 * DEFAULT_WINDOW  # bytes that a topic may queue inside one process: as much as under a host
+
+
+class _Phase(enum.Enum):
+    ALONE = "alone"
+    ATTACHED = "attached"
+    DETACHED = "detached"
+
+
+class _NoSource:
+    """Messages from this very process: nobody waits for their credit."""
+
+    def consumed(self, cost: int) -> None:
+        pass
+
+    def reply(self, payload: bytes, flags: int, request_id: int) -> None:
+        pass
+
+
+LOCAL = _NoSource()
+
+
+class Node(Exchange):
+    """See the module's docstring. There is one per process; :func:`current` returns it."""
+
+    def __init__(self, process: str = DEFAULT_PROCESS) -> None:
+        super().__init__(process, message_limit=codec.DEFAULT_MESSAGE_LIMIT)
+        self.view: dict[str, object] = {}
+        self._phase = _Phase.ALONE
+        self._lock = threading.RLock()  # guards the mirror, and the order of requests on the link
+        self._mirror = Mirror(self.view)
+        self._authority = self._own_authority()
+        self._channels: set[str] = set()
+        self._link: Link | None = None
+        self._room = Waiters()  # for requests and publications
+        self._next_request = 1
+        self._replies: dict[int, Callable[[Outcome], None]] = {}
+        self._own_writes: dict[int, str] = {}
+        self._topic_streams: dict[str, Stream] = {}
+        self._snapshot: list[tuple[str, bytes, int, float | None]] = []
+        self._greeted = threading.Event()
+        self._greeting_error: LinkError | None = None
+        self._controls: dict[int, Nothing | messages.ControlReply] = {}
+        self._controlled = Waiters()
+        self._on_stop: Callable[[str], None] = lambda reason: None
+        self._on_host_gone: Callable[[str], None] = lambda cause: None
+
+    # --- under a host ---------------------------------------------------------------------------------------
+
+    @property
+    def attached(self) -> bool:
+        """Whether a host is there."""
+        return self._phase is _Phase.ATTACHED
+
+    def attach(
+        self,
+        transport: Transport,
+        process: str,
+        *,
+        on_stop: Callable[[str], None],
+        on_host_gone: Callable[[str], None],
+        timeout: float = 10.0,
+    ) -> None:
+        """Greet the host over *transport* and load the shared memory. Blocks; to be called before a loop runs.
+
+        Args:
+            on_stop, on_host_gone: called on the link's thread with the reason; must return soon.
+            timeout: seconds for the whole greeting.
+
+        Raises:
+            LinkError: no greeting, or the host refused ours; the text says why. The node is as it was.
+        """
+        if self._phase is _Phase.ATTACHED:
+            raise HostError("this process is already attached to a host")
+        self._on_stop, self._on_host_gone = on_stop, on_host_gone
+        self.process = process
+        self._greeted.clear()
+        self._greeting_error = None
+        hello = messages.Hello(
+            version=messages.PROTOCOL_VERSION,
+            process=process,
+            pid=os.getpid(),
+            software=f"nonebot-plugin-lycomm {__version__}",
+            # The host's wishes rule: the smaller ones are agreed on.
+            window=1 << 30,
+            message_limit=1 << 30,
+        )
+        connection = Connection(Role.CHILD, hello)
+        link = Link(transport, connection, self, name="the host")
+        connection.store.receiver = _MemoryEvents(self)
+        connection.store.source = StreamSource(link, connection.store)
+        self._link = link
+        link.start()
+        if not self._greeted.wait(timeout):
+            link.close("the host did not answer the greeting")
+            raise LinkClosed(f"the host did not answer the greeting within {timeout} s")
+        if self._greeting_error is not None:
+            raise self._greeting_error
+        for subscription in list(self._subscriptions.values()):
+            if subscription.callbacks:
+                self._subscribed(subscription)
+        for end in list(self._ends.values()):
+            end.incoming.closed = False
+            if end.incoming.mode is not None:
+                self._use_end(end)
+
+    def detach(self, reason: str = "this process ends", *, timeout: float = 1.0) -> None:
+        """Say goodbye, send what is queued (at most *timeout* seconds) and wake everybody who waits.
+
+        The shared memory can still be read afterwards.
+        """
+        link = self._link
+        if link is not None and self._phase is _Phase.ATTACHED:
+            self._phase = _Phase.DETACHED
+            # What the host's side of the link has been given is the host's to deliver.
+            delivered = link.close(reason, timeout=timeout)
+            link.join(timeout)
+            if not delivered:
+                for end in list(self._ends.values()):
+                    end.outgoing.give_up("this process ended before it could be sent")
+        self._close_all(reason)
+
+    def reset(self) -> None:
+        """Become a process without a host again, with an empty shared memory. For tests."""
+        self.detach("reset")
+        with self._lock:
+            self.view.clear()
+            self._mirror = Mirror(self.view)
+            self._authority = self._own_authority()
+            self._channels.clear()
+            self._topic_streams.clear()
+            self._phase = _Phase.ALONE
+            self.process = DEFAULT_PROCESS
+            for end in self._ends.values():
+                end.incoming.closed = False
+
+    def hooks_done(self, *, adapters: Sequence[str]) -> None:
+        """Tell the host that the start-up hooks have returned."""
+        self._tell(messages.HooksDone(list(adapters)))
+
+    def ready(self, *, address: str | None, details: Mapping[str, str]) -> None:
+        """Tell the host that the bot can be reached, and where."""
+        self._tell(messages.Ready(address, dict(details)))
+
+    def request_restart(self, process: str | None = None) -> None:
+        """Ask the host to restart *process* (None: this one). Returns at once; from any thread.
+
+        Raises:
+            HostNotAttached: there is no host.
+        """
+        self._attached_link("restart_process()")
+        self._tell(messages.ControlRequest(0, "restart", process or self.process))
+
+    async def control(self, verb: str, process: str | None = None, *, timeout: float = 10.0) -> Any:
+        """Ask the host to do *verb* (``restart``, ``start``, ``stop``, ``status``) and wait for its answer.
+
+        Raises:
+            HostNotAttached: there is no host.
+            HostError: it refused; the text says why.
+            RequestTimeout: no answer within *timeout* seconds.
+        """
+        self._attached_link(f"asking the host to {verb}")
+        with self._lock:
+            number = self._next_request
+            self._next_request += 1
+            self._controls[number] = NOTHING
+        try:
+            self._tell(messages.ControlRequest(number, verb, process))
+            reply = await self._controlled.wait_async(lambda: self._control_reply(number), timeout)
+        finally:
+            self._controls.pop(number, None)
+        if isinstance(reply, Nothing):
+            raise RequestTimeout(f"the host did not answer {verb!r} within {timeout} s")
+        if reply.error is not None:
+            raise HostError(reply.error)
+        return codec.decode(reply.value)
+
+    def _control_reply(self, number: int) -> messages.ControlReply | Nothing:
+        if self._phase is not _Phase.ATTACHED:
+            raise HostNotAttached("the host went away before it answered")
+        return self._controls[number]
+
+    def _tell(self, message: messages.Control) -> None:
+        link = self._link
+        if link is not None:
+            link.send_control(message)
+
+    def _attached_link(self, what: str) -> Link:
+        link = self._link
+        if link is None or self._phase is not _Phase.ATTACHED:
+            if self._phase is _Phase.DETACHED:
+                raise HostNotAttached(f"{what} needs the host, which is gone: this process is shutting down")
+            raise HostNotAttached(
+                f"{what} needs the lycomm host, and this bot was started without one; "
+                "start it with `lycomm run` in the project's folder"
+            )
+        return link
+
+    # --- channels -------------------------------------------------------------------------------------------
+
+    def channel_names(self) -> set[str]:
+        names = set(self._channels)
+        if self._phase is _Phase.ALONE:
+            names |= {f"{self.process}-passive", f"{self.process}-active"}
+        return names
+
+    def declare(self, name: str) -> None:
+        check_name(name, "channel")
+        if name in self._channels:
+            return
+        self._channels.add(name)
+        if self._phase is _Phase.ATTACHED:
+            self._request(lambda number: messages.Declare(number, name), None, may_wait=True)
+
+    def _use_end(self, end: ChannelEnd) -> None:
+        if end.outgoing.bound:
+            return
+        link = self._attached_link(f"channel {end.name!r}")
+        with self._lock:
+            if not end.outgoing.bound:
+                end.bind(link, link.open_stream("channel", end.name))
+
+    # --- topics ---------------------------------------------------------------------------------------------
+
+    def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
+        if self._phase is _Phase.ALONE:
+            subscription = self._subscriptions.get(topic)
+            if subscription is not None and subscription.callbacks:
+                cost = len(payload) + MESSAGE_CHARGE
+                waiting = subscription.incoming.waiting_cost()
+                if waiting and waiting + cost > LOCAL_BACKLOG:
+                    self.losses.add(f"topic {topic}", 1, "the subscribers here are too slow")
+                else:
+                    subscription.deliver([payload], flags, 0, LOCAL)
+            return True
+        link = self._attached_link(f"topic {topic!r}")
+        message = messages.encode_message(messages.Publication(topic, payload, flags))
+        return self._send(link, link.connection.publish, message, may_wait=may_wait)
+
+    def _subscribed(self, subscription: Subscription) -> None:
+        link = self._link
+        if link is None or self._phase is not _Phase.ATTACHED:
+            return
+        with self._lock:
+            known = self._topic_streams.get(subscription.topic)
+            if known is not None:
+                link.send_control(messages.Subscribe(known.id))
+                return
+            stream = link.open_stream("topic", subscription.topic)
+            stream.receiver = subscription
+            stream.source = StreamSource(link, stream)
+            self._topic_streams[subscription.topic] = stream
+
+    def _unsubscribed(self, subscription: Subscription) -> None:
+        stream = self._topic_streams.get(subscription.topic)
+        if stream is not None:
+            self._tell(messages.Unsubscribe(stream.id))
+
+    # --- shared memory --------------------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        return self._authority.store.revision if self._phase is _Phase.ALONE else self._mirror.revision
+
+    def revision_of(self, key: str) -> tuple[object, int]:
+        if self._phase is _Phase.ALONE:
+            with self._authority.lock:
+                return self.view.get(key, NOTHING), self._authority.store.revision_of(key)
+        with self._lock:
+            # An own write under way has no revision yet; the host's answer to a guess brings the real one.
+            revision = -1 if self._mirror.is_pending(key) else self._mirror.revision_of(key)
+            return self.view.get(key, NOTHING), revision
+
+    def put(
+        self,
+        key: str,
+        payload: bytes,
+        ttl: float | None,
+        ephemeral: bool,
+        done: Callable[[Outcome], None] | None,
+        *,
+        may_wait: bool,
+    ) -> bool:
+        def shown(number: int) -> None:
+            self._own_writes[number] = key
+            self._mirror.own_put(number, key, payload, None if ttl is None else time.monotonic() + ttl)
+
+        return self._request(
+            lambda number: messages.Put(number, key, payload, ttl, ephemeral), done, may_wait=may_wait, shown=shown
+        )
+
+    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
+        def shown(number: int) -> None:
+            self._own_writes[number] = key
+            self._mirror.own_remove(number, key)
+
+        return self._request(lambda number: messages.Remove(number, key), done, may_wait=may_wait, shown=shown)
+
+    def increment(self, key: str, by: float, done: Callable[[Outcome], None]) -> None:
+        self._request(lambda number: messages.Increment(number, key, by), done, may_wait=None)
+
+    def compare(
+        self,
+        key: str,
+        expected: bytes | None,
+        value: bytes | None,
+        revision: int | None,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        self._request(lambda n: messages.Compare(n, key, expected, value, revision), done, may_wait=None)
+
+    def acquire(self, key: str, done: Callable[[Outcome], None]) -> int:
+        numbers: list[int] = []
+
+        def make(number: int) -> messages.Request:
+            numbers.append(number)
+            return messages.Acquire(number, key)
+
+        self._request(make, done, may_wait=None)
+        return numbers[-1]
+
+    def release(self, key: str, holder: int) -> None:
+        try:
+            self._request(lambda number: messages.Release(number, key, holder), None, may_wait=None)
+        except HostNotAttached:  # it was freed when the host saw us go
+            pass
+
+    def sync(self, done: Callable[[Outcome], None]) -> None:
+        self._request(messages.Sync, done, may_wait=None)
+
+    def _request(
+        self,
+        make: Callable[[int], messages.Request],
+        done: Callable[[Outcome], None] | None,
+        *,
+        may_wait: bool | None,
+        shown: Callable[[int], None] | None = None,
+    ) -> bool:
+        """Have a request performed. *may_wait* None: somebody waits for its answer, so it is sent without credit."""
+        if self._phase is _Phase.ALONE:
+            self._authority.perform("local", make(self._new_number()), done or (lambda outcome: None))
+            return True
+        link = self._attached_link("the shared memory")
+
+        def attempt() -> bool | Nothing:
+            with self._lock:
+                number = self._next_request
+                payload = messages.encode_message(make(number))
+                store = link.connection.store
+                try:
+                    if not link.send(store, payload, Flag.UNCREDITED if may_wait is None else 0):
+                        return NOTHING
+                except LinkClosed as error:
+                    raise HostNotAttached(f"the shared memory cannot be written: {error}") from None
+                self._next_request = number + 1
+                if done is not None:
+                    self._replies[number] = done
+                if shown is not None:
+                    shown(number)
+                return True
+
+        if may_wait:
+            self._room.wait(attempt, None)
+            return True
+        return attempt() is True
+
+    def _new_number(self) -> int:
+        with self._lock:
+            self._next_request += 1
+            return self._next_request - 1
+
+    def _send(self, link: Link, stream: Stream, payload: bytes, *, may_wait: bool) -> bool:
+        def attempt() -> bool | Nothing:
+            try:
+                return link.send(stream, payload) or NOTHING
+            except LinkClosed as error:
+                raise HostNotAttached(str(error)) from None
+
+        if may_wait:
+            self._room.wait(attempt, None)
+            return True
+        return attempt() is True
+
+    def _own_authority(self) -> Authority:
+        def on_changes(changes: list[messages.Change]) -> None:
+            for change in changes:
+                self._changed(change)
+
+        return Authority(view=self.view, on_changes=on_changes)
+
+    # --- what the link tells us (LinkHandler) -----------------------------------------------------------------
+
+    def on_hello(self, hello: messages.Hello) -> None:
+        link = self._link
+        assert link is not None
+        self.window = link.connection.window
+        self.message_limit = link.connection.message_limit
+
+    def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
+        if stream.receiver is not None:
+            stream.receiver.deliver(payloads, flags, request_id, stream.source)
+
+    def on_opened(self, stream: Stream) -> None:
+        link = self._link
+        assert link is not None
+        self.end(stream.key[1]).bind(link, stream)
+
+    def on_credit(self, stream: Stream) -> None:
+        if stream.user is not None:
+            stream.user.credit()
+        else:
+            self._room.wake()
+
+    def on_control(self, message: messages.Control) -> None:
+        if isinstance(message, messages.Stop):
+            self._on_stop(message.reason)
+        elif isinstance(message, messages.ControlReply):
+            if message.id in self._controls:
+                self._controls[message.id] = message
+                self._controlled.wake()
+        elif isinstance(message, messages.OpenRefused):
+            link = self._link
+            stream = None if link is None else link.connection.streams.get(message.stream)
+            if stream is not None:
+                self.end(stream.key[1]).refuse(message.reason)
+
+    def on_end(self, cause: LinkError) -> None:
+        before = self._phase
+        self._phase = _Phase.DETACHED
+        self._greeting_error = cause
+        self._greeted.set()
+        self._room.wake()
+        self._controlled.wake()
+        with self._lock:
+            replies, self._replies = self._replies, {}
+        for done in replies.values():
+            done(Outcome(HOST_GONE, None, self._mirror.revision))
+        for end in list(self._ends.values()):
+            if self._link is not None:
+                end.unbind(self._link, str(cause))
+            if before is _Phase.ATTACHED:
+                end.outgoing.give_up("the host is gone")
+        self._close_all(str(cause))
+        if before is _Phase.ATTACHED:
+            self._on_host_gone(str(cause))
+
+    def memory_event(self, payload: bytes) -> None:
+        """Follow one event of the shared memory. Called by the link's reader, in the host's order."""
+        event = messages.decode_event(payload)
+        if isinstance(event, messages.Change):
+            with self._lock:
+                followed = self._mirror.apply(event, time.monotonic())
+            if not followed:  # cannot happen on one ordered link; going on would show a state that never was
+                logger.error(f"shared memory: revision {event.revision} came after {self._mirror.revision}")
+                return
+            self._changed(event)
+        elif isinstance(event, messages.Done):
+            with self._lock:
+                key = self._own_writes.pop(event.id, None)
+                if key is not None:
+                    self._mirror.done(event.id, key)
+                done = self._replies.pop(event.id, None)
+            if done is not None:
+                done(Outcome(event.error, event.value, event.revision))
+        elif isinstance(event, messages.SnapshotPart):
+            self._snapshot.extend(event.items)
+        elif isinstance(event, messages.SnapshotEnd):
+            with self._lock:
+                self._mirror.load(self._snapshot, event.revision, time.monotonic())
+                self._snapshot = []
+                self._channels |= set(event.channels)
+            self._phase = _Phase.ATTACHED
+            self._greeted.set()
+        else:
+            self._channels.add(event.channel)
+
+    def statistics(self) -> dict[str, Any]:
+        return {name: end.statistics() for name, end in list(self._ends.items())}
+
+
+class _MemoryEvents:
+    """The receiver of the shared memory's stream."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
+        for payload in payloads:
+            self._node.memory_event(payload)
+        source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+
+
+def current() -> Node:
+    """This process's node.
+
+    Raises:
+        HostError: this process is the host itself.
+    """
+    exchange = current_exchange()
+    if not isinstance(exchange, Node):
+        raise HostError("this process is the host; the bot's half cannot be used in it")
+    return exchange

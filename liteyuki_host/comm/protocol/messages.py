@@ -1,0 +1,287 @@
+"""What the link says: control messages, and the requests and events of the shared memory.
+
+Rules of evolution: a message is an array tagged with a number; new fields go to the end and have a default, old
+ones never change their type, a tag is never reused. ``PROTOCOL_VERSION`` grows when that is not enough.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ..errors import LocalProtocolError, RemoteProtocolError
+from .frames import MAX_FRAME_PAYLOAD
+
+__all__ = ["PROTOCOL_VERSION", "decode_control", "decode_event", "decode_request", "encode_message"]
+
+PROTOCOL_VERSION = 1
+
+STORE_STREAM = 0
+"""Stream that carries the shared memory: requests to the host, events back."""
+
+PUBLISH_STREAM = 1
+"""Stream that carries publications to the host."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True):
+    """Base of everything below."""
+
+
+# --- control lane -------------------------------------------------------------------------------------------
+
+
+class Hello(Message, frozen=True, tag=1):
+    """First message of both sides."""
+
+    version: int
+    process: str
+    pid: int
+    software: str = ""
+    window: int = 4 * 1024 * 1024
+    message_limit: int = 16 * 1024 * 1024
+
+
+class Goodbye(Message, frozen=True, tag=2):
+    """Last message of a side that leaves on purpose, or refuses the other's greeting."""
+
+    reason: str = ""
+
+
+class Open(Message, frozen=True, tag=3):
+    """From now on this stream number means this channel, or deliveries of this topic."""
+
+    stream: int
+    kind: str  # "channel" or "topic"
+    name: str
+
+
+class OpenRefused(Message, frozen=True, tag=4):
+    stream: int
+    reason: str
+
+
+class Unsubscribe(Message, frozen=True, tag=5):
+    """No more deliveries of the topic that this stream carries. The number stays taken."""
+
+    stream: int
+
+
+class HooksDone(Message, frozen=True, tag=6):
+    """NoneBot's start-up hooks have returned."""
+
+    adapters: list[str] = []
+
+
+class Ready(Message, frozen=True, tag=7):
+    """The bot can be reached (its port accepts), or has no port."""
+
+    address: str | None = None
+    details: dict[str, str] = {}
+
+
+class Stop(Message, frozen=True, tag=8):
+    """Please end, as if the user had pressed Ctrl+C."""
+
+    reason: str = ""
+
+
+class Ping(Message, frozen=True, tag=9):
+    id: int
+
+
+class Pong(Message, frozen=True, tag=10):
+    id: int
+
+
+class ControlRequest(Message, frozen=True, tag=11):
+    """A child asks the host to do something; id 0 wants no reply."""
+
+    id: int
+    verb: str
+    process: str | None = None
+
+
+class ControlReply(Message, frozen=True, tag=12):
+    id: int
+    error: str | None = None
+    value: bytes = b"\xc0"
+
+
+class Subscribe(Message, frozen=True, tag=13):
+    """Deliveries of the topic that this stream carries, again after an Unsubscribe; Open asks the first time."""
+
+    stream: int
+
+
+Control = (
+    Hello
+    | Goodbye
+    | Open
+    | OpenRefused
+    | Unsubscribe
+    | HooksDone
+    | Ready
+    | Stop
+    | Ping
+    | Pong
+    | ControlRequest
+    | ControlReply
+    | Subscribe
+)
+
+# --- the shared memory: requests to the host ----------------------------------------------------------------
+# `id` numbers a process's requests from 1; each is answered by one Done with the same id.
+
+
+class Put(Message, frozen=True, tag=1):
+    id: int
+    key: str
+    value: bytes
+    ttl: float | None = None  # seconds
+    ephemeral: bool = False
+
+
+class Remove(Message, frozen=True, tag=2):
+    id: int
+    key: str
+
+
+class Increment(Message, frozen=True, tag=3):
+    id: int
+    key: str
+    by: int | float
+
+
+class Compare(Message, frozen=True, tag=4):
+    """Write `value` (None: delete) only if the key holds `expected` (None: is missing), or, when `revision` is
+    given, only if the key was last changed at that revision (0: is missing)."""
+
+    id: int
+    key: str
+    expected: bytes | None
+    value: bytes | None
+    revision: int | None = None
+
+
+class Acquire(Message, frozen=True, tag=5):
+    id: int
+    key: str
+
+
+class Release(Message, frozen=True, tag=6):
+    """Give back, or stop waiting for, the lock that the Acquire with id `holder` asked for."""
+
+    id: int
+    key: str
+    holder: int
+
+
+class Sync(Message, frozen=True, tag=7):
+    """Answered after everything that the host has ordered before."""
+
+    id: int
+
+
+class Declare(Message, frozen=True, tag=8):
+    id: int
+    channel: str
+
+
+Request = Put | Remove | Increment | Compare | Acquire | Release | Sync | Declare
+
+# --- the shared memory: events from the host ----------------------------------------------------------------
+
+
+class Change(Message, frozen=True, tag=1):
+    """Step `revision` of the one order of all writes: `key` has `value` now (None: is gone)."""
+
+    revision: int
+    key: str
+    value: bytes | None
+    ttl: float | None = None  # seconds from arrival
+
+
+class Done(Message, frozen=True, tag=2):
+    """The request `id` is finished. `revision` is that of its change, or the current one."""
+
+    id: int
+    error: str | None = None  # a code of `Refusal`
+    value: bytes | None = None
+    revision: int = 0
+
+
+class SnapshotPart(Message, frozen=True, tag=3):
+    items: list[tuple[str, bytes, int, float | None]]  # key, value, revision, ttl
+
+
+class SnapshotEnd(Message, frozen=True, tag=4):
+    """The parts before this one are the whole state at `revision`."""
+
+    revision: int
+    channels: list[str]
+
+
+class Declared(Message, frozen=True, tag=5):
+    channel: str
+
+
+Event = Change | Done | SnapshotPart | SnapshotEnd | Declared
+
+
+class Publication(Message, frozen=True):
+    """One publish on its way to the host."""
+
+    topic: str
+    payload: bytes
+    flags: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_control_decoder: msgspec.msgpack.Decoder[Control] = msgspec.msgpack.Decoder(Control)
+_request_decoder: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_event_decoder: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+_publication_decoder = msgspec.msgpack.Decoder(Publication)
+
+
+def encode_message(message: Message) -> bytes:
+    return _encoder.encode(message)
+
+
+def encode_control(message: Message) -> bytes:
+    """Encode for the control lane, whose messages travel in one frame.
+
+    Raises:
+        LocalProtocolError: it would not fit.
+    """
+    payload = _encoder.encode(message)
+    if len(payload) > MAX_FRAME_PAYLOAD:
+        raise LocalProtocolError(f"a control message of {len(payload):,} bytes, the limit is {MAX_FRAME_PAYLOAD:,}")
+    return payload
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], payload: bytes | memoryview, what: str) -> Any:
+    try:
+        return decoder.decode(payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RemoteProtocolError(f"{what} that cannot be read ({error})") from error
+
+
+def decode_control(payload: bytes | memoryview) -> Control:
+    message: Control = _decode(_control_decoder, payload, "a control message")
+    return message
+
+
+def decode_request(payload: bytes | memoryview) -> Request:
+    request: Request = _decode(_request_decoder, payload, "a shared-memory request")
+    return request
+
+
+def decode_event(payload: bytes | memoryview) -> Event:
+    event: Event = _decode(_event_decoder, payload, "a shared-memory event")
+    return event
+
+
+def decode_publication(payload: bytes | memoryview) -> Publication:
+    publication: Publication = _decode(_publication_decoder, payload, "a publication")
+    return publication

@@ -1,0 +1,594 @@
+"""The shared memory: a dict that every process holds a copy of, kept equal by the host's ordered writes.
+
+The guarantee, in one sentence: writes are totally ordered by the host; every process sees a prefix of that order, its
+own writes included; reads are local and never wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NamedTuple, TypeVar
+
+import anyio
+from loguru import logger
+
+from . import codec, topics
+from .delivery.incoming import call
+from .delivery.waiting import NOTHING, Nothing, Waiters, on_event_loop, refuse_event_loop
+from .errors import (
+    ChannelFull,
+    LockNotHeld,
+    NotANumber,
+    RequestTimeout,
+    SharedMemoryError,
+    SharedMemoryFull,
+    ValueRefused,
+    ValueTooLarge,
+    WatchOverrun,
+)
+from .exchange import Exchange, follow_current
+from .protocol.messages import Change
+from .protocol.store import MAX_KEY_SIZE, Expiring, Outcome, Packed, Refusal
+
+__all__ = ["Changed", "Lock", "SharedMemory", "Watch", "shared_memory"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds that a confirmed operation waits for the host; it normally answers within a millisecond."""
+
+_MISSING: Any = object()
+
+
+class Changed(NamedTuple):
+    """One step of the shared memory, as a watch reports it."""
+
+    revision: int
+    key: str
+    value: Any
+    """The new value, a copy of your own; None when deleted."""
+    deleted: bool
+
+
+class SharedMemory:
+    """See the module's docstring. Use the module's :data:`shared_memory`; make one only in tests.
+
+    Values are copies: changing what ``get`` returned changes nothing elsewhere. Keys are texts of at most 512 bytes.
+    """
+
+    def __init__(self, exchange: Exchange | None = None) -> None:
+        self._exchange: Exchange
+        self._view: dict[str, Any] = {}
+        # update() in many tasks of one process: in turn here, so that they do not race each other at the host.
+        self._turns: weakref.WeakValueDictionary[tuple[int, str], anyio.Lock] = weakref.WeakValueDictionary()
+        if exchange is not None:
+            self._rebind(exchange)
+        else:
+            follow_current(self._rebind)
+
+    def _rebind(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._view = exchange.view
+
+    # --- reading: local, any thread, never waits ----------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The key's value, or *default*."""
+        value = self._view.get(key, _MISSING)
+        kind = type(value)
+        if kind is Packed:
+            return codec.decode(value)
+        if kind is Expiring:
+            value = _alive(value)
+            if type(value) is Packed:
+                return codec.decode(value)
+        return default if value is _MISSING else value
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        value = self._view.get(key, _MISSING)  # type: ignore[call-overload]
+        if type(value) is Expiring:
+            value = _alive(value)
+        return value is not _MISSING
+
+    def get_all(self) -> dict[str, Any]:
+        """Everything, as one moment; a new dict of copies."""
+        result = {}
+        for key, value in list(self._view.items()):
+            if type(value) is Expiring:
+                value = _alive(value)
+            if value is not _MISSING:
+                result[key] = codec.decode(value) if type(value) is Packed else value
+        return result
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key for key in list(self._view) if key in self])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def keys(self) -> list[str]:
+        """The keys, as one moment."""
+        return list(self)
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Keys and values, as one moment."""
+        return list(self.get_all().items())
+
+    @property
+    def revision(self) -> int:
+        """The step of the host's order that this process has seen."""
+        return self._exchange.revision
+
+    # --- writing: queued, visible here at once ----------------------------------------------------------------
+
+    def set(self, key: str, value: Any, *, ttl: float | None = None, ephemeral: bool = False) -> None:
+        """Write, from any thread. Visible here at once, elsewhere in the host's order.
+
+        Args:
+            ttl: seconds after which the key is deleted.
+            ephemeral: delete the key when this process ends, however it ends.
+
+        Raises:
+            ValueRefused, ValueTooLarge: the value cannot travel. Nothing was written.
+            SharedMemoryFull: nothing was written. In a child the host decides later; then it is logged and undone.
+            ChannelFull: called on an event loop while too many writes are on their way; ``aset`` waits instead.
+        """
+        payload = self._encode(key, value)
+        _check_ttl(ttl)
+        if not self._exchange.put(key, payload, ttl, ephemeral, self._report(key), may_wait=not on_event_loop()):
+            raise _writes_full(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def delete(self, key: str, ignore_key_error: bool = True) -> None:
+        """Delete, from any thread.
+
+        Raises:
+            KeyError: it is missing here and *ignore_key_error* is False.
+        """
+        _check_key(key)
+        if not ignore_key_error and key not in self:
+            raise KeyError(key)
+        if not self._exchange.remove(key, None, may_wait=not on_event_loop()):
+            raise _writes_full(key)
+
+    def __delitem__(self, key: str) -> None:
+        self.delete(key, ignore_key_error=False)
+
+    # --- confirmed and atomic operations ----------------------------------------------------------------------
+    # Each has a form for threads and an `a...` form for tasks; both ask the same and wait differently.
+
+    async def aset(self, key: str, value: Any, *, ttl: float | None = None, ephemeral: bool = False) -> int:
+        """Write and wait until the host has ordered it; returns the revision.
+
+        Raises:
+            SharedMemoryFull: nothing was written.
+        """
+        payload = self._encode(key, value)
+        _check_ttl(ttl)
+        outcome: Future[Outcome] = Future()
+        exchange = self._exchange
+        if not exchange.put(key, payload, ttl, ephemeral, outcome.set_result, may_wait=False):
+            await anyio.to_thread.run_sync(
+                lambda: exchange.put(key, payload, ttl, ephemeral, outcome.set_result, may_wait=True)
+            )
+        return _good(key, await _awaited(key, outcome, DEFAULT_TIMEOUT)).revision
+
+    async def adelete(self, key: str) -> bool:
+        """Delete and wait until the host has ordered it; returns whether the key was there."""
+        _check_key(key)
+        outcome: Future[Outcome] = Future()
+        exchange = self._exchange
+        if not exchange.remove(key, outcome.set_result, may_wait=False):
+            await anyio.to_thread.run_sync(lambda: exchange.remove(key, outcome.set_result, may_wait=True))
+        return _good(key, await _awaited(key, outcome, DEFAULT_TIMEOUT)).value is not None
+
+    def incr(self, key: str, by: float = 1, *, timeout: float = DEFAULT_TIMEOUT) -> int | float:
+        """Add atomically (a missing key counts as 0) and return the new number. Waits for the host.
+
+        Raises:
+            NotANumber: the key holds something else, or the sum would need more than 64 bits.
+            WouldBlockEventLoop: called on an event loop.
+        """
+        refuse_event_loop("shared_memory.incr()", "shared_memory.aincr(...)")
+        return self._number(key, _waited(key, self._increment(key, by), timeout))
+
+    async def aincr(self, key: str, by: float = 1, *, timeout: float = DEFAULT_TIMEOUT) -> int | float:
+        """:meth:`incr` for tasks."""
+        return self._number(key, await _awaited(key, self._increment(key, by), timeout))
+
+    def compare_and_set(self, key: str, expected: Any, value: Any, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """Write *value* only if the key holds *expected* now (None: is missing), atomically. Waits for the host.
+
+        Returns whether it was written. A value of None deletes.
+        """
+        refuse_event_loop("shared_memory.compare_and_set()", "shared_memory.acompare_and_set(...)")
+        return self._was_same(key, _waited(key, self._compare(key, expected, value), timeout))
+
+    async def acompare_and_set(self, key: str, expected: Any, value: Any, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """:meth:`compare_and_set` for tasks."""
+        return self._was_same(key, await _awaited(key, self._compare(key, expected, value), timeout))
+
+    def update(
+        self, key: str, function: Callable[[Any], Any], default: Any = None, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> Any:
+        """Replace the value by ``function(value)`` atomically, and return the new value. Waits for the host.
+
+        *function* gets *default* for a missing key; it is called again when another process was faster, so it must
+        only compute. Returning None deletes the key.
+        """
+        refuse_event_loop("shared_memory.update()", "shared_memory.aupdate(...)")
+        deadline = time.monotonic() + timeout
+        payload, revision = self._stored(key)
+        while True:
+            value, new = self._next_value(key, function, default, payload)
+            left = max(deadline - time.monotonic(), 0.0)
+            outcome = _waited(key, self._compare_revision(key, new, revision), left)
+            if outcome.error != Refusal.CHANGED:
+                _good(key, outcome)
+                return value
+            payload, revision = outcome.value, outcome.revision
+
+    async def aupdate(
+        self,
+        key: str,
+        function: Callable[[Any], Any | Awaitable[Any]],
+        default: Any = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Any:
+        """:meth:`update` for tasks; *function* may be async. Tasks of one process take turns per key."""
+        loop = asyncio.get_running_loop()
+        turn = self._turns.get((id(loop), key))
+        if turn is None:
+            turn = self._turns[id(loop), key] = anyio.Lock()
+        try:
+            with anyio.fail_after(timeout):
+                async with turn:
+                    payload, revision = self._stored(key)
+                    while True:
+                        old = default if payload is None else codec.decode(payload)
+                        value = await call(function, old)
+                        new = None if value is None else self._encode(key, value)
+                        outcome = await _awaited(key, self._compare_revision(key, new, revision), timeout)
+                        if outcome.error != Refusal.CHANGED:
+                            _good(key, outcome)
+                            return value
+                        payload, revision = outcome.value, outcome.revision
+        except RequestTimeout:
+            raise
+        except TimeoutError:
+            raise _late(key, timeout) from None
+
+    def sync(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
+        """Wait until everything that any process had written before is visible here; returns the revision."""
+        refuse_event_loop("shared_memory.sync()", "shared_memory.async_()")
+        return _waited("", self._sync(), timeout).revision
+
+    async def async_(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
+        """:meth:`sync` for tasks (``async`` alone is a reserved word)."""
+        return (await _awaited("", self._sync(), timeout)).revision
+
+    def lock(self, key: str, *, timeout: float | None = None) -> Lock:
+        """A lock across all processes: ``async with shared_memory.lock("name"):``, or ``with`` in a thread.
+
+        First come, first served. It frees when its holder leaves the block, and when the holder's process dies. It
+        guards by agreement: it does not keep anybody from writing the key of the same name.
+
+        Args:
+            timeout: seconds to wait for it; None waits as long as it takes.
+        """
+        _check_key(key)
+        return Lock(self._exchange, key, timeout)
+
+    def watch(self, prefix: str = "") -> Watch:
+        """Every change of the keys that begin with *prefix*, in order, from now on.
+
+        ``async for change in shared_memory.watch("cfg."):``, or ``for`` in a thread, or as a decorator of a callback
+        that runs on the process's event loop: ``@shared_memory.watch("cfg.")``.
+        """
+        return Watch(self._exchange, prefix)
+
+    # --- the 2024 names of publish/subscribe --------------------------------------------------------------------
+
+    def publish(self, topic: str, data: Any) -> None:
+        """:func:`liteyuki_host.comm.publish` by its 2024 name."""
+        topics.publish(topic, data, exchange=self._exchange)
+
+    def on_subscriber_receive(self, topic: str) -> Callable[[F], F]:
+        """:func:`liteyuki_host.comm.subscribe` by its 2024 name."""
+        return topics.subscribe(topic, exchange=self._exchange)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _encode(self, key: str, value: Any) -> bytes:
+        _check_key(key)
+        try:
+            return codec.encode(value, self._exchange.message_limit)
+        except (ValueRefused, ValueTooLarge) as error:
+            raise type(error)(f"shared_memory[{key!r}]: {error}") from None
+
+    def _report(self, key: str) -> Callable[[Outcome], None] | None:
+        def done(outcome: Outcome) -> None:
+            if outcome.error is not None:
+                logger.error(f"shared_memory[{key!r}]: a write was refused ({outcome.error}) and has been undone")
+
+        return done
+
+    def _increment(self, key: str, by: float) -> Future[Outcome]:
+        _check_key(key)
+        if not codec.is_number(by):
+            raise NotANumber(f"shared_memory[{key!r}]: cannot add {by!r}, which is not a number")
+        outcome: Future[Outcome] = Future()
+        self._exchange.increment(key, by, outcome.set_result)
+        return outcome
+
+    def _number(self, key: str, outcome: Outcome) -> int | float:
+        if outcome.error == Refusal.NOT_A_NUMBER:
+            raise NotANumber(f"shared_memory[{key!r}]: the value is not a number, or the sum has more than 64 bits")
+        number: int | float = codec.decode(_good(key, outcome).value or b"\x00")
+        return number
+
+    def _compare(self, key: str, expected: Any, value: Any) -> Future[Outcome]:
+        wanted = None if expected is None else self._encode(key, expected)
+        new = None if value is None else self._encode(key, value)
+        outcome: Future[Outcome] = Future()
+        self._exchange.compare(key, wanted, new, None, outcome.set_result)
+        return outcome
+
+    def _compare_revision(self, key: str, value: bytes | None, revision: int) -> Future[Outcome]:
+        outcome: Future[Outcome] = Future()
+        self._exchange.compare(key, None, value, revision, outcome.set_result)
+        return outcome
+
+    def _was_same(self, key: str, outcome: Outcome) -> bool:
+        if outcome.error == Refusal.CHANGED:
+            return False
+        _good(key, outcome)
+        return True
+
+    def _stored(self, key: str) -> tuple[bytes | None, int]:
+        _check_key(key)
+        value, revision = self._exchange.revision_of(key)
+        if type(value) is Expiring:
+            value = _alive(value)
+        if isinstance(value, Nothing) or value is _MISSING:
+            return None, revision
+        return (bytes(value) if type(value) is Packed else codec.encode(value)), revision
+
+    def _next_value(
+        self, key: str, function: Callable[[Any], Any], default: Any, payload: bytes | None
+    ) -> tuple[Any, bytes | None]:
+        value = function(default if payload is None else codec.decode(payload))
+        return value, None if value is None else self._encode(key, value)
+
+    def _sync(self) -> Future[Outcome]:
+        outcome: Future[Outcome] = Future()
+        self._exchange.sync(outcome.set_result)
+        return outcome
+
+
+class Lock:
+    """A lock across all processes; made by ``shared_memory.lock``, good for one block."""
+
+    def __init__(self, exchange: Exchange, key: str, timeout: float | None) -> None:
+        self._exchange = exchange
+        self._key = key
+        self._timeout = timeout
+        self._holder: int | None = None
+        self.fence = 0
+        """Grows with every grant of any lock: lets a store that both sides write refuse the late one."""
+
+    async def __aenter__(self) -> Lock:
+        granted = self._ask()
+        try:
+            self.fence = (await _awaited(self._key, granted, self._timeout)).revision
+        except BaseException:  # also cancelled: a grant on its way must not stay with nobody
+            self._give_back()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._give_back()
+
+    def __enter__(self) -> Lock:
+        refuse_event_loop("with shared_memory.lock()", "async with shared_memory.lock(...)")
+        granted = self._ask()
+        try:
+            self.fence = _waited(self._key, granted, self._timeout).revision
+        except BaseException:
+            self._give_back()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._give_back()
+
+    def _ask(self) -> Future[Outcome]:
+        if self._holder is not None:
+            raise LockNotHeld(f"lock {self._key!r}: this object is in use; take a new one from shared_memory.lock")
+        granted: Future[Outcome] = Future()
+
+        def done(outcome: Outcome) -> None:
+            if not granted.done():  # an aborted wait may have cancelled it
+                granted.set_result(outcome)
+
+        self._holder = self._exchange.acquire(self._key, done)
+        return granted
+
+    def _give_back(self) -> None:
+        holder, self._holder = self._holder, None
+        if holder is not None:
+            self._exchange.release(self._key, holder)
+
+
+class Watch:
+    """A stream of changes; made by ``shared_memory.watch``. Ends with ``close()`` or its ``with`` block."""
+
+    LIMIT = 10_000
+    """Changes that may wait to be read; more end the watch with WatchOverrun instead of growing without bound."""
+
+    def __init__(self, exchange: Exchange, prefix: str) -> None:
+        self._exchange = exchange
+        self._prefix = prefix
+        self._queue: deque[Change] = deque()
+        self._arrived = Waiters()
+        self._overrun = False
+        self._closed = False
+        self._function: Callable[[Changed], Any] | None = None
+        self._task: asyncio.Task[None] | None = None
+        exchange.add_watcher(self._changed)
+
+    def _changed(self, change: Change) -> None:
+        if not change.key.startswith(self._prefix):
+            return
+        if len(self._queue) >= self.LIMIT:
+            self._overrun = True
+            self._exchange.remove_watcher(self._changed)
+        else:
+            self._queue.append(change)
+        self._arrived.wake()
+        if self._function is not None and self._task is None:
+            self._start()
+
+    def _take(self) -> Changed | Nothing | None:
+        if self._queue:
+            change = self._queue.popleft()
+            value = None if change.value is None else codec.decode(change.value)
+            return Changed(change.revision, change.key, value, change.value is None)
+        if self._overrun:
+            raise WatchOverrun(
+                f"the watch of {self._prefix!r} fell behind by {self.LIMIT:,} changes; "
+                "read the current state, then watch again"
+            )
+        return None if self._closed else NOTHING
+
+    def __aiter__(self) -> AsyncIterator[Changed]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[Changed]:
+        while True:
+            change = await self._arrived.wait_async(self._take, None)
+            if change is None or isinstance(change, Nothing):
+                return
+            yield change
+
+    def __iter__(self) -> Iterator[Changed]:
+        refuse_event_loop("for change in shared_memory.watch()", "anext(aiter(watch))")
+        while True:
+            change = self._arrived.wait(self._take, None)
+            if change is None or isinstance(change, Nothing):
+                return
+            yield change
+
+    def __call__(self, function: F) -> F:
+        """Call *function* (sync or async) with every :class:`Changed`, on the process's event loop."""
+        self._function = function
+        self._start()
+        return function
+
+    def _start(self) -> None:
+        loop = self._exchange.loop
+        if loop is not None:
+            with suppress(RuntimeError):  # the loop closed meanwhile: nobody is left to call
+                loop.call_soon_threadsafe(self._run, loop)
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._call())
+
+    async def _call(self) -> None:
+        assert self._function is not None
+        async for change in self:
+            try:
+                await call(self._function, change)
+            except Exception as error:
+                logger.opt(exception=error).error(f"a watcher of {self._prefix!r} failed; the next change is handled")
+
+    def close(self) -> None:
+        """End the watch; what it has not handed out is dropped."""
+        self._closed = True
+        self._queue.clear()
+        self._exchange.remove_watcher(self._changed)
+        self._arrived.wake()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _alive(value: Expiring) -> Any:
+    return value.value if time.monotonic() < value.deadline else _MISSING
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"a key of the shared memory is a text, not {type(key).__name__}")
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise ValueRefused(f"key {key!r:.80}: a text with a lone surrogate cannot travel") from None
+    if size > MAX_KEY_SIZE:
+        raise ValueTooLarge(f"a key of {size:,} bytes, the limit is {MAX_KEY_SIZE} bytes: {key[:40]!r}...")
+
+
+def _check_ttl(ttl: float | None) -> None:
+    if ttl is not None and not (codec.is_number(ttl) and ttl > 0):
+        raise ValueError(f"ttl is a positive number of seconds, not {ttl!r}")
+
+
+def _writes_full(key: str) -> ChannelFull:
+    return ChannelFull(
+        f"shared_memory[{key!r}]: too many writes are on their way, and waiting here would freeze the event loop; "
+        "use `await shared_memory.aset(...)`"
+    )
+
+
+def _good(key: str, outcome: Outcome) -> Outcome:
+    if outcome.error is None:
+        return outcome
+    if outcome.error == Refusal.FULL:
+        raise SharedMemoryFull(f"shared_memory[{key!r}]: the shared memory is full; delete keys or raise memory_limit")
+    raise SharedMemoryError(f"shared_memory[{key!r}]: {outcome.error}")
+
+
+def _late(key: str, timeout: float | None) -> RequestTimeout:
+    return RequestTimeout(f"shared_memory[{key!r}]: the host did not answer within {timeout} s; it may still do it")
+
+
+def _waited(key: str, outcome: Future[Outcome], timeout: float | None) -> Outcome:
+    try:
+        return outcome.result(timeout)
+    except FutureTimeout:
+        raise _late(key, timeout) from None
+
+
+async def _awaited(key: str, outcome: Future[Outcome], timeout: float | None) -> Outcome:
+    waiting = asyncio.wrap_future(outcome)
+    done, _ = await asyncio.wait((waiting,), timeout=timeout)
+    if not done:
+        raise _late(key, timeout)
+    return waiting.result()
+
+
+shared_memory = SharedMemory()
+"""This process's shared memory. Importable at any time, in any process."""

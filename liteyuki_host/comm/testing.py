@@ -1,0 +1,145 @@
+"""For tests of code that uses lycomm: a host and a bot's half joined in memory, without processes.
+
+Installed as a pytest plugin, so the fixture :func:`lycomm_pair` is there without an import. With nonebug, the plugin
+under test sees the pair as its host::
+
+    async def test_answers_the_host(app, lycomm_pair):
+        host_side = lycomm_pair.host_channel("nonebot-passive")
+        assert await host_side.request("ping", timeout=5) == "pong"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from ..hub import Hub
+    from .channel import Channel
+    from .node import Node
+    from .storage import SharedMemory
+    from .transport.memory import MemoryTransport
+
+__all__ = ["Pair", "connected_pair", "lycomm_pair"]
+
+
+class _Listener:
+    """Notes what a child tells its supervisor."""
+
+    def __init__(self) -> None:
+        self.closed: list[str | None] = []
+        self.ready: list[str | None] = []
+
+    def on_hello(self, pid: int) -> None:
+        pass
+
+    def on_hooks_done(self, adapters: Any) -> None:
+        pass
+
+    def on_ready(self, address: str | None, details: Any) -> None:
+        self.ready.append(address)
+
+    def on_closed(self, cause: str | None) -> None:
+        self.closed.append(cause)
+
+
+class Pair:
+    """A hub and a node, joined by a memory transport. Made by :func:`connected_pair`.
+
+    Attributes:
+        host: the host's exchange.
+        child: the bot process's exchange; the current one, when made by the fixture.
+        controls: the control requests (verb, process) that the child made; each is answered with ``control_answers``.
+    """
+
+    def __init__(self, process: str, node: Node, **limits: int) -> None:
+        from ..hub import Hub
+
+        self.process = process
+        self.host: Hub = Hub(**limits)
+        self.child: Node = node
+        self.listener = _Listener()
+        self.controls: list[tuple[str, str | None]] = []
+        self.control_answers: dict[str, Any] = {}
+        self._transports: list[MemoryTransport] = []
+        self.host.declare_process(process)
+        self.host.on_control = self._control
+        self.connect()
+
+    def connect(self) -> None:
+        """Attach the child (again), as a new incarnation."""
+        from .transport.memory import memory_link
+
+        ours, theirs = memory_link()
+        self._transports = [ours, theirs]
+        self.host.connect(self.process, ours, self.listener)
+        self.child.attach(theirs, self.process, on_stop=lambda reason: None, on_host_gone=lambda cause: None)
+
+    def cut(self) -> None:
+        """Break the link without a goodbye, as a killed process would."""
+        for transport in self._transports:
+            transport.close()
+
+    def host_channel(self, name: str, kind: Any = None) -> Channel[Any]:
+        """The host's side of a channel."""
+        from .channel import Channel
+
+        return Channel(name, kind, exchange=self.host)
+
+    def child_channel(self, name: str, kind: Any = None) -> Channel[Any]:
+        """The child's side of a channel."""
+        from .channel import Channel
+
+        return Channel(name, kind, exchange=self.child)
+
+    @property
+    def host_memory(self) -> SharedMemory:
+        """The host's view of the shared memory."""
+        from .storage import SharedMemory
+
+        return SharedMemory(self.host)
+
+    @property
+    def child_memory(self) -> SharedMemory:
+        """The child's view of the shared memory."""
+        from .storage import SharedMemory
+
+        return SharedMemory(self.child)
+
+    def _control(self, session: Any, request: Any) -> None:
+        self.controls.append((request.verb, request.process))
+        session.reply_control(request.id, value=self.control_answers.get(request.verb))
+
+    def close(self) -> None:
+        """End both sides; the child is a process without a host again."""
+        self.child.reset()
+        self.host.close("the test is over")
+
+
+@contextmanager
+def connected_pair(process: str = "nonebot", *, node: Node | None = None, **limits: int) -> Iterator[Pair]:
+    """A connected pair for one block.
+
+    Args:
+        node: the child's exchange; by default one of its own, so several pairs can live side by side.
+        limits: ``window``, ``message_limit``, ``memory_limit`` of the hub, in bytes.
+    """
+    from .node import Node
+
+    pair = Pair(process, Node() if node is None else node, **limits)
+    try:
+        yield pair
+    finally:
+        pair.close()
+
+
+@pytest.fixture
+def lycomm_pair() -> Iterator[Pair]:
+    """A host for this process's own node, for one test: module-level channels and ``shared_memory`` reach it."""
+    from .node import current
+
+    with connected_pair(node=current()) as pair:
+        yield pair

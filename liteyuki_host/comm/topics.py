@@ -1,0 +1,85 @@
+"""Publish/subscribe: a topic is a name, and every subscriber in every process gets each publication once, in order.
+
+The host orders all publications of all topics, so two processes never see two of them in different orders; a
+publisher that subscribes gets its own like everybody else. A topic reaches who is subscribed when the host orders the
+publication: there is no history, and what a process had not handled when it died is gone with it.
+
+A slow subscriber holds nobody up: what does not fit into its process's queue (the channel window on the link and four
+times as much in the host) is dropped for that process and reported with a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from . import codec
+from .delivery.end import decode_payload
+from .delivery.incoming import Callback
+from .delivery.waiting import on_event_loop
+from .errors import ChannelFull, ValueRefused, ValueTooLarge
+from .exchange import Exchange, check_name, current
+from .protocol.frames import Flag
+
+__all__ = ["apublish", "publish", "subscribe", "unsubscribe"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def publish(topic: str, data: Any, *, exchange: Exchange | None = None) -> None:
+    """Send *data* to every subscriber of *topic*, in every process, this one included. From any thread.
+
+    Raises:
+        ChannelFull: called on an event loop while the way to the host is full; ``apublish`` waits instead.
+        ValueRefused, ValueTooLarge: the value cannot travel.
+    """
+    exchange = exchange or current()
+    payload, flags = _encode(topic, data, exchange.message_limit)
+    may_wait = not on_event_loop()
+    if not exchange.publish(topic, payload, flags, may_wait=may_wait):
+        raise ChannelFull(
+            f"topic {topic!r}: the way to the host is full, and waiting here would freeze the event loop; "
+            "use `await apublish(...)`"
+        )
+
+
+async def apublish(topic: str, data: Any, *, exchange: Exchange | None = None) -> None:
+    """The same, waiting for room without blocking the loop."""
+    import anyio.to_thread
+
+    exchange = exchange or current()
+    payload, flags = _encode(topic, data, exchange.message_limit)
+    if not exchange.publish(topic, payload, flags, may_wait=False):
+        await anyio.to_thread.run_sync(lambda: exchange.publish(topic, payload, flags, may_wait=True))
+
+
+def subscribe(topic: str, *, exchange: Exchange | None = None) -> Callable[[F], F]:
+    """Register a sync or async callback for *topic*: ``@subscribe("news")``.
+
+    It runs on the process's event loop, one publication at a time and in order. One that raises is logged with its
+    name; the next publication is handled as usual.
+    """
+    check_name(topic, "topic")
+
+    def register(function: F) -> F:
+        (exchange or current()).subscribe(topic, Callback(function, None, decode_payload))
+        return function
+
+    return register
+
+
+def unsubscribe(topic: str, function: Callable[..., Any] | None = None, *, exchange: Exchange | None = None) -> int:
+    """Take callbacks of *topic* away: *function*, or all of this process. Returns how many there were."""
+    return (exchange or current()).unsubscribe(topic, function)
+
+
+def _encode(topic: str, data: Any, limit: int) -> tuple[bytes, int]:
+    check_name(topic, "topic")
+    if type(data) is bytes:
+        if len(data) > limit:
+            raise ValueTooLarge(f"topic {topic!r}: the value is {len(data):,} bytes, the limit is {limit:,} bytes")
+        return data, Flag.RAW
+    try:
+        return codec.encode(data, limit), 0
+    except (ValueRefused, ValueTooLarge) as error:
+        raise type(error)(f"topic {topic!r}: {error}") from None

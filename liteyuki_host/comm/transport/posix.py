@@ -1,0 +1,103 @@
+"""The link's bytes on POSIX: a socket pair, the child's end inherited by number."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+from ..errors import LinkError
+
+__all__ = ["SocketTransport", "open_link", "take_link"]
+
+_VARIABLE = "LYCOMM_LINK"
+_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+# sendmsg refuses more buffers than IOV_MAX, which POSIX allows to be as low as 16; 1,024 on Linux and macOS.
+_MAX_BUFFERS = 512
+
+
+class SocketTransport:
+    """One end of a connected stream socket. The socket stays in blocking mode; not waiting is asked per call."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        sock.setblocking(True)
+
+    def read_into(self, buffer: memoryview) -> int:
+        try:
+            return self._socket.recv_into(buffer)
+        except ConnectionError:  # a reset is an end like any other: what had arrived was delivered before it
+            return 0
+
+    def try_write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
+        try:
+            return self._socket.sendmsg(buffers[:_MAX_BUFFERS], (), _DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def write_all(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        for buffer in buffers:
+            self._socket.sendall(buffer)
+
+    def close(self) -> None:
+        # shutdown, not close: it wakes a thread blocked in recv, and the number cannot be reused under it.
+        # The descriptor itself goes with the last reference.
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def release(self) -> None:
+        """Give the descriptor back. Only when no thread can be inside a call any more."""
+        self._socket.close()
+
+
+class InheritedSocket:
+    """The child's end in the parent."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {_VARIABLE: f"fd:{self._socket.fileno()}"}
+
+    @property
+    def popen_options(self) -> dict[str, Any]:
+        return {"pass_fds": (self._socket.fileno(),)}
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def open_link() -> tuple[SocketTransport, InheritedSocket]:
+    """Make the two ends of a new link: ours, and the one for a child yet to be spawned."""
+    ours, theirs = socket.socketpair()
+    return SocketTransport(ours), InheritedSocket(theirs)
+
+
+def take_link(environ: MutableMapping[str, str]) -> SocketTransport | None:
+    """Take the inherited end in a child, or None when there is no host.
+
+    The variable is removed and the descriptor made non-inheritable, so that nothing the child starts
+    can hold the link open or speak on it.
+
+    Raises:
+        LinkError: the variable is there, but names no open socket.
+    """
+    value = environ.pop(_VARIABLE, None)
+    if value is None:
+        return None
+    try:
+        scheme, _, number = value.partition(":")
+        if scheme != "fd":
+            raise ValueError(f"unknown scheme {scheme!r}")
+        descriptor = int(number)
+        os.set_inheritable(descriptor, False)
+        return SocketTransport(socket.socket(fileno=descriptor))
+    except (OSError, ValueError) as error:
+        raise LinkError(
+            f"{_VARIABLE}={value} names no link ({error}); it is set by the host for the process it starts, "
+            "remove it from the environment"
+        ) from error

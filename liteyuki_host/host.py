@@ -1,0 +1,378 @@
+"""The host: where settings, hub, supervisor and the operator's own modules come together."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, TypeVar
+
+import anyio
+from loguru import logger
+
+from . import lifespan, log
+from .comm.errors import HostError, HostNotRunning, LycommError
+from .comm.exchange import set_current
+from .comm.node import Node
+from .comm.protocol.messages import ControlRequest
+from .hub import Hub, Session
+from .lifespan import Lifespan
+from .settings import Settings, load_settings
+from .supervisor.supervisor import Supervisor
+
+__all__ = ["Host", "get_bot"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+SHUTDOWN_HOOK_SECONDS = 3.0
+"""Seconds that each on_after_shutdown hook gets; with the stop ladder it stays near the 10 s of one Ctrl+C."""
+
+_current: Host | None = None
+
+
+def get_bot() -> Host:
+    """The host of this process; callable at the top of a main-process module.
+
+    Raises:
+        HostNotRunning: there is none: this process is no host, or the module was imported before ``Host(...)``.
+    """
+    if _current is None:
+        raise HostNotRunning(
+            "there is no host in this process yet; get_bot() works in modules that the host loads: name them in "
+            "`plugins` of [tool.lycomm], or call host.load_plugin(...)"
+        )
+    return _current
+
+
+class Host:
+    """A host with its declared processes. One per process at a time.
+
+    Args:
+        folder: where ``.env`` and ``pyproject.toml`` are looked for and relative paths begin; default: the current one.
+        settings: any of ``liteyuki_host.settings.Settings``; they beat the environment, which beats ``.env``, which
+            beats ``[tool.lycomm]`` in ``pyproject.toml``.
+
+    Raises:
+        SettingsError: with a line for each wrong setting.
+        HostError: this process is itself a host's child.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] | None = None, **settings: Any) -> None:
+        global _current
+        _refuse_inside_a_child()
+        self.folder = Path(folder) if folder is not None else Path.cwd()
+        self.settings: Settings = load_settings(settings, folder=self.folder, environ=os.environ)
+        self.hub = Hub(
+            window=self.settings.channel_window,
+            message_limit=self.settings.message_limit,
+            memory_limit=self.settings.memory_limit,
+        )
+        specs = self.settings.process_specs()
+        self._lifespan = Lifespan()
+        self._supervisor = Supervisor(self.hub, specs, events=self._lifespan_events())
+        self._processes = list(specs)
+        self._plugins: list[str] = []
+        self._stop_asked = threading.Event()
+        self._stopping: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._signals = 0
+        self._over = False
+        for name in self._processes:
+            self.hub.declare_process(name)
+        self.hub.on_control = self._control_requested
+        set_current(self.hub)
+        _current = self
+
+    # --- the operator's own modules ---------------------------------------------------------------------------
+
+    def load_plugin(self, module: str) -> ModuleType:
+        """Import a main-process module, once. Its top level may call ``get_bot()`` and ``get_channel(...)``.
+
+        Raises:
+            HostError: it cannot be imported; one line with the file and line that failed.
+        """
+        folder = str(self.folder.absolute())
+        if folder not in sys.path:  # as `python bot.py` has it, also for the `lycomm` command
+            sys.path.insert(0, folder)
+        if module not in self._plugins:
+            self._plugins.append(module)
+        try:
+            return importlib.import_module(module)
+        except Exception as error:
+            raise HostError(f"main-process module {module!r} cannot be loaded: {_where(error)}") from error
+
+    # --- hooks ----------------------------------------------------------------------------------------------
+
+    def on_before_start(self, hook: F) -> F:
+        """Run before the first process is started; waited for."""
+        return self._lifespan.register(lifespan.BEFORE_START, hook)
+
+    def on_after_start(self, hook: F) -> F:
+        """Run once the processes have been started. It may go on for ever; it is cancelled when the host stops."""
+        return self._lifespan.register(lifespan.AFTER_START, hook)
+
+    def on_before_process_shutdown(self, hook: F) -> F:
+        """Run with the process's name before it is asked to end, also for a restart."""
+        return self._lifespan.register(lifespan.BEFORE_PROCESS_SHUTDOWN, hook)
+
+    def on_before_process_restart(self, hook: F) -> F:
+        """Run with the process's name before an asked restart."""
+        return self._lifespan.register(lifespan.BEFORE_PROCESS_RESTART, hook)
+
+    def on_after_restart(self, hook: F) -> F:
+        """Run with the process's name once it is ready again after an asked restart."""
+        return self._lifespan.register(lifespan.AFTER_RESTART, hook)
+
+    def on_after_shutdown(self, hook: F) -> F:
+        """Run when all processes are gone, before ``run`` returns."""
+        return self._lifespan.register(lifespan.AFTER_SHUTDOWN, hook)
+
+    # --- control: from any thread or task, at once --------------------------------------------------------------
+
+    def restart_process(self, name: str | None = None) -> None:
+        """Ask for a restart of one process, or of all. Raises UnknownProcess."""
+        for process in self._named(name):
+            self._supervisor.restart(process)
+
+    def start_process(self, name: str | None = None) -> None:
+        """Ask for one process, or all, to be running. Raises UnknownProcess."""
+        for process in self._named(name):
+            self._supervisor.start(process)
+
+    def stop_process(self, name: str | None = None) -> None:
+        """Ask for one process, or all, to be stopped until started again. Raises UnknownProcess."""
+        for process in self._named(name):
+            self._supervisor.stop(process)
+
+    def stop(self) -> None:
+        """Ask the host to end: every process by its stop ladder, then ``run`` returns. More calls do nothing."""
+        self._stop_asked.set()
+        loop, stopping = self._loop, self._stopping
+        if loop is not None and stopping is not None:
+            try:
+                loop.call_soon_threadsafe(stopping.set)
+            except RuntimeError:  # already over
+                pass
+
+    # --- control: waiting until it is done ----------------------------------------------------------------------
+
+    async def arestart_process(self, name: str | None = None) -> None:
+        """Restart and wait until ready again. Raises UnknownProcess, ProcessFailed."""
+        await self._all(self._supervisor.arestart, name)
+
+    async def astart_process(self, name: str | None = None) -> None:
+        """Start and wait until ready. Raises UnknownProcess, ProcessFailed."""
+        await self._all(self._supervisor.astart, name)
+
+    async def astop_process(self, name: str | None = None) -> None:
+        """Stop and wait until gone. Raises UnknownProcess."""
+        await self._all(self._supervisor.astop, name)
+
+    async def wait_ready(self, name: str, timeout: float | None = None) -> None:
+        """Wait until the process is ready. Raises UnknownProcess, ProcessFailed (it will not be)."""
+        await self._on_loop(lambda: self._supervisor.wait_ready(name, timeout))
+
+    def status(self) -> list[dict[str, Any]]:
+        """One dict per process: name, state, pid, uptime (s), restarts, last_exit, address. From any thread."""
+        return [
+            {
+                "name": status.name,
+                "state": str(status.state),
+                "pid": status.pid,
+                "uptime": status.uptime,
+                "restarts": status.restarts,
+                "last_exit": status.last_exit,
+                "address": status.address,
+            }
+            for status in self._supervisor.status()
+        ]
+
+    # --- running --------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until stopped (Ctrl+C, SIGTERM, :meth:`stop`), and return normally after a clean stop.
+
+        Raises:
+            HostError: a main-process module cannot be loaded, or this host has run already.
+        """
+        handler = log.configure(self.settings.log_level)
+        try:
+            with self._signal_handlers():
+                anyio.run(self.serve, backend="asyncio")
+        finally:
+            logger.complete()
+            logger.remove(handler)
+
+    async def serve(self) -> None:
+        """What :meth:`run` runs, for a program that has an asyncio loop of its own. Handles no signals."""
+        if self._over:
+            raise HostError("a host runs once; make a new Host(...)")
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        if self._stop_asked.is_set():
+            self._stopping.set()
+        try:
+            for module in self.settings.plugins:
+                self.load_plugin(module)
+            self.hub.attach_loop(self._loop)
+            await self._lifespan.fire(lifespan.BEFORE_START)
+            logger.info(
+                f"host up (pid {os.getpid()}), processes: {', '.join(self._processes)}; press Ctrl+C to stop everything"
+            )
+            await self._serve_processes(self._stopping)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._wind_up()
+
+    async def _serve_processes(self, stopping: asyncio.Event) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.hub.serve)
+            tasks.start_soon(self._supervisor.serve)
+            self._lifespan.start(lifespan.AFTER_START)
+            await stopping.wait()
+            logger.info("host stops: asking all processes to end")
+            await self._lifespan.stop()  # first: what they would send now would find nobody
+            await self._supervisor.stop_all()
+            tasks.cancel_scope.cancel()
+
+    async def _wind_up(self) -> None:
+        global _current
+        self._over = True
+        await self._lifespan.stop()  # again: the way here may have been an error
+        await self._lifespan.fire(lifespan.AFTER_SHUTDOWN, timeout=SHUTDOWN_HOOK_SECONDS)
+        self.hub.close("the host stopped")
+        self.hub.detach_loop()
+        set_current(None)
+        if _current is self:
+            _current = None
+        logger.info("host stopped")
+
+    @contextmanager
+    def _signal_handlers(self) -> Iterator[None]:
+        """Ctrl+C and SIGTERM stop the host; a second one does not wait. Only where Python allows handlers at all."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        # signal.signal and not the loop's own handlers: Windows has only these.
+        names = ["SIGINT", "SIGTERM", "SIGBREAK"]
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        before = {number: signal.signal(number, self._signalled) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            self.stop()
+        else:
+            self._supervisor.kill_now()
+            self.stop()
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _named(self, name: str | None) -> list[str]:
+        return self._processes if name is None else [name]
+
+    async def _all(self, operation: Callable[[str], Awaitable[None]], name: str | None) -> None:
+        async def one(process: str) -> None:
+            await self._on_loop(lambda: operation(process))
+
+        async with anyio.create_task_group() as tasks:
+            failed: list[LycommError] = []
+
+            async def guarded(process: str) -> None:
+                try:
+                    await one(process)
+                except LycommError as error:
+                    failed.append(error)
+
+            for process in self._named(name):
+                tasks.start_soon(guarded, process)
+        if failed:
+            raise failed[0]
+
+    async def _on_loop(self, make: Callable[[], Awaitable[T]]) -> T:
+        """Await on the host's loop, whichever loop the caller runs on."""
+        loop = self._loop
+        if loop is None or self._over:
+            raise HostNotRunning("the host is not running")
+        if asyncio.get_running_loop() is loop:
+            return await make()
+
+        async def run() -> T:
+            return await make()
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), loop))
+
+    def _control_requested(self, session: Session, request: ControlRequest) -> None:
+        """A child asks, on its link's thread."""
+        process = request.process or session.process
+        operations: dict[str, Callable[[], object]] = {
+            "restart": partial(self.restart_process, process),
+            "start": partial(self.start_process, process),
+            "stop": partial(self.stop_process, process),
+            "status": self.status,
+        }
+        operation = operations.get(request.verb)
+        if operation is None:
+            session.reply_control(request.id, error=f"the host knows no {request.verb!r}; it knows {list(operations)}")
+            return
+        try:
+            if request.verb != "status":
+                logger.info(f"{session.process} asks: {request.verb} {process}")
+            session.reply_control(request.id, value=operation())
+        except LycommError as error:
+            session.reply_control(request.id, error=str(error))
+
+    def _lifespan_events(self) -> _ProcessHooks:
+        return _ProcessHooks(self._lifespan)
+
+
+class _ProcessHooks:
+    """The supervisor's events, as hooks."""
+
+    def __init__(self, hooks: Lifespan) -> None:
+        self._lifespan = hooks
+
+    async def before_process_shutdown(self, name: str) -> None:
+        await self._lifespan.fire(lifespan.BEFORE_PROCESS_SHUTDOWN, name)
+
+    async def before_process_restart(self, name: str) -> None:
+        await self._lifespan.fire(lifespan.BEFORE_PROCESS_RESTART, name)
+
+    async def after_restart(self, name: str) -> None:
+        await self._lifespan.fire(lifespan.AFTER_RESTART, name)
+
+
+def _refuse_inside_a_child() -> None:
+    from .comm.exchange import peek
+
+    exchange = peek()
+    if isinstance(exchange, Node) and exchange.attached:
+        raise HostError(
+            f"this script starts a host, but it runs as the host's child {exchange.process!r}; the child needs the "
+            "script that calls nonebot.run(): name it as `entry` of the process in [tool.lycomm.processes]"
+        )
+
+
+def _where(error: BaseException) -> str:
+    """The error and the place it came from, in one line."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename} line {error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
+    place = f" ({own[-1].filename} line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"

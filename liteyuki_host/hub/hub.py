@@ -1,0 +1,420 @@
+"""The hub: the host's own exchange, and the meeting point of all children."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+from loguru import logger
+
+from ..comm import codec
+from ..comm.authority import Authority
+from ..comm.delivery.end import ChannelEnd, StreamSource
+from ..comm.delivery.outgoing import Outgoing
+from ..comm.delivery.waiting import NOTHING, Nothing, Waiters
+from ..comm.errors import ChannelTaken, LycommError
+from ..comm.exchange import Exchange, Subscription, check_name
+from ..comm.node import LOCAL
+from ..comm.protocol import messages
+from ..comm.protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE, Stream
+from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
+from ..comm.transport import Transport
+from .routes import Route
+from .session import Session, SessionListener
+
+__all__ = ["Hub"]
+
+HOST = "host"
+"""The host's own name: as an end of channels, and in the log."""
+
+TOPIC_BACKLOG_WINDOWS = 4
+"""Windows of one topic that may wait in the host for one slow process, beside the one on its link."""
+
+LAG_SECONDS = 5.0
+"""Seconds that writers of the shared memory wait for a process that does not read its link. Its reader is a thread of
+its own, so only a stopped process is silent that long; it is disconnected then, and its supervisor takes over."""
+
+LAG_WINDOWS = 16
+"""Windows of memory events after which such a process is disconnected at once."""
+
+SNAPSHOT_PART = 64 * 1024
+"""Bytes of values in one part of a snapshot."""
+
+
+class Hub(Exchange):
+    """See the module's docstring. Every method may be called from any thread.
+
+    Args:
+        window: bytes on their way per channel and direction.
+        message_limit: bytes of one encoded value.
+        memory_limit: bytes of the whole shared memory.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int = DEFAULT_WINDOW,
+        message_limit: int = codec.DEFAULT_MESSAGE_LIMIT,
+        memory_limit: int = DEFAULT_MEMORY_LIMIT,
+    ) -> None:
+        super().__init__(HOST, window=window, message_limit=message_limit)
+        self.view: dict[str, object] = {}
+        self.authority = Authority(
+            limit=memory_limit, view=self.view, on_changes=self._broadcast_changes, on_deadline=self._deadline_set
+        )
+        self.on_control: Callable[[Session, messages.ControlRequest], None] | None = None
+        self._sessions: dict[str, Session] = {}  # the admitted ones, by process
+        self._incarnations = itertools.count(1)
+        self._routes_lock = threading.RLock()  # before a link's lock, never after it
+        self._routes: dict[str, Route] = {}
+        self._topics_lock = threading.Lock()
+        self._topics: dict[str, dict[Session, Outgoing]] = {}
+        self._withheld: list[tuple[StreamSource, int]] = []  # memory credit kept back while somebody lags
+        self._room = Waiters()
+        self._requests = itertools.count(1)
+        self._wake_expiry: Callable[[], None] | None = None
+
+    # --- children come and go ---------------------------------------------------------------------------------
+
+    def declare_process(self, name: str) -> None:
+        """Make the two channels of a process known, before it starts."""
+        for channel in (f"{name}-passive", f"{name}-active"):
+            self.declare(channel)
+            with self._routes_lock:
+                self._claim(self._routes[channel], HOST)
+                self._claim(self._routes[channel], name)
+
+    def connect(self, process: str, transport: Transport, listener: SessionListener) -> Session:
+        """Take a link to a new incarnation of *process*; it counts once it has greeted."""
+        owner = f"{process}#{next(self._incarnations)}"
+        session = Session(self, process, owner, transport, listener)
+        session.start()
+        return session
+
+    def admit(self, session: Session) -> None:
+        """The child has greeted: give it the shared memory, then everything that waits for it."""
+        with self.authority.lock:
+            now = time.monotonic()
+            part: list[tuple[str, bytes, int, float | None]] = []
+            size = 0
+            for item in self.authority.store.snapshot(now):
+                part.append(item)
+                size += len(item[1])
+                if size >= SNAPSHOT_PART:
+                    session.send_memory(messages.encode_message(messages.SnapshotPart(part)))
+                    part, size = [], 0
+            if part:
+                session.send_memory(messages.encode_message(messages.SnapshotPart(part)))
+            end = messages.SnapshotEnd(self.authority.store.revision, sorted(self._routes))
+            session.send_memory(messages.encode_message(end))
+            self._sessions[session.process] = session
+            session.admitted = True
+        with self._routes_lock:
+            for route in list(self._routes.values()):
+                if session.process in route.ends:
+                    self._bind(route, session)
+
+    def dismiss(self, session: Session, cause: str) -> None:
+        """The child is gone. In one step: its locks free, its ephemeral keys go, who waits for it fails, and what it
+        had not consumed waits for its next incarnation."""
+        with self.authority.lock:
+            session.admitted = False
+            if self._sessions.get(session.process) is session:
+                del self._sessions[session.process]
+            self.authority.owner_died(session.owner)
+        with self._topics_lock:
+            for subscribers in self._topics.values():
+                subscribers.pop(session, None)
+        with self._routes_lock:
+            for route in list(self._routes.values()):
+                if session.process not in route.ends:
+                    continue
+                outgoing = route.outgoing.get(session.process)
+                if outgoing is not None:
+                    route.fail_requests(session.process, outgoing.unbind(session.link), cause)
+                elif route.other(session.process) == HOST:
+                    self.end(route.name).unbind(session.link, cause)
+        self.memory_read()
+
+    def session(self, process: str) -> Session | None:
+        """The connected incarnation of *process*."""
+        return self._sessions.get(process)
+
+    def control_requested(self, session: Session, request: messages.ControlRequest) -> None:
+        """A child asks for something of the supervisor."""
+        if self.on_control is None:
+            session.reply_control(request.id, error="this host supervises no processes")
+        else:
+            self.on_control(session, request)
+
+    def close(self, reason: str) -> None:
+        """The host ends: report what nobody will consume, and wake everybody who waits."""
+        for session in list(self._sessions.values()):
+            session.close(reason)
+        for end in list(self._ends.values()):
+            end.outgoing.give_up(reason)
+        for route in list(self._routes.values()):
+            for outgoing in route.outgoing.values():
+                outgoing.give_up(reason)
+            stranded = sum(len(relay) for relay in route.relays.values())
+            if stranded:
+                self.losses.add(route.name, stranded, reason)
+        self._close_all(reason)
+
+    # --- channels -------------------------------------------------------------------------------------------
+
+    def channel_names(self) -> set[str]:
+        with self._routes_lock:
+            return set(self._routes)
+
+    def declare(self, name: str) -> None:
+        check_name(name, "channel")
+        with self._routes_lock:
+            if name in self._routes:
+                return
+            self._routes[name] = Route(name)
+        self._broadcast(messages.encode_message(messages.Declared(name)))
+
+    def open_channel(self, session: Session, name: str) -> str | None:
+        """A child uses a channel; returns why it may not."""
+        try:
+            self.declare(name)
+            with self._routes_lock:
+                route = self._routes[name]
+                self._claim(route, session.process)
+                self._bind(route, session)
+        except (LycommError, ValueError) as error:
+            return str(error)
+        return None
+
+    def _use_end(self, end: ChannelEnd) -> None:
+        route = self._routes.get(end.name)
+        if route is not None and HOST in route.ends:
+            return
+        self.declare(end.name)
+        with self._routes_lock:
+            self._claim(self._routes[end.name], HOST)
+
+    def _claim(self, route: Route, process: str) -> None:
+        """Make *process* an end of the route, and join both ends when it is the second."""
+        if process in route.ends:
+            return
+        if len(route.ends) == 2:
+            raise ChannelTaken(
+                f"channel {route.name!r} already joins {route.ends[0]} and {route.ends[1]}; a channel has two ends. "
+                "Use a channel of its own for each pair, or publish/subscribe for many"
+            )
+        route.ends.append(process)
+        if len(route.ends) < 2:
+            return
+        first, second = route.ends
+        if HOST in route.ends:
+            child = second if first == HOST else first
+            route.relay(child).set_target(self.end(route.name))
+        else:
+            for receiver, sender in ((first, second), (second, first)):
+                outgoing = route.outgoing[receiver] = Outgoing(
+                    window=self.window,
+                    on_lost=lambda count, why: self.losses.add(route.name, count, why),
+                )
+                route.relay(sender).set_target(outgoing)
+        for end in route.ends:
+            session = self._sessions.get(end)
+            if session is not None:
+                self._bind(route, session)
+
+    def _bind(self, route: Route, session: Session) -> None:
+        """Join the route with the link of one of its ends."""
+        link = session.link
+        stream = link.open_stream("channel", route.name)
+        outgoing = route.outgoing.get(session.process)
+        if route.other(session.process) == HOST:
+            end = self.end(route.name)
+            if stream.user is not end.outgoing:
+                end.bind(link, stream)
+            return
+        if stream.source is None:
+            stream.source = StreamSource(link, stream)
+            stream.receiver = route.relay(session.process)
+        if outgoing is not None and stream.user is not outgoing:
+            outgoing.bind(link, stream)
+
+    # --- topics ---------------------------------------------------------------------------------------------
+
+    def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
+        cost = len(payload) + MESSAGE_CHARGE
+        with self._topics_lock:  # one order for all topics and all subscribers
+            for session, outgoing in self._topics.get(topic, {}).items():
+                if not outgoing.offer(payload, flags):
+                    outgoing.lose(1, f"process {session.process} is too slow for it")
+            own = self._subscriptions.get(topic)
+            if own is not None and own.callbacks:
+                waiting = own.incoming.waiting_cost() if own.incoming.waiting() > 1000 else 0
+                if waiting and waiting + cost > (TOPIC_BACKLOG_WINDOWS + 1) * self.window:
+                    self.losses.add(f"topic {topic}", 1, "the host's own subscribers are too slow for it")
+                else:
+                    own.deliver([payload], flags, 0, LOCAL)
+        return True
+
+    def subscribe_session(self, session: Session, topic: str, stream: Stream) -> None:
+        """A child wants *topic*, over *stream*."""
+        outgoing = Outgoing(
+            window=0,
+            backlog=TOPIC_BACKLOG_WINDOWS * self.window,
+            on_lost=lambda count, why: self.losses.add(f"topic {topic}", count, why),
+        )
+        with self._topics_lock:
+            outgoing.bind(session.link, stream)
+            self._topics.setdefault(topic, {})[session] = outgoing
+
+    def unsubscribe_session(self, session: Session, topic: str) -> None:
+        """A child no longer wants *topic*."""
+        with self._topics_lock:
+            subscribers = self._topics.get(topic, {})
+            subscribers.pop(session, None)
+            if not subscribers:
+                self._topics.pop(topic, None)
+
+    def _subscribed(self, subscription: Subscription) -> None:
+        pass  # publish looks the host's own subscriptions up
+
+    def _unsubscribed(self, subscription: Subscription) -> None:
+        pass
+
+    # --- shared memory --------------------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        return self.authority.store.revision
+
+    def revision_of(self, key: str) -> tuple[object, int]:
+        with self.authority.lock:
+            return self.view.get(key, NOTHING), self.authority.store.revision_of(key)
+
+    def put(
+        self,
+        key: str,
+        payload: bytes,
+        ttl: float | None,
+        ephemeral: bool,
+        done: Callable[[Outcome], None] | None,
+        *,
+        may_wait: bool,
+    ) -> bool:
+        return self._write(messages.Put(next(self._requests), key, payload, ttl, ephemeral), done, may_wait)
+
+    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
+        return self._write(messages.Remove(next(self._requests), key), done, may_wait)
+
+    def increment(self, key: str, by: float, done: Callable[[Outcome], None]) -> None:
+        self.authority.perform(HOST, messages.Increment(next(self._requests), key, by), done)
+
+    def compare(
+        self,
+        key: str,
+        expected: bytes | None,
+        value: bytes | None,
+        revision: int | None,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        self.authority.perform(HOST, messages.Compare(next(self._requests), key, expected, value, revision), done)
+
+    def acquire(self, key: str, done: Callable[[Outcome], None]) -> int:
+        number = next(self._requests)
+        self.authority.perform(HOST, messages.Acquire(number, key), done)
+        return number
+
+    def release(self, key: str, holder: int) -> None:
+        self.authority.perform(HOST, messages.Release(next(self._requests), key, holder), lambda outcome: None)
+
+    def sync(self, done: Callable[[Outcome], None]) -> None:
+        done(Outcome(None, None, self.revision))
+
+    def _write(self, request: messages.Request, done: Callable[[Outcome], None] | None, may_wait: bool) -> bool:
+        if self._laggards():
+            if not may_wait:
+                return False
+            if isinstance(self._room.wait(lambda: NOTHING if self._laggards() else True, LAG_SECONDS), Nothing):
+                for session in self._laggards():
+                    self._disconnect(session)
+        self.authority.perform(HOST, request, done or (lambda outcome: None))
+        return True
+
+    def memory_written(self, source: StreamSource, cost: int) -> None:
+        """A child's requests are done: grant their credit, unless somebody lags behind all these writes."""
+        laggards = self._laggards()
+        if not laggards:
+            source.consumed(cost)
+            return
+        self._withheld.append((source, cost))
+        for session in laggards:
+            if session.memory_backlog > LAG_WINDOWS * self.window:
+                self._disconnect(session)
+
+    def memory_read(self) -> None:
+        """A child has read memory events, or is gone: let the writers go on when nobody lags."""
+        if (self._withheld or self._room) and not self._laggards():
+            withheld, self._withheld = self._withheld, []
+            for source, cost in withheld:
+                source.consumed(cost)
+            self._room.wake()
+
+    def _laggards(self) -> list[Session]:
+        return [session for session in list(self._sessions.values()) if session.memory_backlog > self.window]
+
+    def _disconnect(self, session: Session) -> None:
+        logger.error(
+            f"child {session.process} has not read its link for a long time ({session.memory_backlog:,} bytes of the "
+            "shared memory wait for it); it is disconnected so that the others can go on"
+        )
+        threading.Thread(
+            target=session.close, args=("it does not read its link",), name="lycomm-disconnect", daemon=True
+        ).start()
+
+    def _broadcast_changes(self, changes: list[messages.Change]) -> None:
+        for change in changes:
+            self._broadcast(messages.encode_message(change))
+            self._changed(change)
+
+    def _broadcast(self, payload: bytes) -> None:
+        with self.authority.lock:
+            for session in self._sessions.values():
+                session.send_memory(payload)
+
+    # --- the clock ------------------------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Delete keys when their ttl ends, until cancelled. Runs on the host's loop, and sleeps while there are none."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(woken.set)
+            except RuntimeError:  # the loop is closed
+                pass
+
+        self._wake_expiry = wake
+        try:
+            while True:
+                woken.clear()
+                delay = self.authority.expire()
+                with anyio.move_on_after(delay):  # None: until a key with a ttl is written
+                    await woken.wait()
+        finally:
+            self._wake_expiry = None
+
+    def _deadline_set(self) -> None:
+        if self._wake_expiry is not None:
+            self._wake_expiry()
+
+    # --- looking --------------------------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, Any]:
+        return {name: end.statistics() for name, end in list(self._ends.items())}

@@ -1,0 +1,196 @@
+"""One connected child: its link, and what it says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from .._version import __version__
+from ..comm import codec
+from ..comm.delivery.end import StreamSource
+from ..comm.errors import LinkClosed, LinkError
+from ..comm.link import Link
+from ..comm.protocol import messages
+from ..comm.protocol.connection import Connection, Role
+from ..comm.protocol.credit import MESSAGE_CHARGE, Stream
+from ..comm.protocol.store import Outcome
+from ..comm.transport import Transport
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+__all__ = ["Session", "SessionListener"]
+
+
+class SessionListener(Protocol):
+    """Who wants to know how a child fares. Called on the link's thread; must return soon and not raise."""
+
+    def on_hello(self, pid: int) -> None:
+        """The child greeted."""
+        ...
+
+    def on_hooks_done(self, adapters: Sequence[str]) -> None:
+        """NoneBot's start-up hooks have returned."""
+        ...
+
+    def on_ready(self, address: str | None, details: Mapping[str, str]) -> None:
+        """The bot can be reached at *address* (None: it has no port)."""
+        ...
+
+    def on_closed(self, cause: str | None) -> None:
+        """The link is over; None when the child said goodbye or the host closed it. Called exactly once."""
+        ...
+
+
+class Session:
+    """See the module's docstring. Made by ``Hub.connect``; implements the link's handler."""
+
+    def __init__(self, hub: Hub, process: str, owner: str, transport: Transport, listener: SessionListener) -> None:
+        self.process = process
+        self.owner = owner  # this incarnation, as the holder of locks and ephemeral keys
+        self.pid: int | None = None
+        self.admitted = False
+        self._hub = hub
+        self._listener = listener
+        hello = messages.Hello(
+            version=messages.PROTOCOL_VERSION,
+            process=hub.process,
+            pid=os.getpid(),
+            software=f"nonebot-plugin-lycomm {__version__}",
+            window=hub.window,
+            message_limit=hub.message_limit,
+        )
+        connection = Connection(Role.HOST, hello)
+        self.link = Link(transport, connection, self, name=process)
+        connection.store.receiver = _Requests(hub, self)
+        connection.publish.receiver = _Publications(hub)
+        for stream in (connection.store, connection.publish):
+            stream.source = StreamSource(self.link, stream)
+
+    def start(self) -> None:
+        """Begin to listen, and greet."""
+        self.link.start()
+
+    def stop(self, reason: str) -> None:
+        """Ask the child to end, as if its user had pressed Ctrl+C. Returns at once."""
+        self.link.send_control(messages.Stop(reason))
+
+    def close(self, cause: str) -> None:
+        """End the link from this side. More calls do nothing."""
+        self.link.close(cause)
+
+    def reply_control(self, request: int, *, value: object = None, error: str | None = None) -> None:
+        """Answer a ControlRequest; one that wants no answer gets none."""
+        if request:
+            payload = b"\xc0" if error is not None else codec.encode(value)
+            self.link.send_control(messages.ControlReply(request, error, payload))
+
+    def send_memory(self, payload: bytes) -> None:
+        """Send an encoded event of the shared memory. The caller holds the authority's lock, which keeps the order."""
+        try:
+            self.link.send(self.link.connection.store, payload)
+        except LinkClosed:
+            pass  # the next incarnation begins with a snapshot
+
+    @property
+    def memory_backlog(self) -> int:
+        """Bytes of memory events that the child's link has not read."""
+        store = self.link.connection.store
+        return store.sent - store.acknowledged
+
+    # --- LinkHandler ----------------------------------------------------------------------------------------
+
+    def on_hello(self, hello: messages.Hello) -> None:
+        if hello.process != self.process:
+            self.link.close(f"this link belongs to process {self.process!r}, not {hello.process!r}")
+            return
+        self.pid = hello.pid
+        self._hub.admit(self)
+        self._listener.on_hello(hello.pid)
+
+    def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
+        if stream.receiver is not None:
+            stream.receiver.deliver(payloads, flags, request_id, stream.source)
+        else:  # refused, or a topic: what arrives is nobody's, but its credit is not to be used up
+            self.link.consumed(stream, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+
+    def on_opened(self, stream: Stream) -> None:
+        kind, name = stream.key
+        if kind == "topic":
+            self._hub.subscribe_session(self, name, stream)
+        else:
+            refused = self._hub.open_channel(self, name)
+            if refused is not None:
+                self.link.send_control(messages.OpenRefused(stream.id, refused))
+
+    def on_credit(self, stream: Stream) -> None:
+        if stream.user is not None:
+            stream.user.credit()
+        elif stream is self.link.connection.store:
+            self._hub.memory_read()
+
+    def on_control(self, message: messages.Control) -> None:
+        if isinstance(message, messages.HooksDone):
+            self._listener.on_hooks_done(message.adapters)
+        elif isinstance(message, messages.Ready):
+            self._listener.on_ready(message.address, message.details)
+        elif isinstance(message, messages.ControlRequest):
+            self._hub.control_requested(self, message)
+        elif isinstance(message, (messages.Unsubscribe, messages.Subscribe)):
+            stream = self.link.connection.streams.get(message.stream)
+            if stream is not None and stream.key[0] == "topic":
+                if isinstance(message, messages.Subscribe):
+                    self._hub.subscribe_session(self, stream.key[1], stream)
+                else:
+                    self._hub.unsubscribe_session(self, stream.key[1])
+
+    def on_end(self, cause: LinkError) -> None:
+        self._hub.dismiss(self, str(cause))
+        self._listener.on_closed(None if isinstance(cause, LinkClosed) else str(cause))
+
+
+class _Requests:
+    """Receives a child's shared-memory requests."""
+
+    def __init__(self, hub: Hub, session: Session) -> None:
+        self._hub = hub
+        self._session = session
+
+    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
+        hub, session = self._hub, self._session
+        for payload in payloads:
+            request = messages.decode_request(payload)
+            if isinstance(request, messages.Declare):
+                hub.declare(request.channel)
+                session.send_memory(messages.encode_message(messages.Done(request.id)))
+            else:
+                hub.authority.perform(session.owner, request, _Reply(session, request.id))
+        hub.memory_written(source, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+
+
+class _Reply:
+    """Sends the outcome of one request to the child that made it."""
+
+    __slots__ = ("_request", "_session")
+
+    def __init__(self, session: Session, request: int) -> None:
+        self._session = session
+        self._request = request
+
+    def __call__(self, outcome: Outcome) -> None:
+        done = messages.Done(self._request, outcome.error, outcome.value, outcome.revision)
+        self._session.send_memory(messages.encode_message(done))
+
+
+class _Publications:
+    """Receives what a child publishes."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
+        for payload in payloads:
+            publication = messages.decode_publication(payload)
+            self._hub.publish(publication.topic, publication.payload, publication.flags, may_wait=False)
+        source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))

@@ -1,0 +1,142 @@
+"""What a child process runs first: ``python -m liteyuki_host.launch --process NAME --kind script|toml``.
+
+Takes the link that the host has passed on, makes sure that this process never outlives the host, and then runs the
+NoneBot project in the current folder as if it had been started without us. Started by the host only.
+"""
+
+# Nothing of ours, and little else, is imported up here: a Ctrl+C in the first moments must find main()'s handler,
+# and the processes that the project starts may import this module again.
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from liteyuki_host._child.ending import Ending
+    from liteyuki_host.comm.node import Node
+    from liteyuki_host.comm.transport import Transport
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the project to its end. Returns the exit code."""
+    options = _parse(argv)
+    try:
+        from liteyuki_host._child.codes import CANNOT_START, NOT_UNDER_HOST
+        from liteyuki_host._child.ending import Ending
+        from liteyuki_host.comm.errors import LycommError
+        from liteyuki_host.comm.node import current
+        from liteyuki_host.comm.transport import take_link
+
+        transport = take_link(os.environ)
+        if transport is None:
+            print(
+                "liteyuki_host.launch is started by the host only: run `python -m liteyuki_host` or `lycomm run`",
+                file=sys.stderr,
+            )
+            return NOT_UNDER_HOST
+        ending = Ending()
+        ending.arm()
+        node = current()
+        try:
+            _attach(node, transport, options.process, ending)
+        except LycommError as exc:
+            if not ending.host_gone:
+                print(f"{options.process}: no understanding with the host: {exc}", file=sys.stderr)
+            return CANNOT_START
+        return _run_attached(node, options, ending)
+    except KeyboardInterrupt:
+        return 0  # asked to end before there was anything to end
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m liteyuki_host.launch", description=__doc__)
+    parser.add_argument("--process", required=True, help="the name this child was declared with")
+    parser.add_argument("--kind", required=True, choices=["script", "toml"])
+    parser.add_argument("--script", type=Path, help="what to run, for --kind script")
+    options = parser.parse_args(argv)
+    if options.kind == "script" and options.script is None:
+        parser.error("--kind script needs --script")
+    return options
+
+
+def _attach(node: Node, transport: Transport, process: str, ending: Ending) -> None:
+    node.attach(transport, process, on_stop=ending.on_stop, on_host_gone=ending.on_host_gone)
+
+
+def _run_attached(node: Node, options: argparse.Namespace, ending: Ending) -> int:
+    launched = sys.modules["__main__"]  # keeps our globals while the project's __main__ takes our place
+    code = 1
+    try:
+        code = _run_project(node, options, ending)
+    except KeyboardInterrupt:
+        code = 0  # the project was asked to end, and did
+    finally:
+        ending.finish()
+        node.detach(f"{options.process} exits with {code}")
+        del launched
+    return code
+
+
+def _run_project(node: Node, options: argparse.Namespace, ending: Ending) -> int:
+    from loguru import logger
+
+    from liteyuki_host._child.codes import CANNOT_START, STARTUP_FAILED
+    from liteyuki_host._child.trouble import CannotRun, explain, missing_module, show_traceback
+
+    try:
+        import nonebot  # noqa: F401
+    except ModuleNotFoundError as exc:
+        if exc.name != "nonebot":
+            raise
+        logger.error(f"{options.process}: {missing_module('nonebot', 'nonebot2[fastapi]')}")
+        return CANNOT_START
+    from liteyuki_host._child.driver import DriverWatch, use_line_format
+    from liteyuki_host._child.hooks import StartupHooks
+    from liteyuki_host._child.project import run_script, run_toml
+
+    use_line_format(options.process)
+    hooks = StartupHooks()
+    ending.before_interrupt(hooks.release_all)
+    watch = DriverWatch(node, hooks)
+    watch.install()
+    try:
+        run_script(options.script) if options.kind == "script" else run_toml()
+    except CannotRun as exc:
+        logger.error(str(exc))
+        return CANNOT_START
+    except SystemExit as exc:
+        if exc.code == STARTUP_FAILED and watch.cannot_listen:
+            return CANNOT_START
+        return _exit_code(exc)
+    except (ImportError, SyntaxError) as exc:
+        # Nothing that another start would change.
+        if options.kind == "script":
+            show_traceback(exc, options.script)
+        logger.error(explain(exc))
+        return CANNOT_START
+    except Exception as exc:
+        if options.kind == "script":
+            show_traceback(exc, options.script)
+        else:
+            logger.opt(exception=exc).error("the bot has failed")
+        logger.error(explain(exc))
+        return 1
+    return 0
+
+
+def _exit_code(exc: SystemExit) -> int:
+    """As Python itself takes ``sys.exit(...)``."""
+    if exc.code is None:
+        return 0
+    if isinstance(exc.code, int):
+        return exc.code
+    print(exc.code, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

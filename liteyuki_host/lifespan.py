@@ -1,0 +1,123 @@
+"""Hooks around the host's and its processes' lives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from loguru import logger
+
+__all__ = ["Lifespan", "Moment"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Moment = str
+BEFORE_START = "on_before_start"
+AFTER_START = "on_after_start"
+BEFORE_PROCESS_SHUTDOWN = "on_before_process_shutdown"
+BEFORE_PROCESS_RESTART = "on_before_process_restart"
+AFTER_RESTART = "on_after_restart"
+AFTER_SHUTDOWN = "on_after_shutdown"
+
+
+class Lifespan:
+    """Registered hooks by moment. A hook that fails is logged with its name and keeps nothing else from running.
+
+    An async hook runs on the host's loop, a sync one in a daemon thread of its own, so neither can freeze the host.
+    """
+
+    def __init__(self) -> None:
+        self._hooks: dict[Moment, list[Callable[..., Any]]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    def register(self, moment: Moment, hook: F) -> F:
+        """Add *hook* to *moment*; the decorators of ``Host``."""
+        if not callable(hook):
+            raise TypeError(f"{moment} takes a function; write @host.{moment} without parentheses")
+        self._hooks.setdefault(moment, []).append(hook)
+        return hook
+
+    async def fire(self, moment: Moment, *arguments: str, timeout: float | None = None) -> None:
+        """Run the hooks of *moment* one after another and wait for each, at most *timeout* seconds."""
+        for hook in self._hooks.get(moment, []):
+            try:
+                await asyncio.wait_for(_run(moment, hook, arguments), timeout)
+            except TimeoutError:
+                logger.warning(f"{moment} hook {_name(hook)} takes longer than {timeout:g} s; going on without it")
+            except asyncio.TimeoutError:
+                logger.warning(f"{moment} hook {_name(hook)} takes longer than {timeout:g} s; going on without it")
+
+    def start(self, moment: Moment) -> None:
+        """Start the hooks of *moment* side by side and wait for none: they may go on as long as the host."""
+        for hook in self._hooks.get(moment, []):
+            task = asyncio.get_running_loop().create_task(_run(moment, hook, ()), name=f"{moment} {_name(hook)}")
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    async def stop(self) -> None:
+        """Cancel what :meth:`start` started and wait for its end."""
+        tasks = list(self._background)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5.0)
+
+
+async def _run(moment: Moment, hook: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+    try:
+        if not _takes_arguments(hook):
+            arguments = ()
+        if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(getattr(hook, "__call__", None)):  # noqa: B004
+            await hook(*arguments)
+        else:
+            result = await in_daemon_thread(hook, *arguments)
+            if inspect.isawaitable(result):
+                await result
+    except Exception as error:
+        logger.opt(exception=error).error(f"{moment} hook {_name(hook)} failed; the host goes on")
+
+
+def _takes_arguments(hook: Callable[..., Any]) -> bool:
+    """Process hooks get the process name, if they want it."""
+    try:
+        inspect.signature(hook).bind("name")
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+async def in_daemon_thread(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a blocking function and wait for its result. Cancelling stops the waiting only; the thread is a daemon."""
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(value)
+        else:
+            result.set_exception(error)
+
+    def run() -> None:
+        value, error = None, None
+        try:
+            value = context.run(function, *arguments)
+        except Exception as raised:
+            error = raised
+        try:
+            loop.call_soon_threadsafe(settle, value, error)
+        except RuntimeError:  # the host has ended meanwhile
+            pass
+
+    threading.Thread(target=run, name=f"lycomm-hook-{_name(function)}", daemon=True).start()
+    return await result
+
+
+def _name(hook: Callable[..., Any]) -> str:
+    return f"{getattr(hook, '__module__', '?')}.{getattr(hook, '__qualname__', repr(hook))}"

@@ -1,0 +1,1 @@
+"""Starts, watches and stops the child processes. Nothing here is needed inside a child."""

@@ -1,0 +1,206 @@
+"""One child process: its spawn, its signals, its end.
+
+Everything a child starts belongs to its process group (POSIX) or job (Windows), and is gone when the child is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from liteyuki_host.comm.errors import ProcessFailed
+
+if TYPE_CHECKING:
+    from liteyuki_host.comm.transport import ChildHandles
+    from liteyuki_host.project import ProjectPlan
+    from liteyuki_host.supervisor.spec import ProcessSpec
+
+PROBE_SECONDS = 10.0
+"""For a foreign interpreter to say whether it can import us. A cold disk needs 2 to 3 s."""
+
+
+class Child:
+    """One spawned child. Made by :meth:`spawn`; a new start is a new object.
+
+    Signals may be sent from any thread and at any time: after the end they do nothing, and can never hit a
+    stranger that got the same pid.
+    """
+
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], on_exit: Callable[[int], None]) -> None:
+        self.pid = popen.pid
+        self.started_at = time.monotonic()
+        self._popen = popen
+        self._on_exit = on_exit
+        self._signals = threading.Lock()  # nobody signals while the pid is being given back
+        self._reaped = False
+        self._job = _confine(popen)
+        threading.Thread(target=self._wait, name=f"lycomm-wait-{name}", daemon=True).start()
+
+    @classmethod
+    def spawn(
+        cls, spec: ProcessSpec, plan: ProjectPlan, handles: ChildHandles, on_exit: Callable[[int], None]
+    ) -> Child:
+        """Start the child. ``on_exit(returncode)`` is called once, on a thread of ours, when it is gone.
+
+        Raises:
+            ProcessFailed: the operating system refused: no such interpreter or folder, no permission.
+        """
+        options: dict[str, Any] = dict(handles.popen_options)
+        if sys.platform == "win32":
+            # Its own group: the console's Ctrl+C reaches the host only, and CTRL_BREAK can be aimed at it.
+            options["creationflags"] = options.get("creationflags", 0) | subprocess.CREATE_NEW_PROCESS_GROUP
+        else:
+            # Its own session: Ctrl+C reaches the host only, and the group is ours to kill as one.
+            options["start_new_session"] = True
+        try:
+            popen = subprocess.Popen(
+                launch_command(spec, plan),
+                cwd=plan.folder,
+                env=child_environment(spec, handles.environment),
+                stdin=subprocess.DEVNULL,
+                **options,
+            )
+        except OSError as exc:
+            raise ProcessFailed(_why_not_spawned(spec, plan, exc)) from exc
+        return cls(spec.name, popen, on_exit)
+
+    @property
+    def alive(self) -> bool:
+        return not self._reaped
+
+    def interrupt(self) -> None:
+        """SIGINT to the child alone; on Windows CTRL_BREAK, the only console event that can be aimed."""
+        if sys.platform == "win32":
+            self._signal(lambda: self._popen.send_signal(signal.CTRL_BREAK_EVENT))
+        else:
+            self._signal(lambda: os.kill(self.pid, signal.SIGINT))
+
+    def terminate(self) -> None:
+        """SIGTERM to the child alone. Windows has none and kills the child at once."""
+        self._signal(self._popen.terminate)
+
+    def kill(self) -> None:
+        """Kill the child and everything it started."""
+        if sys.platform == "win32":
+            self._signal(self._close_job)
+            self._signal(self._popen.kill)
+        else:
+            self._signal(self._kill_group)
+
+    def _signal(self, send: Callable[[], None]) -> None:
+        with self._signals:
+            if self._reaped:
+                return
+            with _ending_anyway():
+                send()
+
+    def _wait(self) -> None:
+        if sys.platform != "win32" and hasattr(os, "waitid"):  # macOS has waitid from Python 3.13 on
+            # Wait without reaping: as long as the zombie is there its pid, and so its group id, is not given
+            # to anybody else, and the rest of the group can be killed without hitting a stranger.
+            with contextlib.suppress(ChildProcessError):  # somebody here reaps every child; Popen copes
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        else:
+            self._popen.wait()
+        with self._signals:
+            if sys.platform == "win32":
+                self._close_job()
+            else:
+                with _ending_anyway():
+                    self._kill_group()
+            returncode = self._popen.wait()
+            self._reaped = True
+        self._on_exit(returncode)
+
+    def _kill_group(self) -> None:
+        if sys.platform != "win32":
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def _close_job(self) -> None:
+        if self._job is not None:
+            self._job.close()
+
+
+def _ending_anyway() -> contextlib.AbstractContextManager[None]:
+    """Around a signal to what may just be ending: macOS says "not permitted", others "no such process"."""
+    return contextlib.suppress(ProcessLookupError, PermissionError)
+
+
+def _confine(popen: subprocess.Popen[bytes]) -> Any:
+    """On Windows: put the child into a job that kills all of it when closed, also by the host's own death."""
+    if sys.platform == "win32":
+        from liteyuki_host.supervisor.job_object import JobObject
+
+        job = JobObject.create()
+        job.assign(popen)
+        return job
+    return None
+
+
+def launch_command(spec: ProcessSpec, plan: ProjectPlan) -> list[str]:
+    command = [str(plan.python), "-m", "liteyuki_host.launch", "--process", spec.name, "--kind", plan.kind]
+    if plan.script is not None:
+        command += ["--script", str(plan.script)]
+    return command
+
+
+def child_environment(spec: ProcessSpec, link: Mapping[str, str]) -> dict[str, str]:
+    environment = dict(os.environ)
+    # Before the operator's own, so that `env` can overrule each of them.
+    environment.update(
+        PYTHONUTF8="1",
+        # A console that cannot show a character gets "?", not a traceback instead of the line.
+        PYTHONIOENCODING="utf-8:replace",
+        PYTHONUNBUFFERED="1",
+    )
+    if sys.stdout is not None and sys.stdout.isatty():
+        environment.setdefault("LOGURU_COLORIZE", "true")
+    environment.update(spec.env)
+    environment["LYCOMM_PROCESS"] = spec.name
+    environment.update(link)
+    return environment
+
+
+def _why_not_spawned(spec: ProcessSpec, plan: ProjectPlan, exc: OSError) -> str:
+    if not Path(plan.folder).is_dir():
+        return f"{spec.name}: the project folder {plan.folder} does not exist"
+    if isinstance(exc, FileNotFoundError):
+        return f"{spec.name}: there is no Python interpreter at {plan.python}"
+    return f"{spec.name}: cannot start {plan.python}: {exc.strerror or exc}"
+
+
+def why_no_host_in(python: Path, folder: Path) -> str | None:
+    """Ask another interpreter whether it can run our half. None: yes. Otherwise one line for the operator.
+
+    Blocks for up to ``PROBE_SECONDS``; not for the event loop.
+    """
+    try:
+        probe = subprocess.run(
+            [str(python), "-c", "import liteyuki_host.launch"],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError:
+        return f"there is no Python interpreter at {python}"
+    except OSError as exc:
+        return f"cannot run {python}: {exc.strerror or exc}"
+    except subprocess.TimeoutExpired:
+        return f"{python} did not answer in {PROBE_SECONDS:g} s"
+    if probe.returncode == 0:
+        return None
+    if b"No module named 'liteyuki_host" in probe.stderr:
+        return f"{python} has no lycomm: run `{python} -m pip install nonebot-plugin-lycomm`"
+    last_line = probe.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+    return f"{python} cannot run lycomm: {last_line or f'exited {probe.returncode}'}"

@@ -1,0 +1,182 @@
+"""The set of declared processes: one keeper and one task for each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+
+from liteyuki_host.comm.errors import ProcessFailed, UnknownProcess
+from liteyuki_host.supervisor.keeper import HubLike, Keeper, ProcessStatus, SupervisorEvents
+from liteyuki_host.supervisor.spec import ProcessSpec
+
+if TYPE_CHECKING:
+    from liteyuki_host.project import ProjectPlan
+
+__all__ = ["HubLike", "ProcessStatus", "Supervisor", "SupervisorEvents"]
+
+
+class Supervisor:
+    """Starts, watches, restarts and stops the declared processes.
+
+    ``start``, ``stop`` and ``restart`` may be called from any thread or task, also before :meth:`serve`;
+    they record what is wanted and return at once. The ``a...`` forms belong to the loop that serves.
+    """
+
+    def __init__(
+        self,
+        hub: HubLike,
+        specs: Mapping[str, ProcessSpec],
+        *,
+        events: SupervisorEvents,
+        host_main: Path | None = None,
+        inspect: Callable[[ProcessSpec], ProjectPlan] | None = None,
+    ) -> None:
+        """
+        Args:
+            host_main: the script that this host was started with; no child is to run it. By default found in
+                ``__main__``.
+            inspect: says how a process is started, at each start; by default what its folder declares.
+        """
+        if inspect is None:
+            from liteyuki_host.project import inspect_project
+
+            inspect = partial(inspect_project, host_main=host_main or _main_script())
+        self._keepers = {
+            name: Keeper(spec, hub, events=events, inspect=inspect, host_python=Path(sys.executable))
+            for name, spec in specs.items()
+        }
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._before_serve: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    async def serve(self) -> None:
+        """Start what is to start with the host and keep it so. Returns after :meth:`stop_all`.
+
+        Cancelled, it kills every child and waits until they are gone.
+        """
+        for keeper in self._keepers.values():
+            if keeper.spec.autostart:
+                keeper.start()
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            early, self._before_serve = self._before_serve, []
+        for action in early:
+            action()
+        async with anyio.create_task_group() as tasks:
+            for keeper in self._keepers.values():
+                tasks.start_soon(keeper.run)
+
+    def start(self, name: str) -> None:
+        """Have it running. Already so: nothing happens; failed or backing off: it is tried again at once.
+
+        Raises:
+            UnknownProcess: no process of that name is declared.
+        """
+        self._on_loop(self._keeper(name).start)
+
+    def stop(self, name: str) -> None:
+        """Have it stopped, by the ladder; it can be started again. Raises UnknownProcess."""
+        self._on_loop(self._keeper(name).stop)
+
+    def restart(self, name: str) -> None:
+        """Stop it and start it anew; start it when it is not running. Raises UnknownProcess.
+
+        Asked again before the new child has been started, it is one restart.
+        """
+        self._on_loop(self._keeper(name).restart)
+
+    async def astart(self, name: str) -> None:
+        """:meth:`start`, and wait until it is ready.
+
+        Raises:
+            UnknownProcess: no process of that name is declared.
+            ProcessFailed: it did not become ready, and why. Unless it cannot start at all, it is tried again.
+        """
+        keeper = self._keeper(name)
+        keeper.start()
+        await keeper.started()
+
+    async def astop(self, name: str) -> None:
+        """:meth:`stop`, and wait until it and all it started are gone.
+
+        Raises:
+            UnknownProcess: no process of that name is declared.
+            ProcessFailed: somebody asked for a start before the stop had begun.
+        """
+        keeper = self._keeper(name)
+        keeper.stop()
+        await keeper.stopped()
+
+    async def arestart(self, name: str) -> None:
+        """:meth:`restart`, and wait until the new child is ready. Raises as :meth:`astart` does."""
+        keeper = self._keeper(name)
+        keeper.restart()
+        await keeper.restarted()
+
+    async def wait_ready(self, name: str, timeout: float | None = None) -> None:
+        """Wait until it is ready, without asking for a start; through crashes and back-offs on the way.
+
+        Args:
+            timeout: seconds. None waits for as long as it takes.
+
+        Raises:
+            UnknownProcess: no process of that name is declared.
+            ProcessFailed: it has failed or was stopped, so nothing will make it ready; or the time is up.
+        """
+        keeper = self._keeper(name)
+        with anyio.move_on_after(timeout):
+            await keeper.ready()
+            return
+        raise ProcessFailed(f"{name} is not ready after {timeout:g} s: it is {keeper.state}")
+
+    async def stop_all(self) -> None:
+        """Stop every process, all ladders at once; nothing starts any more. Returns when all are gone."""
+        for keeper in self._keepers.values():
+            keeper.close()
+        for keeper in self._keepers.values():
+            await keeper.stopped()
+
+    def kill_now(self) -> None:
+        """End every child at once, without or in the middle of the ladder: the operator's second Ctrl+C."""
+        for keeper in self._keepers.values():
+            self._on_loop(keeper.kill)
+
+    def status(self) -> list[ProcessStatus]:
+        """A snapshot of each process, in the order of declaration. From any thread."""
+        return [keeper.status() for keeper in self._keepers.values()]
+
+    def _keeper(self, name: str) -> Keeper:
+        try:
+            return self._keepers[name]
+        except KeyError:
+            known = ", ".join(sorted(self._keepers)) or "none"
+            raise UnknownProcess(f"no process {name!r} is declared; declared are: {known}") from None
+
+    def _on_loop(self, action: Callable[[], None]) -> None:
+        with self._lock:
+            loop = self._loop
+            if loop is None:
+                self._before_serve.append(action)
+                return
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is loop:
+            action()
+            return
+        with contextlib.suppress(RuntimeError):  # the host has ended
+            loop.call_soon_threadsafe(action)
+
+
+def _main_script() -> Path | None:
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    return None if path is None else Path(path)

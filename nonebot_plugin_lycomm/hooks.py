@@ -1,0 +1,43 @@
+"""Ties this process's node to NoneBot's life: callbacks run on NoneBot's loop while there is one.
+
+Attaching to the host itself is not done here. The launcher has done it before NoneBot was imported; a
+process that was not started by a host stays without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from nonebot.drivers import Driver
+from nonebot.log import logger
+
+from liteyuki_host.comm.node import current
+
+__all__ = ["NO_HOST", "register"]
+
+NO_HOST = (
+    "no host: channels to it are off, everything else works in this process; "
+    "run `lycomm` in this folder to start the bot under a host"
+)
+
+
+def register(driver: Driver) -> None:
+    """Add the two hooks. Nothing happens before the driver starts."""
+    driver.on_startup(_attach_loop)
+    driver.on_shutdown(_detach_loop)
+
+
+# Both are async so that they run on the loop they are about; a sync hook would run in a worker thread.
+async def _attach_loop() -> None:
+    node = current()
+    node.attach_loop(asyncio.get_running_loop())
+    if not node.attached:
+        logger.warning(NO_HOST)
+
+
+async def _detach_loop() -> None:
+    # A shutdown hook that raises makes NoneBot skip every hook after it, other plugins' included.
+    try:
+        current().detach_loop()
+    except Exception as error:
+        logger.opt(exception=error).warning("lycomm could not let go of the event loop")

@@ -1,0 +1,79 @@
+"""A child without NoneBot: found before the real ``liteyuki_host`` because it lies in the working directory.
+
+Speaks JSON lines over the link with the FakeHub of the tests. What it does wrong is in ``FAKE_CHILD``, words
+separated by spaces.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+behaviour = os.environ.get("FAKE_CHILD", "").split()
+link = socket.socket(fileno=int(os.environ.pop("LYCOMM_LINK").removeprefix("fd:")))
+link.set_inheritable(False)
+
+
+def say(**message: object) -> None:
+    link.sendall(json.dumps(message).encode() + b"\n")
+
+
+def linger() -> None:
+    while True:
+        time.sleep(3600)
+
+
+for word in behaviour:
+    if word.startswith("ignore-SIG"):
+        signal.signal(signal.Signals[word.removeprefix("ignore-")], signal.SIG_IGN)
+if "exit-at-once" in behaviour:
+    sys.exit(1)
+if "fail-while" in os.environ and Path(os.environ["fail-while"]).exists():
+    sys.exit(5)
+if "never-greet" in behaviour:
+    linger()
+say(hello=os.getpid())
+if "hook-hangs" in behaviour:
+    linger()
+for word in behaviour:
+    if word.startswith("exit-before-ready-"):
+        sys.exit(int(word.rpartition("-")[2]))
+say(hooks_done=["Fake"])
+if "port-stays-closed" in behaviour:
+    linger()
+details = {}
+if "grandchild" in behaviour:
+    # Ignores what a polite end would use.
+    code = "import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (2, 15)]; print('up', flush=True); time.sleep(3600)"
+    grandchild = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert grandchild.stdout is not None
+    grandchild.stdout.readline()
+    details["grandchild"] = str(grandchild.pid)
+details["argv"] = json.dumps([sys.executable, *sys.argv])
+details["environment"] = json.dumps(dict(os.environ))
+details["cwd"] = os.getcwd()
+details["session"] = str(os.getsid(0) == os.getpid())
+say(ready="http://127.0.0.1:1", details=details)
+if "segfault" in behaviour:
+    os.kill(os.getpid(), signal.SIGSEGV)
+if "drop-link" in behaviour:
+    link.close()
+    linger()
+if "linger-after-goodbye" in behaviour:
+    say(goodbye=True)
+    link.close()
+    linger()
+
+for line in link.makefile():
+    request = json.loads(line)
+    if "exit" in request:
+        say(goodbye=True)
+        os._exit(request["exit"])
+    if "stop" in request and "ignore-message" not in behaviour:
+        say(goodbye=True)
+        sys.exit(0)
+sys.exit("the host is gone")
