@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nonebot import on_message, require
-from nonebot.adapters.onebot.v11 import GroupMessageEvent
+from nonebot.adapters.onebot.v11 import Bot, GroupMessageEvent
 from nonebot.log import logger
 
 require("nonebot_plugin_lycomm")
@@ -15,10 +15,10 @@ echo = on_message(priority=50, block=False)
 
 
 @echo.handle()
-async def ask_the_host(event: GroupMessageEvent, channel: PassiveChannel) -> None:
+async def ask_the_host(bot: Bot, event: GroupMessageEvent, channel: PassiveChannel) -> None:
     try:
         reply = await channel.request(event.get_plaintext(), timeout=5)
     except LycommError as error:
         logger.warning(f"no echo: {error}")
         return
-    await echo.send(reply)
+    await bot.send_group_msg(group_id=event.group_id, message=reply)

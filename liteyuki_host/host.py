@@ -306,9 +306,11 @@ class Host:
 
     async def _on_loop(self, make: Callable[[], Awaitable[T]]) -> T:
         """Await on the host's loop, whichever loop the caller runs on."""
+        if self._over:
+            raise HostNotRunning("the host has ended")
         loop = self._loop
-        if loop is None or self._over:
-            raise HostNotRunning("the host is not running")
+        if loop is None:  # not yet serving: what is asked now is acted on when it does
+            loop = self._loop = asyncio.get_running_loop()
         if asyncio.get_running_loop() is loop:
             return await make()
 

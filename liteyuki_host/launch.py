@@ -1,11 +1,11 @@
 """What a child process runs first: ``python -m liteyuki_host.launch --process NAME --kind script|toml``.
 
-Takes the link that the host has passed on, makes sure that this process never outlives the host, and then runs the
-NoneBot project in the current folder as if it had been started without us. Started by the host only.
+Takes the link that the host has passed on, makes sure that this process never outlives the host, and then runs
+the NoneBot project in the current folder as if it had been started without us. Started by the host only.
 """
 
-# Nothing of ours, and little else, is imported up here: a Ctrl+C in the first moments must find main()'s handler,
-# and the processes that the project starts may import this module again.
+# Nothing of ours, and little else, is imported up here: an interrupt in the first moments must find main()'s
+# handler, and processes that the project starts may import this module again.
 from __future__ import annotations
 
 import argparse
@@ -33,10 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         transport = take_link(os.environ)
         if transport is None:
-            print(
-                "liteyuki_host.launch is started by the host only: run `python -m liteyuki_host` or `lycomm run`",
-                file=sys.stderr,
-            )
+            _complain("liteyuki_host.launch is started by the host only: run `lycomm run` in the bot's folder")
             return NOT_UNDER_HOST
         ending = Ending()
         ending.arm()
@@ -45,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _attach(node, transport, options.process, ending)
         except LycommError as exc:
             if not ending.host_gone:
-                print(f"{options.process}: no understanding with the host: {exc}", file=sys.stderr)
+                _complain(f"{options.process}: no understanding with the host: {exc}")
             return CANNOT_START
         return _run_attached(node, options, ending)
     except KeyboardInterrupt:
@@ -134,8 +131,12 @@ def _exit_code(exc: SystemExit) -> int:
         return 0
     if isinstance(exc.code, int):
         return exc.code
-    print(exc.code, file=sys.stderr)
+    _complain(str(exc.code))
     return 1
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

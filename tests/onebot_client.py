@@ -90,15 +90,26 @@ class OneBotClient:
 
     async def wait_for_call(self, action: str, timeout: float = 10.0) -> Call:
         """The oldest call of this action not returned before. TimeoutError after ``timeout`` seconds."""
+        return await self._claim({action}, timeout, f"call of {action}")
 
+    async def wait_for_message(self, timeout: float = 10.0) -> Call:
+        """The same for a message, in whichever of the standard's three ways it is sent.
+
+        NoneBot's ``bot.send(event, ...)`` is a ``send_msg``, for a group too.
+        """
+        return await self._claim({"send_msg", "send_group_msg", "send_private_msg"}, timeout, "message")
+
+    async def _claim(self, actions: set[str], timeout: float, what: str) -> Call:
         def claim() -> Call | None:
             for call in self._unclaimed:
-                if call.action == action:
+                if call.action in actions:
                     self._unclaimed.remove(call)
                     return call
             return None
 
-        return await self._wait(claim, timeout, f"call of {action}")
+        found = await self._wait(claim, timeout, what)
+        assert isinstance(found, Call)
+        return found
 
     async def _wait(self, look: Callable[[], Any], timeout: float, what: str) -> Any:
         async def wait() -> Any:
@@ -147,9 +158,7 @@ class OneBotClient:
     async def _serve(self, socket: ClientConnection) -> None:
         self._socket = socket
         # The standard's first event on every connection; a bot that refuses us closes before it arrives.
-        await self.send_event(
-            {"post_type": "meta_event", "meta_event_type": "lifecycle", "sub_type": "connect"}
-        )
+        await self.send_event({"post_type": "meta_event", "meta_event_type": "lifecycle", "sub_type": "connect"})
         async with self._changed:
             self.connections += 1
             self._changed.notify_all()
@@ -189,9 +198,7 @@ async def onebot_client(
     ``reconnect_seconds`` is how long the bot may be away before the client gives up; the block's end then
     raises what it failed with.
     """
-    client = OneBotClient(
-        url, self_id=self_id, access_token=access_token, reconnect_seconds=reconnect_seconds
-    )
+    client = OneBotClient(url, self_id=self_id, access_token=access_token, reconnect_seconds=reconnect_seconds)
     task = asyncio.create_task(client.run())
     try:
         yield client
@@ -247,9 +254,7 @@ def cq_code(segments: Sequence[dict[str, Any]]) -> str:
             parts.append(_escape(segment["data"]["text"]))
         else:
             data = {key: _escape(str(value)).replace(",", "&#44;") for key, value in segment["data"].items()}
-            parts.append(
-                f"[CQ:{segment['type']}" + "".join(f",{key}={value}" for key, value in data.items()) + "]"
-            )
+            parts.append(f"[CQ:{segment['type']}" + "".join(f",{key}={value}" for key, value in data.items()) + "]")
     return "".join(parts)
 
 

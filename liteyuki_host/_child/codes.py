@@ -6,7 +6,7 @@ Codes, not messages, because the most telling failures happen before there is a 
 from __future__ import annotations
 
 CANNOT_START = 78
-"""EX_CONFIG of sysexits.h: it cannot start before somebody changes something: a missing adapter, a port in use."""
+"""EX_CONFIG of sysexits.h: no start will work before somebody changes something (a missing adapter, the port)."""
 
 NOT_UNDER_HOST = 2
 """Started by hand, without a link to a host."""

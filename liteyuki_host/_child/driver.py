@@ -1,12 +1,13 @@
 """Goes along with NoneBot's driver, from ``nonebot.init()`` on, and reports how far its start has come.
 
-The project's own code is not touched: it calls ``nonebot.init()`` and ``nonebot.run()`` as ever. What is wrapped
-is wrapped on the one driver object of this process.
+The project's own code is not touched: it calls ``nonebot.init()`` and ``nonebot.run()`` as ever. What is
+wrapped is wrapped on the one driver object of this process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import sys
 from collections.abc import Callable
@@ -68,14 +69,14 @@ class DriverWatch:
 
     def _follow(self, driver: Driver) -> None:
         self._failed_plugins.listen()
-        on_startup, run = driver.on_startup, driver.run
+        on_startup = driver.on_startup
+        run: Callable[..., None] = driver.run
 
         def on_startup_without_blocking(func: Callable[[], Any]) -> Callable[[], Any]:
             on_startup(self._hooks.wrap(func))
             return func  # it is used as a decorator
 
         def run_and_report(*args: Any, **kwargs: Any) -> None:
-            self._load_plugin()
             self._failed_plugins.report()
             _no_reload(driver)
             listening = Listening.of(driver.config, args, kwargs) if isinstance(driver, ASGIMixin) else None
@@ -93,14 +94,7 @@ class DriverWatch:
         # Set on the object: whoever holds the driver, and nonebot.run(), comes through here.
         vars(driver)["on_startup"] = on_startup_without_blocking
         vars(driver)["run"] = run_and_report
-
-    def _load_plugin(self) -> None:
-        """Our own plugin, for projects that do not name it. The bot starts without it rather than not at all."""
-        try:
-            if nonebot.get_plugin(PLUGIN) is None:
-                nonebot.load_plugin(PLUGIN)
-        except Exception as exc:
-            logger.warning(f"plugin {PLUGIN} was not loaded: {explain(exc)}; the bot runs without it")
+        _load_our_plugin()
 
     async def _after_start(self, listening: Listening | None) -> None:
         """Must not raise: that would be the bot's failure to start."""
@@ -127,8 +121,26 @@ class DriverWatch:
             logger.exception("the open port could not be reported to the host")
 
 
+def _load_our_plugin() -> None:
+    """For projects that do not declare it. The bot starts without it rather than not at all.
+
+    Loaded before the project's own plugins: one that imports it without ``require()``, as the page of 2024 does,
+    would otherwise make a plain module of it, which NoneBot then refuses to load as a plugin.
+    """
+    declared = getattr(nonebot.plugin, "_managers", [])
+    before = list(declared)
+    try:
+        if nonebot.get_plugin(PLUGIN) is None:
+            nonebot.load_plugin(PLUGIN)
+    except Exception as exc:
+        logger.warning(f"plugin {PLUGIN} was not loaded: {explain(exc)}; the bot runs without it")
+    # Loaded, but not declared: a project that declares it is right to, and NoneBot refuses a second declaration.
+    # There is no public way to load without declaring.
+    declared[:] = before
+
+
 class FailedPlugins:
-    """Says once more, in one line each, which plugins NoneBot could not load: its own word is a long traceback."""
+    """Says in one line each which plugins NoneBot could not load; its own word for it is a long traceback."""
 
     def __init__(self) -> None:
         self._sink: int | None = None
@@ -140,10 +152,8 @@ class FailedPlugins:
     def report(self) -> None:
         """Before the driver runs: everything has been loaded by then."""
         if self._sink is not None:
-            try:
+            with contextlib.suppress(ValueError):  # the project has removed every handler
                 logger.remove(self._sink)
-            except ValueError:
-                pass  # the project has removed every handler
             self._sink = None
         for name, exc in self._failed.items():
             logger.error(f"plugin {name} was not loaded: {explain(exc)}; the bot runs without it")
@@ -151,7 +161,7 @@ class FailedPlugins:
 
     def _note(self, message: Any) -> None:
         record = message.record
-        # load_plugin() returns None and keeps the reason to itself: the log record is the one place that has it.
+        # load_plugin() returns None and keeps the reason to itself; the log record is where it can be had.
         match = re.match(r'Failed to import "([^"]+)"', record["message"])
         if match and record["function"] == "load_plugin" and record["exception"] is not None:
             self._failed[match[1]] = record["exception"].value

@@ -1,7 +1,7 @@
 """How a child comes to its end: asked to by the host, or because there is no host any more.
 
-Both work while the project is still importing and while its event loop is blocked: everything here happens on the
-link's thread and on a daemon thread of its own.
+Both work while the project is still importing and while its event loop is blocked: everything here happens on
+the link's thread and on a daemon thread of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Ending:
         atexit.register(self._at_the_very_end)  # first registered, so the last to run
 
     def before_interrupt(self, action: Callable[[], None]) -> None:
-        """``action`` runs on the link's thread, just before the signal, to release what would not notice it."""
+        """``action`` runs on the link's thread, just before the signal: it frees what would not notice that."""
         self._before_interrupt.append(action)
 
     def on_stop(self, reason: str) -> None:
@@ -52,7 +52,7 @@ class Ending:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _interrupt_once(self) -> None:
-        # Once only: uvicorn takes a second SIGINT, and the `none` driver any second signal, as "skip the hooks".
+        # Once: uvicorn takes a second SIGINT, and the `none` driver any second signal, as "skip the hooks".
         with self._lock:
             if self.requested or self.finished:
                 return
@@ -62,8 +62,8 @@ class Ending:
         if sys.platform == "win32":
             signal.raise_signal(signal.SIGINT)
         else:
-            # To the main thread, so that it also leaves a sleep or a read it is blocked in; `raise_signal` would
-            # hit this thread, and Python's handler would wait for the main thread to come back by itself.
+            # To the main thread, so that it also leaves a sleep or a read it is blocked in. `raise_signal`
+            # would hit this thread, and the handler would wait until the main thread came back by itself.
             ident = threading.main_thread().ident
             if ident is not None:
                 signal.pthread_kill(ident, signal.SIGINT)

@@ -1,9 +1,9 @@
 """Start-up hooks that never return must not hold up the bot.
 
-NoneBot runs a sync start-up hook in an AnyIO worker thread and waits for it. ``while True: channel.receive()`` in
-such a hook, the way the page of 2024 shows it, means that the port never opens; and as those workers are not
-daemons, only SIGKILL ends the process. Here sync hooks run in daemon threads, and one that waits for messages is
-waited for no longer than a moment.
+NoneBot runs a sync start-up hook in an AnyIO worker thread and waits for it. ``while True: channel.receive()``
+in such a hook, the way the page of 2024 shows it, means that the port never opens; and as those workers are not
+daemons, only SIGKILL ends the process. Here sync hooks run in daemon threads, and the start waits only a moment
+for one that waits for messages.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import contextvars
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -73,10 +74,8 @@ class _SyncHook:
         context = contextvars.copy_context()
         context.run(blocking_receive_hook.set, self._about_to_block)
         worker = _anyio_worker(self._loop, context)
-        thread = threading.Thread(
-            target=self._in_thread, args=(context, worker), name=f"lycomm-hook-{_name(self._func)}", daemon=True
-        )
-        thread.start()
+        name = f"lycomm-hook-{_name(self._func)}"
+        threading.Thread(target=self._in_thread, args=(context, worker), name=name, daemon=True).start()
         try:
             await self._done
         finally:
@@ -111,9 +110,9 @@ class _SyncHook:
         if self._done.done():
             return
         logger.warning(
-            f"start-up hook {_name(self._func)} ({_place(self._func)}) waits for messages and does not return; the bot "
-            "starts without it and the hook goes on in its own thread. Better: decorate the function with "
-            "`@nonebot_plugin_lycomm.background_thread` instead of `@driver.on_startup`"
+            f"start-up hook {_name(self._func)} ({_place(self._func)}) waits for messages and does not return; "
+            "the bot starts without it and the hook goes on in its own thread. Better: decorate the function "
+            "with `@nonebot_plugin_lycomm.background_thread` instead of `@driver.on_startup`"
         )
         self._go_on()
 
@@ -130,7 +129,8 @@ class _SyncHook:
             else:
                 self._done.set_exception(failure)
         elif failure is not None and not isinstance(failure, ChannelClosed):  # that one is its normal end
-            logger.opt(exception=failure).error(f"start-up hook {_name(self._func)} failed after the bot had started")
+            words = f"start-up hook {_name(self._func)} failed after the bot had started"
+            logger.opt(exception=failure).error(words)
 
 
 def _anyio_worker(
@@ -141,12 +141,9 @@ def _anyio_worker(
     There is no public way to do so for a thread that is not AnyIO's; without it only hooks that call
     ``anyio.from_thread`` would notice.
     """
-    try:
-        import sniffio
-
+    sniffio = sys.modules.get("sniffio")  # how AnyIO before 4.12 tells that there is a loop
+    if sniffio is not None:
         context.run(sniffio.current_async_library_cvar.set, None)
-    except (ImportError, AttributeError):
-        pass
     try:
         from anyio._core._eventloop import claim_worker_thread, get_async_backend
 

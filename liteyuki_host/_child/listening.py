@@ -44,7 +44,9 @@ class Listening:
         if fd is not None:
             with socket.socket(fileno=os.dup(fd)) as given:
                 name = given.getsockname()
-            return cls(name[0], name[1], tls, bound=True) if isinstance(name, tuple) else cls("", 0, tls, uds=name)
+            if isinstance(name, tuple):
+                return cls(name[0], name[1], tls, bound=True)
+            return cls("", 0, tls, uds=name)
         host = (args[0] if args else kwargs.get("host")) or config.host
         port = (args[1] if len(args) > 1 else kwargs.get("port")) or config.port
         return cls(str(host), int(port), tls, uds=kwargs.get("uds"))
@@ -83,19 +85,21 @@ class Listening:
             try:
                 return self._try_to_bind()
             except OSError as exc:
+                where = f"port {self.port} on {self.host}"
                 if exc.errno != errno.EADDRINUSE:
                     words = exc.strerror or exc
-                    raise CannotRun(f"cannot listen on {self.host} port {self.port}: {words}; see HOST and PORT") from exc
+                    raise CannotRun(f"cannot listen on {where}: {words}; correct HOST or PORT in .env") from exc
                 if time.monotonic() >= deadline:
                     raise CannotRun(
-                        f"port {self.port} on {self.host} is in use by another program: end that program, or give "
-                        "this bot another PORT in its .env"
+                        f"{where} is in use by another program: end that program, or give this bot another PORT "
+                        "in its .env"
                     ) from exc
             await asyncio.sleep(0.1)
 
     def _try_to_bind(self) -> None:
         kind = socket.SOCK_STREAM
-        for family, _, _, _, where in socket.getaddrinfo(self.host, self.port, type=kind, flags=socket.AI_PASSIVE):
+        found = socket.getaddrinfo(self.host, self.port, type=kind, flags=socket.AI_PASSIVE)
+        for family, _, _, _, where in found:
             with socket.socket(family, kind) as probe:
                 if sys.platform != "win32":  # as asyncio does: a port in TIME_WAIT is free
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

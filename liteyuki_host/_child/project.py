@@ -54,7 +54,7 @@ def _become_main(argv0: str) -> types.ModuleType:
     """Put an empty ``__main__`` in our place.
 
     Processes that the project starts by multiprocessing's "spawn" run the file of their parent's ``__main__``
-    again, under another name: that has to be the project's script or, where it has none, nothing. Never we.
+    again, under another name: that has to be the project's script or, where it has none, nothing. Never us.
     """
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = builtins

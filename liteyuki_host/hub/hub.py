@@ -155,6 +155,7 @@ class Hub(Exchange):
         """The host ends: report what nobody will consume, and wake everybody who waits."""
         for session in list(self._sessions.values()):
             session.close(reason)
+            session.link.join(1.0)  # what it acknowledged before its end is not lost
         for end in list(self._ends.values()):
             end.outgoing.give_up(reason)
         for route in list(self._routes.values()):

@@ -46,5 +46,6 @@ def describe_failed_start(returncode: int, *, greeted: bool, platform: str = sys
     if returncode == CANNOT_START:
         return f"{words}: it cannot start as it is; the line above says what to change"
     if returncode == STARTUP_FAILED:
-        return f"{words}: NoneBot's start-up failed (a hook raised, or the port could not be opened; see above)"
+        cause = "NoneBot's start-up failed (a hook raised, or the port could not be opened; see above)"
+        return f"{words}: {cause}"
     return words

@@ -396,7 +396,7 @@ class Keeper:
         loop = asyncio.get_running_loop()
 
         def post(action: Callable[[], None]) -> None:
-            with contextlib.suppress(RuntimeError):  # the host's loop has ended, and with it everybody's interest
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody's interest
                 loop.call_soon_threadsafe(action)
 
         return post
@@ -418,7 +418,7 @@ class Keeper:
             now = time.monotonic()
             until: float | None = None
             if life.link_closed_at is not None:
-                # After a goodbye the interpreter may still be busy ending; a broken link explains itself soon.
+                # After a goodbye the interpreter may still be ending; a broken link explains itself soon.
                 patience = self.spec.stop_seconds if life.link_cause is None else LINK_GRACE_SECONDS
                 until = life.link_closed_at + patience
                 if now >= until:

@@ -14,7 +14,7 @@ from loguru import logger
 from liteyuki_host.supervisor.spec import ProcessSpec
 
 KILL_SECONDS = 10.0
-"""A killed process is gone in milliseconds; this long only if it hangs in the kernel (a dead network disk)."""
+"""A killed process is gone in milliseconds, unless it hangs in the kernel (a dead network disk)."""
 
 
 class Stoppable(Protocol):
@@ -68,7 +68,7 @@ async def climb(
         if not hurry.is_set():
             following = rungs[index + 1].name if index + 1 < len(rungs) else "a kill"
             waited = f"{time.monotonic() - started:.1f} s"
-            logger.warning(f"child {name} is still there {waited} after it was asked to end; next: {following}")
+            logger.warning(f"child {name} is still there {waited} after the first request; next: {following}")
     if gone.is_set():
         return None
     child.kill()

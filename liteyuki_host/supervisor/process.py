@@ -1,6 +1,6 @@
 """One child process: its spawn, its signals, its end.
 
-Everything a child starts belongs to its process group (POSIX) or job (Windows), and is gone when the child is.
+Everything a child starts belongs to its process group (POSIX) or job (Windows) and is gone when the child is.
 """
 
 from __future__ import annotations

@@ -52,9 +52,7 @@ print("METADATA", json.dumps({
 
 def clean_environment(**extra: str) -> dict[str, str]:
     """Ours without what would configure a bot or a host, or send Python elsewhere for its packages."""
-    away = re.compile(
-        r"LYCOMM|PYTEST|COVERAGE|VIRTUAL_ENV$|PYTHONPATH$|(DRIVER|HOST|PORT|ENVIRONMENT|SUPERUSERS)$"
-    )
+    away = re.compile(r"LYCOMM|PYTEST|COVERAGE|VIRTUAL_ENV$|PYTHONPATH$|(DRIVER|HOST|PORT|ENVIRONMENT|SUPERUSERS)$")
     kept = {name: value for name, value in os.environ.items() if not away.match(name)}
     return kept | {"PYTHONUTF8": "1"} | extra
 
@@ -219,9 +217,7 @@ class Console:
         try:
             return await asyncio.wait_for(self._read_until(part), timeout)
         except asyncio.TimeoutError:
-            raise TimeoutError(
-                f"no line with {part!r} within {timeout} s:\n" + "\n".join(self.lines)
-            ) from None
+            raise TimeoutError(f"no line with {part!r} within {timeout} s:\n" + "\n".join(self.lines)) from None
 
     async def read_rest(self, timeout: float = 15.0) -> None:
         await asyncio.wait_for(self._read_until(None), timeout)
@@ -272,12 +268,12 @@ async def test_nb_plugin_install_then_nb_run_works_without_a_host(bot: Bot) -> N
         async with onebot_client(f"ws://127.0.0.1:{bot.port}/onebot/v11/ws") as client:
             await client.wait_connected()
             await client.send_group_message("/status", group_id=7, user_id=10000)
-            call = await client.wait_for_call("send_msg")
+            call = await client.wait_for_message()
             assert call.params["group_id"] == 7
             assert "no host" in call.text
             assert "OneBot V11 10001" in call.text
             await client.send_private_message("/restart", user_id=10000)
-            assert "no host" in (await client.wait_for_call("send_msg")).text
+            assert "no host" in (await client.wait_for_message()).text
         os.killpg(console.process.pid, signal.SIGINT)
         await console.read_rest()
 

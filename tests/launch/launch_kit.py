@@ -142,7 +142,13 @@ nonebot-adapter-onebot = [{ name = "OneBot V11", module_name = "nonebot.adapters
 
 
 def make_project(
-    folder: Path, plugin: str = "", *, port: int = 0, driver: str = "~fastapi", pyproject: str = PYPROJECT, bot: str = ""
+    folder: Path,
+    plugin: str = "",
+    *,
+    port: int = 0,
+    driver: str = "~fastapi",
+    pyproject: str = PYPROJECT,
+    bot: str = "",
 ) -> Path:
     """An ordinary NoneBot project with one plugin."""
     (folder / "plugins").mkdir(parents=True)

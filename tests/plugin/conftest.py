@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import nonebot
@@ -9,14 +10,15 @@ import pytest
 from nonebot.adapters.onebot.v11 import Adapter
 from nonebot.log import logger
 
-# nonebug's fixtures are automatic for a whole session. Imported here, they belong to this folder even when
-# the plugin is switched off elsewhere, where nobody needs a running NoneBot.
-from nonebug.fixture import _nonebot_init as _nonebot_init
-from nonebug.fixture import after_nonebot_init as after_nonebot_init
-from nonebug.fixture import nonebug_app as nonebug_app
-from nonebug.fixture import nonebug_init as nonebug_init
-
 from tests.plugin.support import SUPERUSER, Logged, RecordingBot
+
+# nonebug's fixtures start a NoneBot for whatever tests there are, once per session. Where pytest was told
+# not to load it (`-p no:nonebug`, so that the other tests need no NoneBot), they belong to this folder.
+if "nonebug.fixture" not in sys.modules:
+    from nonebug.fixture import _nonebot_init as _nonebot_init
+    from nonebug.fixture import after_nonebot_init as after_nonebot_init
+    from nonebug.fixture import nonebug_app as nonebug_app
+    from nonebug.fixture import nonebug_init as nonebug_init
 
 # Here and not in a fixture: the test modules import the plugin, which wants an initialised NoneBot, as they
 # are collected. nonebug starts and stops this same one.

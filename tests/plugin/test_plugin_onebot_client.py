@@ -121,6 +121,16 @@ async def test_calls_are_answered_and_kept_in_order(client: OneBotClient, side: 
         await client.wait_for_call("send_group_msg", timeout=0.01)
 
 
+async def test_a_message_may_be_sent_in_three_ways(client: OneBotClient, side: BotSide) -> None:
+    socket = await side.accept()
+    await receive(socket)
+    actions = ["send_msg", "get_status", "send_group_msg", "send_private_msg"]
+    for action in actions:
+        await call(socket, action, message=action)
+    actions.remove("get_status")
+    assert [(await client.wait_for_message()).text for _ in actions] == actions
+
+
 async def test_it_comes_back_when_the_bot_goes_away(client: OneBotClient, side: BotSide) -> None:
     for number in (1, 2, 3):
         socket = await side.accept()

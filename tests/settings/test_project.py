@@ -98,7 +98,7 @@ def test_a_script_that_imports_the_host_is_not_the_bot(tmp_path: Path, text: str
         "from liteyuki_host import comm",
         "import liteyuki_host.comm.storage",
         "import liteyuki_host_of_somebody_else",
-        "from . import liteyuki_host",
+        "from .liteyuki_host import name",
         "text = 'import liteyuki_host'",
     ],
 )

@@ -229,7 +229,7 @@ async def test_a_crash_before_ready_fails_who_waits_for_this_start_and_is_tried_
 ) -> None:
     broken = tmp_path / "broken"
     broken.touch()
-    spec = child(autostart=False, env={"fail-while": str(broken)})
+    spec = child(autostart=False, env={"FAIL_WHILE": str(broken)})
     async with supervise(spec) as supervisor:
         with pytest.raises(ProcessFailed, match="bot exited 5 before it was ready"):
             await asyncio.wait_for(supervisor.astart("bot"), DEADLINE)
@@ -272,7 +272,7 @@ async def test_a_child_that_cannot_start_as_it_is_does_not_loop(supervise: Super
 
 
 async def test_a_lost_link_ends_the_child(supervise: Supervise, log_lines: LogLines) -> None:
-    async with supervise(child(behaviour="drop-link")) as supervisor:
+    async with supervise(child(behaviour="drop-link")):
         await log_lines.line(r"^child bot lost its link to the host \(the link ended\); killing it$")
         await log_lines.line(r"^child bot ended after a kill \(killed by SIGKILL\); starting it again in 0\.05 s$")
 
@@ -296,7 +296,7 @@ async def test_a_child_that_is_not_ready_in_time_is_ended_with_the_likely_cause(
 ) -> None:
     spec = child(behaviour=behaviour, ready_seconds=0.5, stop_seconds=0.1, interrupt_seconds=5.0)
     async with supervise(spec) as supervisor:
-        with pytest.raises(ProcessFailed, match="not ready in 0.5 s"):
+        with pytest.raises(ProcessFailed, match=r"not ready in 0\.5 s"):
             await asyncio.wait_for(supervisor.astart("bot"), DEADLINE)
         await log_lines.line(rf"^child bot not ready in 0\.5 s: .*{likely}")
         await log_lines.line("^child bot ended after SIGINT .*; starting it again")
@@ -329,7 +329,10 @@ async def test_a_project_error_is_one_line_and_the_next_start_tries_again(log_li
     ("interpreter", "words"),
     [
         (None, "there is no Python interpreter at .*python"),
-        ("#!/bin/sh\necho \"No module named 'liteyuki_host.launch'\" >&2; exit 1\n", "pip install nonebot-plugin-lycomm"),
+        (
+            "#!/bin/sh\necho \"No module named 'liteyuki_host.launch'\" >&2; exit 1\n",
+            "pip install nonebot-plugin-lycomm",
+        ),
         ("#!/bin/sh\necho 'Fatal: nothing here' >&2; exit 2\n", "cannot run lycomm: Fatal: nothing here"),
     ],
     ids=["missing", "without lycomm", "broken"],

@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 from . import messages
-from .credit import MESSAGE_CHARGE, Run, Stream
+from .credit import MESSAGE_CHARGE, PAYLOAD_HEADER, Run, Stream
 from .frames import CHUNK_SIZE, HEADER, Flag, Frame, FrameDecoder, Kind, encode_frame
 from .messages import PROTOCOL_VERSION, PUBLISH_STREAM, STORE_STREAM, Control, Goodbye, Hello, Open
 from .states import Input, State, next_state
@@ -149,7 +149,7 @@ class Connection:
             run = self._open_run
             if run is not None and run.stream is stream and run.size < WRITE_SIZE:
                 run.payloads.append(payload)
-                run.size += size
+                run.size += size + PAYLOAD_HEADER
                 stream.sent = run.end = stream.sent + size + MESSAGE_CHARGE
             else:
                 run = Run(stream, payload, stream.sent)
@@ -157,7 +157,7 @@ class Connection:
                 stream.unacknowledged.append(run)
                 self._queue.append(run)
                 self._open_run = run
-            self.pending += size
+            self.pending += size + PAYLOAD_HEADER
             return True
         if flags & Flag.REPLY:
             run = Run(stream, payload, 0, flags, request_id)
@@ -169,7 +169,7 @@ class Connection:
             stream.unacknowledged.append(run)
         self._queue.append(run)
         self._open_run = None
-        self.pending += size
+        self.pending += run.size
         return True
 
     def owe(self, stream: Stream) -> None:
@@ -210,28 +210,30 @@ class Connection:
     def _next_data(self, out: list[bytes | memoryview]) -> None:
         queue = self._queue
         run = queue[0]
-        if run.flags or (run.size >= LARGE and len(run.payloads) == 1):
+        if self._goes_alone(run):
             queue.popleft()
             self.pending -= run.size
             self._message(run, out)
             return
         batch: list[Any] = []
         size = 0
-        while queue and size < WRITE_SIZE:
-            run = queue[0]
-            if run.flags or (run.size >= LARGE and len(run.payloads) == 1):
-                break
-            queue.popleft()
-            if run is self._open_run:
-                self._open_run = None
+        while queue and size < WRITE_SIZE and not self._goes_alone(queue[0]):
+            run = queue.popleft()
             batch.append(run.stream.id)
             batch.append(run.payloads)
             size += run.size
+        if run is self._open_run:
+            self._open_run = None
         self.pending -= size
         if len(batch) == 2 and len(run.payloads) == 1:
             self._message(run, out)
         else:
             out.append(encode_frame(Kind.BATCH, _encoder.encode(batch)))
+
+    @staticmethod
+    def _goes_alone(run: Run) -> bool:
+        """Whether the run's one message needs a frame of its own."""
+        return bool(run.flags) or (run.size >= LARGE and len(run.payloads) == 1)
 
     def _message(self, run: Run, out: list[bytes | memoryview]) -> None:
         if run is self._open_run:

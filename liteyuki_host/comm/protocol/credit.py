@@ -20,6 +20,9 @@ DEFAULT_WINDOW = 4 * 1024 * 1024
 MESSAGE_CHARGE = 256
 """Bytes charged on top of each payload: about what a queued short message costs in Python objects."""
 
+PAYLOAD_HEADER = 5
+"""Bytes in front of each payload of a batch, at most (MessagePack bin 32)."""
+
 _ACK_MASK = 0xFFFFFFFF
 
 
@@ -36,7 +39,7 @@ class Run:
     ) -> None:
         self.stream = stream
         self.payloads = [payload]
-        self.size = len(payload)
+        self.size = len(payload) + PAYLOAD_HEADER  # bytes in a batch
         self.flags = flags
         self.request_id = request_id
         self.start = start  # the stream's cumulative cost before the first message

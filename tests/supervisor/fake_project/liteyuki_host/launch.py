@@ -32,7 +32,7 @@ for word in behaviour:
         signal.signal(signal.Signals[word.removeprefix("ignore-")], signal.SIG_IGN)
 if "exit-at-once" in behaviour:
     sys.exit(1)
-if "fail-while" in os.environ and Path(os.environ["fail-while"]).exists():
+if "FAIL_WHILE" in os.environ and Path(os.environ["FAIL_WHILE"]).exists():
     sys.exit(5)
 if "never-greet" in behaviour:
     linger()
@@ -48,7 +48,8 @@ if "port-stays-closed" in behaviour:
 details = {}
 if "grandchild" in behaviour:
     # Ignores what a polite end would use.
-    code = "import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (2, 15)]; print('up', flush=True); time.sleep(3600)"
+    deaf = "import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (2, 15)]"
+    code = f"{deaf}; print('up', flush=True); time.sleep(3600)"
     grandchild = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert grandchild.stdout is not None
     grandchild.stdout.readline()
