@@ -98,9 +98,7 @@ def _interpreter(spec: ProcessSpec, folder: Path) -> Path:
         if python.is_file():
             return python
         if python.parent.is_dir():
-            raise ProcessFailed(
-                f"virtual environment {venv} has lost its interpreter {python}: create it anew"
-            )
+            raise ProcessFailed(f"virtual environment {venv} has lost its interpreter {python}: create it anew")
         # No such folder: the environment was made on another system that shares this disk.
     return Path(sys.executable)
 
@@ -112,8 +110,7 @@ def _script(spec: ProcessSpec, folder: Path, python: Path, host_main: Path | Non
         if spec.entry is None:
             return None
         raise ProcessFailed(
-            f"entry {spec.entry} does not exist in {folder}: "
-            f"correct it in [tool.lycomm.processes.{spec.name}]"
+            f"entry {spec.entry} does not exist in {folder}: correct it in [tool.lycomm.processes.{spec.name}]"
         )
     if not _starts_the_host(script, python, host_main):
         return script
@@ -153,7 +150,7 @@ def _parse(script: Path, python: Path) -> ast.Module | None:
             return None
         line = f" line {error.lineno}" if error.lineno else ""
         raise ProcessFailed(f"{script}{line}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # ValueError: null bytes, before Python 3.12
+    except (ValueError, RecursionError) as error:  # ValueError: null bytes, in older Pythons
         raise ProcessFailed(f"{script}: {error}") from None
     except OSError as error:
         raise ProcessFailed(f"{script} cannot be read: {error.strerror}") from None

@@ -97,8 +97,7 @@ def _processes(value: object) -> Mapping[Any, Any]:
 def _process_name(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
         raise ValueError(
-            f"{short_repr(value)} is not a process name "
-            "(letters, digits, _ . -; a letter or digit first; at most 64)"
+            f"{short_repr(value)} is not a process name (letters, digits, _ . -; a letter or digit first; at most 64)"
         )
     if value.lower() == "host":
         raise ValueError(f"{value!r} is the name of the host itself: call the process something else")
@@ -162,9 +161,7 @@ class ProcessSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    project: Text = Field(
-        default=".", description="folder of the NoneBot project, relative to the host's folder"
-    )
+    project: Text = Field(default=".", description="folder of the NoneBot project, relative to the host's folder")
     entry: Text | None = Field(
         default=None,
         description="script that calls nonebot.run(), relative to project; None: bot.py, else [tool.nonebot]",
@@ -178,9 +175,7 @@ class ProcessSettings(BaseModel):
         default={},
         description="environment variables for this process; numbers, lists and tables are passed as JSON",
     )
-    autostart: Annotated[bool, BeforeValidator(_switch)] = Field(
-        default=True, description="start it with the host"
-    )
+    autostart: Annotated[bool, BeforeValidator(_switch)] = Field(default=True, description="start it with the host")
     ready_seconds: ReadySeconds | None = Field(default=None, description="seconds, for this process")
     stop_seconds: Seconds | None = Field(default=None, description="seconds, for this process")
     interrupt_seconds: Seconds | None = Field(default=None, description="seconds, for this process")

@@ -381,6 +381,7 @@ class Keeper:
             life.child = Child.spawn(self.spec, plan, handles, life.on_exit)
         except BaseException:
             transport.close()
+            getattr(transport, "release", transport.close)()  # no thread of a link's is in it yet
             raise
         finally:
             handles.close()

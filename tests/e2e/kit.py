@@ -84,7 +84,8 @@ class HostProcess:
             start_new_session=True,
         )
         self._tree: dict[int, psutil.Process] = {}
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     @property
     def pid(self) -> int:
@@ -131,9 +132,11 @@ class HostProcess:
 
     def wait(self, timeout: float = 15) -> int:
         try:
-            return self._process.wait(timeout)
+            code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise AssertionError("the host did not end in time:\n" + self.text) from None
+        self._reader.join(5)  # its last lines
+        return code
 
     def stop(self) -> int:
         """One Ctrl+C, and the exit code."""
@@ -151,7 +154,9 @@ class HostProcess:
         if not ended:
             self._process.kill()
         self._process.wait(10)
+        self._reader.join(10)
         assert self._process.stdout is not None
+        self._process.stdout.close()
         if ended and left:
             raise AssertionError(f"processes outlived the host: {left}\n{self.text}")
 

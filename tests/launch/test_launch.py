@@ -51,10 +51,13 @@ plugins = ["nonebot.plugins.echo"]
 plugin_dirs = ["plugins"]
 """
 
-WITH_LYCOMM = PYPROJECT + """
+WITH_LYCOMM = (
+    PYPROJECT
+    + """
 [tool.nonebot.plugins]
 nonebot-plugin-lycomm = ["nonebot_plugin_lycomm"]
 """
+)
 
 BUILTIN_PYPROJECT = PYPROJECT.replace("[tool.nonebot]\n", '[tool.nonebot]\nbuiltin_plugins = ["echo"]\n')
 

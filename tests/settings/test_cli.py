@@ -73,8 +73,7 @@ def test_check_says_what_would_be_started_and_what_cannot(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
         f"script: bot.py in {tmp_path / 'script'} with {sys.executable}",
-        f"table: [tool.nonebot] in {tmp_path / 'table'} with {sys.executable}, "
-        "only when asked (autostart = false)",
+        f"table: [tool.nonebot] in {tmp_path / 'table'} with {sys.executable}, only when asked (autostart = false)",
     ]
     [line] = done.stderr.splitlines()
     assert line.startswith(f"lycomm: missing: project folder {tmp_path / 'missing'} does not exist")

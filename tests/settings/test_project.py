@@ -222,9 +222,7 @@ def test_an_entry_that_would_start_a_second_host(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("entry", [None, "bot.py"])
-def test_a_syntax_error_is_named_with_its_line(
-    tmp_path: Path, text: str, words: str, entry: str | None
-) -> None:
+def test_a_syntax_error_is_named_with_its_line(tmp_path: Path, text: str, words: str, entry: str | None) -> None:
     write(tmp_path, bot_py=text)
     line = problem(tmp_path, entry=entry)
     assert line.startswith(str(tmp_path / "bot.py"))
@@ -279,9 +277,7 @@ def test_a_virtual_environment_whose_interpreter_is_gone(tmp_path: Path) -> None
         (".env.dev", {"ENVIRONMENT": "test"}, {"ENVIRONMENT": "dev"}),
     ],
 )
-def test_a_dotenv_that_is_not_utf8(
-    tmp_path: Path, name: str, environ: dict[str, str], env: dict[str, str]
-) -> None:
+def test_a_dotenv_that_is_not_utf8(tmp_path: Path, name: str, environ: dict[str, str], env: dict[str, str]) -> None:
     write(tmp_path, bot_py=BOT)
     (tmp_path / name).write_bytes('\nNICKNAME=["机器人"]'.encode("gbk"))
     line = problem(tmp_path, environ=environ, env=env)

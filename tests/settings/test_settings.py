@@ -241,8 +241,7 @@ def test_the_defaults_are_those_of_the_spec_and_end_a_stuck_child_within_ten_sec
         ({"LYCOMM_PLUGINS": "[1]"}, "LYCOMM_PLUGINS in the environment: 1 is not a module name"),
         (
             {"LYCOMM_PROCESSES": "web"},
-            "LYCOMM_PROCESSES in the environment: "
-            "'web' is not JSON (Expecting value: line 1 column 1 (char 0))",
+            "LYCOMM_PROCESSES in the environment: 'web' is not JSON (Expecting value: line 1 column 1 (char 0))",
         ),
         (
             {"LYCOMM_PROCESSES": '{"web": {"project": "\\ud800"}}'},
@@ -293,13 +292,11 @@ def test_a_problem_in_the_environment_is_one_line(folder: Folder, environ: dict[
         ("processes.web = 3", "web in [tool.lycomm.processes] of pyproject.toml: 3 is not a table"),
         (
             "processes.web.stop_second = 3",
-            "stop_second in [tool.lycomm.processes.web] of pyproject.toml: "
-            "no such setting; did you mean stop_seconds?",
+            "stop_second in [tool.lycomm.processes.web] of pyproject.toml: no such setting; did you mean stop_seconds?",
         ),
         (
             "processes.web.stop_seconds = -3",
-            "stop_seconds in [tool.lycomm.processes.web] of pyproject.toml: "
-            "-3 is not between 0 and 86400 (seconds)",
+            "stop_seconds in [tool.lycomm.processes.web] of pyproject.toml: -3 is not between 0 and 86400 (seconds)",
         ),
         (
             "processes.web.autostart = 'yes'",
@@ -319,8 +316,7 @@ def test_a_problem_in_the_environment_is_one_line(folder: Folder, environ: dict[
         ),
         (
             "processes.web.env = {'A=B' = 1}",
-            "env in [tool.lycomm.processes.web] of pyproject.toml: "
-            "'A=B' is not the name of an environment variable",
+            "env in [tool.lycomm.processes.web] of pyproject.toml: 'A=B' is not the name of an environment variable",
         ),
         (
             "processes.web.env = {DAY = 2026-01-01}",
@@ -402,13 +398,8 @@ def test_pyproject_that_is_not_toml_or_not_a_table_is_one_line(folder: Folder) -
     [line] = folder.toml("[tool.lycomm]\nplugins = [\n").problems()
     assert line.startswith(f"{folder.path / 'pyproject.toml'} is not valid TOML: ")
     [line] = folder.toml("\ufeff[tool.lycomm]\n").problems()
-    assert (
-        line
-        == f"{folder.path / 'pyproject.toml'} begins with a byte order mark: save it as UTF-8 without BOM"
-    )
-    assert folder.toml("[tool]\nlycomm = 3").problems() == [
-        "lycomm in [tool] of pyproject.toml: 3 is not a table"
-    ]
+    assert line == f"{folder.path / 'pyproject.toml'} begins with a byte order mark: save it as UTF-8 without BOM"
+    assert folder.toml("[tool]\nlycomm = 3").problems() == ["lycomm in [tool] of pyproject.toml: 3 is not a table"]
     assert folder.toml("tool = 3").load().model_dump() == DEFAULTS
 
 

@@ -1,0 +1,107 @@
+"""What is wrong with a project is one clear line that names the culprit and the remedy; the host stays up."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from kit import free_port, host_process, write
+
+pytestmark = pytest.mark.e2e
+
+BOT = "import nonebot\nnonebot.init()\nnonebot.run()\n"
+TOML = '[tool.nonebot]\nplugins = []\nadapters = []\n'
+
+
+def only_error(folder: Path, pattern: str, **environment: str) -> str:
+    """Run a host until the line comes, check that it is still up and stops cleanly."""
+    with host_process(folder, **environment) as host:
+        line = host.wait_for(pattern, timeout=20)[0]
+        assert host.stop() == 0
+        return line
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    write(tmp_path, {"pyproject.toml": '[tool.lycomm.processes.bot]\nproject = "nowhere"\n'})
+    line = only_error(tmp_path, r"\[ERROR\] host .*nowhere")
+    assert "does not exist" in line
+
+
+def test_a_folder_without_a_bot(tmp_path: Path) -> None:
+    write(tmp_path, {"pyproject.toml": '[project]\nname = "empty"\n'})
+    line = only_error(tmp_path, r"\[ERROR\] host")
+    assert "bot.py" in line
+    assert "[tool.nonebot]" in line
+
+
+def test_a_syntax_error_in_bot_py(tmp_path: Path) -> None:
+    write(tmp_path, {"bot.py": "import nonebot\ndef (:\n"})
+    line = only_error(tmp_path, r"\[ERROR\] host .*bot\.py")
+    assert "line 2" in line
+
+
+def test_a_syntax_error_in_a_plugin(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {"pyproject.toml": TOML.replace("plugins = []", 'plugins = ["broken"]'), "broken.py": "x = (\n"},
+    )
+    with host_process(tmp_path, DRIVER="~none") as host:
+        host.wait_for(r"broken\.py.*line 1")
+        host.wait_for("child nonebot ready")  # as under `nb run`: one bad plugin does not end the bot
+        assert host.stop() == 0
+
+
+def test_a_missing_adapter(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "pyproject.toml": '[tool.nonebot]\nplugins = []\n'
+            'adapters = [{ name = "Nope", module_name = "nonebot.adapters.nope" }]\n'
+        },
+    )
+    line = only_error(tmp_path, r"nonebot\.adapters\.nope", DRIVER="~none")
+    assert "install" in line
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    write(tmp_path, {"bot.py": BOT})
+    port = free_port()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        line = only_error(tmp_path, rf"{port}.*(in use|taken|another)", PORT=str(port), DRIVER="~fastapi")
+    assert str(port) in line
+
+
+def test_a_dotenv_that_is_not_utf_8(tmp_path: Path) -> None:
+    write(tmp_path, {"bot.py": BOT})
+    (tmp_path / ".env").write_bytes("NICKNAME=机器人\n".encode("gbk"))
+    with host_process(tmp_path) as host:
+        assert host.wait() == 2
+        (line,) = [line for line in host.lines if line.strip()]
+        assert ".env" in line
+        assert "UTF-8" in line
+
+
+def test_wrong_settings_are_one_line_each(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "pyproject.toml": '[tool.lycomm]\nstop_secnds = 3\n[tool.lycomm.processes.host]\nproject = "."\n',
+            ".env": "LYCOMM_READY_SECONDS=soon\n",
+        },
+    )
+    with host_process(tmp_path, LYCOMM_LOG_LEVEL="LOUD") as host:
+        assert host.wait() == 2
+        assert len(host.lines) == 4
+        assert "stop_seconds" in host.text  # did you mean
+
+
+def test_a_main_process_module_that_cannot_be_loaded(tmp_path: Path) -> None:
+    write(tmp_path, {"bot.py": BOT, "mine.py": "import nothing_like_this\n"})
+    with host_process(tmp_path, LYCOMM_PLUGINS="mine") as host:
+        assert host.wait() != 0
+        assert "main-process module 'mine' cannot be loaded: ModuleNotFoundError" in host.text
+        assert "mine.py line 1" in host.text
+        assert "Traceback" not in host.text

@@ -1,0 +1,162 @@
+"""Sync start-up hooks in threads of their own, without a bot around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+
+import anyio.from_thread
+import pytest
+from loguru import logger
+
+from liteyuki_host._child import hooks
+from liteyuki_host._child.hooks import StartupHooks
+from liteyuki_host.comm.channel import blocking_receive_hook
+from liteyuki_host.comm.errors import ChannelClosed
+
+DEADLINE = 10.0
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+
+
+@pytest.fixture(autouse=True)
+def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "PATIENCE_SECONDS", 0.05)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    found: list[str] = []
+    sink = logger.add(lambda message: found.append(message.record["message"]), format="{message}")
+    yield found
+    logger.remove(sink)
+
+
+async def start(hook: Callable[[], object], startup: StartupHooks | None = None) -> None:
+    wrapped = (startup or StartupHooks()).wrap(hook)
+    await asyncio.wait_for(wrapped(), DEADLINE)  # type: ignore[arg-type]
+
+
+def wait_like_receive() -> None:
+    """What ``receive()`` without a timeout does before it blocks."""
+    announce = blocking_receive_hook.get()
+    assert announce is not None
+    announce()
+
+
+async def test_an_async_hook_is_left_alone() -> None:
+    async def hook() -> None: ...
+
+    assert StartupHooks().wrap(hook) is hook
+
+
+async def test_a_sync_hook_is_awaited_in_a_daemon_thread_with_the_callers_context() -> None:
+    seen: list[object] = []
+
+    def hook() -> None:
+        seen.extend([threading.current_thread().daemon, variable.get(), threading.get_ident()])
+
+    variable.set("set")
+    await start(hook)
+    daemon, value, ident = seen
+    assert (daemon, value) == (True, "set")
+    assert ident != threading.get_ident()
+    wrapped = StartupHooks().wrap(hook)
+    assert inspect.iscoroutinefunction(wrapped)
+    assert wrapped.__name__ == "hook"
+
+
+async def test_a_hook_can_call_back_into_the_loop_as_from_anyios_own_threads() -> None:
+    seen: list[int] = []
+
+    async def on_the_loop() -> None:
+        seen.append(threading.get_ident())
+
+    await start(lambda: anyio.from_thread.run(on_the_loop))
+    assert seen == [threading.get_ident()]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), StopIteration()])
+async def test_what_a_hook_raises_fails_the_start(error: Exception) -> None:
+    def hook() -> None:
+        raise error
+
+    with pytest.raises((ValueError, RuntimeError)):
+        await start(hook)
+
+
+async def test_the_start_goes_on_without_a_hook_that_waits_for_messages(lines: list[str]) -> None:
+    release, ended = threading.Event(), threading.Event()
+
+    def waits_for_ever() -> None:
+        for _ in range(3):
+            wait_like_receive()
+        release.wait(DEADLINE)
+        ended.set()
+
+    await start(waits_for_ever)
+    assert not ended.is_set()  # it goes on
+    (warning,) = lines
+    assert "test_hooks." in warning
+    assert "waits_for_ever" in warning
+    assert "test_hooks.py:" in warning
+    assert "background_thread" in warning
+    release.set()
+    assert await asyncio.to_thread(ended.wait, DEADLINE)
+
+
+async def test_a_hook_that_gets_its_message_in_time_is_waited_for(
+    lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "PATIENCE_SECONDS", 60.0)
+    done: list[bool] = []
+
+    def hook() -> None:
+        wait_like_receive()
+        done.append(True)
+
+    await start(hook)
+    assert done == [True]
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"), [(ValueError("late"), 1), (ChannelClosed("the process ends"), 0)], ids=["bug", "normal end"]
+)
+async def test_a_hook_that_ends_later_is_logged_only_for_an_error(
+    lines: list[str], error: Exception, logged: int
+) -> None:
+    release = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def hook() -> None:
+        threads.append(threading.current_thread())
+        wait_like_receive()
+        release.wait(DEADLINE)
+        raise error
+
+    await start(hook)
+    lines.clear()
+    release.set()
+    await asyncio.to_thread(threads[0].join, DEADLINE)
+    await asyncio.sleep(0)  # what the thread has posted runs now
+    assert len(lines) == logged
+    if logged:
+        assert "failed after the bot had started" in lines[0]
+
+
+async def test_a_stop_releases_a_start_that_waits_for_a_hook(lines: list[str]) -> None:
+    startup, running, release = StartupHooks(), threading.Event(), threading.Event()
+
+    def hangs() -> None:
+        running.set()
+        release.wait(DEADLINE)
+
+    starting = asyncio.create_task(start(hangs, startup))
+    await asyncio.to_thread(running.wait, DEADLINE)
+    await asyncio.to_thread(startup.release_all)  # as the link's thread does
+    await asyncio.wait_for(starting, DEADLINE)
+    assert lines == []
+    release.set()
