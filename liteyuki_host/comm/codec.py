@@ -207,5 +207,7 @@ def _encodes(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether *value* can be counted with: an int or a finite float, and not a bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether *value* can be counted with: an int of at most 64 bits or a finite float, and not a bool."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and -(2**63) <= value < 2**64
+    return isinstance(value, float) and math.isfinite(value)

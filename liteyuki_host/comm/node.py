@@ -28,15 +28,13 @@ from .protocol import messages
 from .protocol.connection import Connection, Role
 from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE, Stream
 from .protocol.frames import Flag
-from .protocol.store import Mirror, Outcome
+from .protocol.store import Mirror, Outcome, Refusal
 from .transport import Transport
 
 __all__ = ["Node", "current"]
 
 DEFAULT_PROCESS = "nonebot"
 """What a process is called as long as no host has said otherwise."""
-
-HOST_GONE = "host gone"  # error code of operations that the host can no longer answer
 
 LOCAL_BACKLOG = 5 * DEFAULT_WINDOW  # bytes that a topic may queue inside one process: as much as under a host
 
@@ -474,7 +472,7 @@ class Node(Exchange):
         with self._lock:
             replies, self._replies = self._replies, {}
         for done in replies.values():
-            done(Outcome(HOST_GONE, None, self._mirror.revision))
+            done(Outcome(Refusal.HOST_GONE, None, self._mirror.revision))
         for end in list(self._ends.values()):
             if self._link is not None:
                 end.unbind(self._link, str(cause))

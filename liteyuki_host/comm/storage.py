@@ -257,32 +257,28 @@ class SharedMemory:
         turn = self._turns.get((id(loop), key))
         if turn is None:
             turn = self._turns[id(loop), key] = anyio.Lock()
-        try:
-            with anyio.fail_after(timeout):
-                async with turn:
-                    payload, revision = self._stored(key)
-                    while True:
-                        old = default if payload is None else codec.decode(payload)
-                        value = await call(function, old)
-                        new = None if value is None else self._encode(key, value)
-                        outcome = await _awaited(key, self._compare_revision(key, new, revision), timeout)
-                        if outcome.error != Refusal.CHANGED:
-                            _good(key, outcome)
-                            return value
-                        payload, revision = outcome.value, outcome.revision
-        except RequestTimeout:
-            raise
-        except TimeoutError:
-            raise _late(key, timeout) from None
+        with anyio.move_on_after(timeout):  # not fail_after: a TimeoutError out of *function* is its own
+            async with turn:
+                payload, revision = self._stored(key)
+                while True:
+                    old = default if payload is None else codec.decode(payload)
+                    value = await call(function, old)
+                    new = None if value is None else self._encode(key, value)
+                    outcome = await _awaited(key, self._compare_revision(key, new, revision), timeout)
+                    if outcome.error != Refusal.CHANGED:
+                        _good(key, outcome)
+                        return value
+                    payload, revision = outcome.value, outcome.revision
+        raise _late(key, timeout)
 
     def sync(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
         """Wait until everything that any process had written before is visible here; returns the revision."""
         refuse_event_loop("shared_memory.sync()", "shared_memory.async_()")
-        return _waited("", self._sync(), timeout).revision
+        return _good("", _waited("", self._sync(), timeout)).revision
 
     async def async_(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
         """:meth:`sync` for tasks (``async`` alone is a reserved word)."""
-        return (await _awaited("", self._sync(), timeout)).revision
+        return _good("", await _awaited("", self._sync(), timeout)).revision
 
     def lock(self, key: str, *, timeout: float | None = None) -> Lock:
         """A lock across all processes: ``async with shared_memory.lock("name"):``, or ``with`` in a thread.
@@ -325,7 +321,8 @@ class SharedMemory:
 
     def _report(self, key: str) -> Callable[[Outcome], None] | None:
         def done(outcome: Outcome) -> None:
-            if outcome.error is not None:
+            # A host that is gone reports itself, and may well have taken the write.
+            if outcome.error not in (None, Refusal.HOST_GONE):
                 logger.error(f"shared_memory[{key!r}]: a write was refused ({outcome.error}) and has been undone")
 
         return done
@@ -397,7 +394,7 @@ class Lock:
     async def __aenter__(self) -> Lock:
         granted = self._ask()
         try:
-            self.fence = (await _awaited(self._key, granted, self._timeout)).revision
+            self.fence = _good(self._key, await _awaited(self._key, granted, self._timeout)).revision
         except BaseException:  # also cancelled: a grant on its way must not stay with nobody
             self._give_back()
             raise
@@ -410,7 +407,7 @@ class Lock:
         refuse_event_loop("with shared_memory.lock()", "async with shared_memory.lock(...)")
         granted = self._ask()
         try:
-            self.fence = _waited(self._key, granted, self._timeout).revision
+            self.fence = _good(self._key, _waited(self._key, granted, self._timeout)).revision
         except BaseException:
             self._give_back()
             raise

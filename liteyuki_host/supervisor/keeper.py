@@ -420,7 +420,7 @@ class Keeper:
             until: float | None = None
             if life.link_closed_at is not None:
                 # After a goodbye the interpreter may still be ending; a broken link explains itself soon.
-                patience = self.spec.stop_seconds if life.link_cause is None else LINK_GRACE_SECONDS
+                patience = LINK_GRACE_SECONDS * 100
                 until = life.link_closed_at + patience
                 if now >= until:
                     return Verdict.LINK_LOST

@@ -59,7 +59,7 @@ class Child:
             options["creationflags"] = options.get("creationflags", 0) | subprocess.CREATE_NEW_PROCESS_GROUP
         else:
             # Its own session: Ctrl+C reaches the host only, and the group is ours to kill as one.
-            pass
+            options["start_new_session"] = True
         try:
             popen = subprocess.Popen(
                 launch_command(spec, plan),

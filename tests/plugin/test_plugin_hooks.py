@@ -71,7 +71,7 @@ async def test_a_failing_node_does_not_keep_other_shutdown_hooks_from_running(
 async def test_a_channel_says_in_one_line_how_to_run_under_a_host(app: object, call: Callable[[], object]) -> None:
     with pytest.raises(HostNotAttached) as error:
         await asyncio.to_thread(call)
-    assert "lycomm" in str(error.value)
+    assert "`lycomm" in str(error.value), "the command to run is named"
     assert "\n" not in str(error.value)
 
 
@@ -146,5 +146,5 @@ async def test_restart_process_asks_the_host_for_this_or_a_named_process(app: ob
 
 
 async def test_restart_process_says_that_there_is_no_host(app: object) -> None:
-    with pytest.raises(HostNotAttached, match="lycomm"):
+    with pytest.raises(HostNotAttached, match="`lycomm"):
         restart_process()

@@ -31,7 +31,8 @@ class Console(contextlib.AbstractContextManager["Console"]):
 
     def __init__(self, folder: Path, **environ: str) -> None:
         self.port = free_port()
-        self.lines: list[tuple[float, str]] = []
+        self.lines: list[str] = []
+        self._over = False
         self._news = threading.Condition()
         self._server = socket.create_server(("127.0.0.1", 0))
         self._control: socket.socket | None = None
@@ -39,8 +40,9 @@ class Console(contextlib.AbstractContextManager["Console"]):
         self.process = subprocess.Popen(
             [sys.executable, "bot.py"],
             cwd=folder,
+            # Settings of a host, and what says how these tests are run, would be settings of this one.
             env={
-                **os.environ,
+                **{name: value for name, value in os.environ.items() if not name.startswith("LYCOMM_")},
                 "HOST": "127.0.0.1",
                 "PORT": str(self.port),
                 "TEST_CONTROL_PORT": str(self._server.getsockname()[1]),
@@ -69,26 +71,32 @@ class Console(contextlib.AbstractContextManager["Console"]):
 
     @property
     def text(self) -> str:
-        return "\n".join(line for _, line in self.lines)
+        return "\n".join(self.lines)
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         with self.process.stdout as console:
             for line in console:
-                with self._news:
-                    self.lines.append((time.monotonic(), COLOURS.sub("", line.decode("utf-8", "replace").rstrip())))
-                    self._news.notify_all()
+                self._add(COLOURS.sub("", line.decode("utf-8", "replace").rstrip()))
+        self._add("(nobody writes here any more)", over=True)
+
+    def _add(self, line: str, *, over: bool = False) -> None:
+        with self._news:
+            self.lines.append(line)
+            self._over = over
+            self._news.notify_all()
 
     def wait_for(self, pattern: str, *, after: int = 0, times: int = 1) -> list[re.Match[str]]:
         """The first *times* lines from number *after* on that contain *pattern*."""
         with self._news:
             deadline = time.monotonic() + DEADLINE
             while True:
-                found = [m for _, line in self.lines[after:] if (m := re.search(pattern, line))]
+                found = [m for line in self.lines[after:] if (m := re.search(pattern, line))]
                 if len(found) >= times:
                     return found[:times]
                 left = deadline - time.monotonic()
-                assert left > 0, f"{len(found)} of {times} lines with {pattern!r} in:\n{self.text}"
+                if self._over or left <= 0:
+                    raise AssertionError(f"{len(found)} of {times} lines with {pattern!r} in:\n{self.text}")
                 self._news.wait(left)
 
     def wait_until_ready(self, after: int = 0) -> None:

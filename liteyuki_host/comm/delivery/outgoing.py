@@ -196,7 +196,10 @@ class Outgoing:
                 if item.flags & Flag.REQUEST and item.request_id == request_id:
                     del self._backlog[index]
                     self._backlog_cost -= len(item.payload) + MESSAGE_CHARGE
-                    return
+                    break
+            else:
+                return
+        self.room.wake()
 
     def give_up(self, why: str) -> int:
         """Nobody will consume what is left: report it as lost and return its count."""
@@ -206,7 +209,7 @@ class Outgoing:
             self._backlog_cost = 0
             if self._bound is not None:
                 stream = self._bound[1]
-                count += sum(len(run.unconsumed(stream.acknowledged)) for run in stream.unacknowledged)
+                count += sum(len(run.unconsumed(stream.acknowledged)) for run in list(stream.unacknowledged))
                 stream.unacknowledged.clear()
         if count:
             self._lose(count, why)
@@ -244,9 +247,8 @@ class Outgoing:
                 target = stream.sent
 
                 def consumed() -> bool | Nothing:
-                    if self._bound is not bound:
-                        return (not self._backlog and self._bound is not None and self.waiting() == 0) or NOTHING
-                    return stream.acknowledged >= target or NOTHING
+                    # After the link's end, what was not consumed waits in the backlog, or was reported lost.
+                    return stream.acknowledged >= target or self.waiting() == 0 or NOTHING
 
                 return consumed
         return lambda: self.waiting() == 0 or NOTHING

@@ -28,6 +28,10 @@ LARGE = 16 * 1024
 WRITE_SIZE = 60_000
 """Bytes that one write aims at: measured best of 16, 60 and 200 KB, by a little."""
 
+ENVELOPE = 256 * 1024
+"""Bytes that a message may have beyond the limit of one value: its key or topic, and the small values that share a
+part of a snapshot with it."""
+
 MAX_STREAMS = 0x10000
 _REQUEST_PREFIX = 8  # bytes of the request id before the payload of a request or reply
 
@@ -129,10 +133,14 @@ class Connection:
             number = self._next_stream
             if number >= MAX_STREAMS:
                 raise LocalProtocolError("this link has used all its stream numbers (32,767)")
-            self._next_stream += 2
-            stream = self._by_key[kind, name] = Stream(number, (kind, name), self.window)
-            self.streams[number] = stream
-            self.send_control(Open(number, kind, name))
+            fresh = Stream(number, (kind, name), self.window)
+            # The peer may be opening the same name, and its Open is taken in by the reader, without the lock:
+            # setdefault is one step, so both halves agree on one object.
+            stream = self._by_key.setdefault((kind, name), fresh)
+            if stream is fresh:
+                self._next_stream += 2
+                self.streams[number] = stream
+                self.send_control(Open(number, kind, name))
         return stream
 
     def send_control(self, message: Control) -> None:
@@ -360,7 +368,7 @@ class Connection:
             if self._partial_head is not None or len(payload) < 16:
                 raise RemoteProtocolError("a large message begins inside another, or without its size")
             total = int.from_bytes(payload[:8], "big")
-            if total > self.message_limit:
+            if total > self.message_limit + ENVELOPE:
                 raise RemoteProtocolError(
                     f"a message of {total:,} bytes is announced, the limit is {self.message_limit:,} bytes"
                 )
@@ -372,6 +380,8 @@ class Connection:
             payload = payload[16:]
         if self._partial_head is None or self._partial_head[0].id != self._stream(frame.stream).id:
             raise RemoteProtocolError("a piece of a large message that did not begin")
+        if not payload:
+            raise RemoteProtocolError("an empty piece of a large message")
         self._partial.append(bytes(payload))
         self._partial_size += len(payload)
         if self._partial_size > self._partial_total:
@@ -420,9 +430,7 @@ class Connection:
         key = (message.kind, message.name)
         # Both sides may open the same name at once: then two numbers mean one stream, and each side goes on
         # using the number it knew first.
-        stream = self._by_key.get(key)
-        if stream is None:
-            stream = self._by_key[key] = Stream(number, key, self.window)
+        stream = self._by_key.setdefault(key, Stream(number, key, self.window))
         self.streams[number] = stream
         return stream
 

@@ -83,6 +83,8 @@ class FrameDecoder:
     def __init__(self) -> None:
         self._buffer = memoryview(bytearray(BUFFER_SIZE))
         self._filled = 0  # bytes in the buffer that belong to no complete frame yet, at its front
+        self._rest = (0, 0)  # where they begin and end until the next `compact`
+        self._fault: RemoteProtocolError | None = None
 
     def get_buffer(self) -> memoryview:
         """Where to read the next bytes into; never empty."""
@@ -95,7 +97,7 @@ class FrameDecoder:
 
         Raises:
             RemoteProtocolError: a frame is announced that cannot be legal. It is raised on the header alone,
-                before its payload is waited for.
+                before its payload is waited for; by :meth:`compact` when good frames came before it.
         """
         end = self._filled + count
         buffer = self._buffer
@@ -103,24 +105,35 @@ class FrameDecoder:
         frames: list[Frame] = []
         while end - position >= HEADER.size:
             length, kind, flags, stream, ack = HEADER.unpack_from(buffer, position)
-            if length > MAX_FRAME_PAYLOAD:
-                raise RemoteProtocolError(f"a frame of {length:,} bytes, the limit is {MAX_FRAME_PAYLOAD:,} bytes")
-            if kind not in _KINDS:
-                raise RemoteProtocolError(f"a frame of unknown kind {kind}; the other side speaks another protocol")
+            if length > MAX_FRAME_PAYLOAD or kind not in _KINDS:
+                self._fault = _fault(length, kind)
+                break
             start = position + HEADER.size
             if end - start < length:
                 break
             position = start + length
             frames.append(Frame(kind, flags, stream, ack, buffer[start:position]))
         self._rest = (position, end)
+        if self._fault is not None and not frames:
+            raise self._fault
         return frames
 
     def compact(self) -> None:
-        """Move what is left of an unfinished frame to the front. Call it when the frames have been used."""
+        """Move what is left of an unfinished frame to the front. Call it when the frames have been used.
+
+        Raises:
+            RemoteProtocolError: what follows them cannot be legal.
+        """
+        if self._fault is not None:
+            raise self._fault
         position, end = self._rest
         left = end - position
         if left and position:
             self._buffer[:left] = self._buffer[position:end]  # overlapping views copy safely
         self._filled = left
 
-    _rest: tuple[int, int] = (0, 0)
+
+def _fault(length: int, kind: int) -> RemoteProtocolError:
+    if length > MAX_FRAME_PAYLOAD:
+        return RemoteProtocolError(f"a frame of {length:,} bytes, the limit is {MAX_FRAME_PAYLOAD:,} bytes")
+    return RemoteProtocolError(f"a frame of unknown kind {kind}; the other side speaks another protocol")

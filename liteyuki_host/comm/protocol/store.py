@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from ..errors import RemoteProtocolError
 from .messages import Change
 
 __all__ = ["MAX_KEY_SIZE", "Expiring", "LockTable", "Mirror", "Outcome", "Packed", "Refusal", "Store", "pack"]
@@ -48,6 +49,7 @@ class Refusal:
     NOT_A_NUMBER: Final = "not a number"
     CHANGED: Final = "changed"  # compare: the key does not hold what was expected; value and revision say what
     NOT_HELD: Final = "not held"
+    HOST_GONE: Final = "the host went away before it answered; whether it was done is unknown"
 
 
 _decoder = msgspec.msgpack.Decoder()
@@ -55,11 +57,18 @@ _MISSING: Final = object()  # None is a value
 
 
 def pack(payload: bytes) -> object:
-    """An encoded value as the view keeps it."""
-    first = payload[0]
+    """An encoded value as the view keeps it.
+
+    Raises:
+        RemoteProtocolError: it is no value.
+    """
+    first = payload[0] if payload else 0xC1  # which MessagePack never uses
     # nil, booleans, small and sized numbers, texts: immutable, so the object itself may be handed out.
     if first < 0x80 or first >= 0xE0 or 0xA0 <= first <= 0xC3 or 0xCA <= first <= 0xD3 or 0xD9 <= first <= 0xDB:
-        return _decoder.decode(payload)
+        try:
+            return _decoder.decode(payload)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RemoteProtocolError(f"a value of the shared memory that cannot be read ({error})") from error
     return Packed(payload)
 
 
@@ -103,11 +112,11 @@ class Store:
             grown -= len(old.payload) + ENTRY_CHARGE + len(key)
         if grown > self._limit and (old is None or len(payload) > len(old.payload)):
             return Outcome(Refusal.FULL, None, self.revision), []
+        value = pack(payload)  # first: what cannot be read must not become a step of the order
         self.size = grown
         self.revision += 1
         deadline = None if ttl is None else now + ttl
         self._entries[key] = _Entry(payload, self.revision, owner, deadline)
-        value = pack(payload)
         self.view[key] = value if deadline is None else Expiring(value, deadline)
         return Outcome(None, None, self.revision), [Change(self.revision, key, payload, ttl)]
 
