@@ -1,9 +1,45 @@
-"""What holds for every test: nothing is left behind, and helpers are importable by name."""
+"""What holds for every test: nothing is left behind, and shared helpers are importable by name."""
 
 from __future__ import annotations
 
+import gc
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
+
+LOOP_DESCRIPTORS = 3  # an event loop's selector and its socket pair; the session's loop is made by the first module
+PATIENCE = 5.0  # seconds that threads and processes get to end after the last test of a module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_behind() -> Iterator[None]:
+    """No thread of ours, no child process and no descriptor outlives the tests of a module."""
+    process = psutil.Process()
+    before = _descriptors(process)
+    yield
+    gc.collect()
+    deadline = time.monotonic() + PATIENCE
+    for thread in _threads():
+        thread.join(max(deadline - time.monotonic(), 0))
+    left = [thread.name for thread in _threads()]
+    assert not left, f"threads left behind: {left}"
+    _, alive = psutil.wait_procs(process.children(recursive=True), max(deadline - time.monotonic(), 0.1))
+    assert not alive, f"processes left behind: {alive}"
+    grown = _descriptors(process) - before
+    assert grown <= LOOP_DESCRIPTORS, f"{grown} descriptors left behind"
+
+
+def _threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("lycomm-")]
+
+
+def _descriptors(process: psutil.Process) -> int:
+    return process.num_fds() if hasattr(process, "num_fds") else process.num_handles()

@@ -11,7 +11,7 @@ from kit import free_port, host_process, write
 pytestmark = pytest.mark.e2e
 
 BOT = "import nonebot\nnonebot.init()\nnonebot.run()\n"
-TOML = '[tool.nonebot]\nplugins = []\nadapters = []\n'
+TOML = "[tool.nonebot]\nplugins = []\nadapters = []\n"
 
 
 def only_error(folder: Path, pattern: str, **environment: str) -> str:
@@ -56,7 +56,7 @@ def test_a_missing_adapter(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
-            "pyproject.toml": '[tool.nonebot]\nplugins = []\n'
+            "pyproject.toml": "[tool.nonebot]\nplugins = []\n"
             'adapters = [{ name = "Nope", module_name = "nonebot.adapters.nope" }]\n'
         },
     )

@@ -14,7 +14,9 @@ from onebot_client import onebot_client
 
 pytestmark = pytest.mark.e2e
 
-LINE = r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \[INFO\] nonebot \| \S+ \| (Passive|Active) receive: I am liteyuki main process"
+LINE = (
+    r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \[INFO\] nonebot \| \S+ \| (Passive|Active) receive: I am liteyuki main process"
+)
 
 
 def test_python_bot_py_runs_host_and_child_and_one_ctrl_c_ends_both() -> None:

@@ -77,9 +77,7 @@ def test_an_existing_project_runs_unchanged(tmp_path: Path, kind: str, driver: s
 
 
 def test_a_project_with_its_own_interpreter_keeps_it(tmp_path: Path) -> None:
-    folder = write(
-        tmp_path / "project", {"teller.py": PLUGIN, "bot.py": OWN_BOT, ".env": "DRIVER=~none\nANSWER=own\n"}
-    )
+    folder = write(tmp_path / "project", {"teller.py": PLUGIN, "bot.py": OWN_BOT, ".env": "DRIVER=~none\nANSWER=own\n"})
     venv.create(folder / ".venv", with_pip=False, symlinks=True)
     # Its own interpreter with the packages of this test run: what `pip install` would put there.
     site = next((folder / ".venv").glob("lib/python*/site-packages"))

@@ -1,0 +1,47 @@
+"""The map's arrows, as contracts that fail the build when broken."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    program = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports; sys.exit(lint_imports())"
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, encoding="utf-8", timeout=50
+    )
+
+
+def test_every_arrow_holds() -> None:
+    run = lint(ROOT)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "4 kept, 0 broken" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "planted"),
+    [
+        ("liteyuki_host/comm/protocol/frames.py", "import socket"),
+        ("liteyuki_host/comm/node.py", "import liteyuki_host.supervisor.policy_of_tomorrow"),
+        ("liteyuki_host/hub/hub.py", "import nonebot"),
+        ("nonebot_plugin_lycomm/hooks.py", "import liteyuki_host.settings"),
+    ],
+)
+def test_a_planted_violation_is_caught(tmp_path: Path, file: str, planted: str) -> None:
+    for name in ("liteyuki_host", "nonebot_plugin_lycomm"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "liteyuki_host" / "supervisor" / "policy_of_tomorrow.py").touch()
+    with (tmp_path / file).open("a", encoding="utf-8") as source:
+        source.write(f"\n{planted}\n")
+    run = lint(tmp_path)
+    assert run.returncode != 0
+    assert re.search("[1-9] broken", run.stdout)
