@@ -225,6 +225,25 @@ async def do_receive(seconds: float, count: int = 1) -> list[Any]:
     return await asyncio.to_thread(receive)
 
 
+async def do_flood_for(channel: str, seconds: float, size: int) -> int:
+    """Send from a thread for as long; returns how many messages were accepted in that time."""
+    target, sent = get_channel(channel), [0]
+
+    def flood() -> None:
+        while not own.get("enough"):
+            target.send(b"y" * size)
+            sent[0] += 1
+
+    threading.Thread(target=flood, daemon=True).start()
+    await asyncio.sleep(seconds)
+    return sent[0]
+
+
+def do_drain(channel: str) -> None:
+    own["enough"] = True
+    get_channel(channel).on_receive()(lambda data: None)
+
+
 def do_memory() -> int:
     import psutil
 

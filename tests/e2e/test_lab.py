@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 from kit import Lab, eventually, running_host
@@ -77,7 +78,7 @@ async def test_f15_a_channel_sent_through_channels_joins_two_children(lab: Lab) 
     await lab.ask("a", "talk", count=100)
     await eventually(lambda: _length(lab, "b", 100))
     assert await lab.ask("b", "collected") == list(range(100))
-    with pytest.raises(ChannelTaken, match="already joins (a and b|b and a)"):
+    with pytest.raises(ChannelTaken, match=r"already joins (a and b|b and a)"):
         lab.channel("between").send("a third end")
 
 
@@ -143,11 +144,7 @@ async def _published(lab: Lab, process: str, count: int) -> bool:
 
 async def test_f28_flooding_an_unread_channel_freezes_nothing(lab: Lab) -> None:
     channel = lab.channel("c-active")
-    sent = 0
-    with pytest.raises(ChannelFull, match="c-active"):
-        while True:
-            channel.send("x" * 1000)
-            sent += 1
+    sent = _fill(channel)
     assert sent < 4 * 1024 * 1024 // 1000
     assert channel.statistics().waiting_to_be_consumed == sent
     assert await lab.ask("c", "echo", value="alive") == "alive"
@@ -156,6 +153,43 @@ async def test_f28_flooding_an_unread_channel_freezes_nothing(lab: Lab) -> None:
     assert len(await lab.ask("c", "receive", seconds=5, count=sent + 1)) == sent + 1
     await asyncio.to_thread(blocked.join, 5)
     assert not blocked.is_alive()
+
+
+def _fill(channel: Any) -> int:
+    """Send until it is refused; returns how many messages were accepted."""
+    sent = 0
+    while True:
+        try:
+            channel.send("x" * 1000)
+        except ChannelFull:
+            return sent
+        sent += 1
+
+
+async def test_f28_memory_stays_within_the_bound_while_threads_flood(lab: Lab) -> None:
+    """Both ways at once, nobody reads: 100 MB are offered, a window of 4 MiB is held on each side."""
+    before = [psutil.Process().memory_info().rss, await lab.ask("c", "memory")]
+    await _declared(lab, "flooded")
+    offered = [0]
+    stop = threading.Event()
+
+    def flood() -> None:
+        while not stop.is_set():
+            lab.channel("flooded").send(b"x" * 10_000)
+            offered[0] += 1
+
+    sender = threading.Thread(target=flood, daemon=True)
+    sender.start()
+    answered = await lab.ask("c", "flood_for", channel="flooded", seconds=1.0, size=10_000)
+    after = [psutil.Process().memory_info().rss, await lab.ask("c", "memory")]
+    assert answered < 500, "the child's window held it back"
+    assert offered[0] < 500, "and the host's"
+    assert max(now - then for now, then in zip(after, before, strict=True)) < 24 * 1024 * 1024
+    stop.set()
+    lab.channel("flooded").on_receive()(lambda data: None)  # the child's sender goes on
+    await lab.ask("c", "drain", channel="flooded")  # and ours
+    await asyncio.to_thread(sender.join, 10)
+    assert not sender.is_alive()
 
 
 async def test_f31_a_child_may_start_processes(lab: Lab) -> None:

@@ -86,8 +86,9 @@ def project(folder: Path) -> Path:
 def test_both_halves_work_as_the_page_promised(tmp_path: Path) -> None:
     """F2 to F5, F43. D0: on every version of 2024 neither half could even be imported.
 
-    D2: the channels did not exist yet when the main half asked. D3: the child's singletons were None. D4: the loop in
-    the start-up hook kept NoneBot's port closed, and only SIGKILL ended it. D17: the shared memory hung at module level.
+    D2: the channels did not exist yet when the main half asked. D3: the child's singletons were None. D4: the loop
+    in the start-up hook kept NoneBot's port closed, and only SIGKILL ended it. D17: the shared memory hung when it
+    was used at module level.
     """
     port = free_port()
     with host_process(project(tmp_path), PORT=str(port)) as host:
