@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
@@ -11,7 +12,15 @@ from . import codec
 from .delivery.end import ChannelEnd, ChannelStatistics, decode_payload
 from .delivery.incoming import Callback, redelivered
 from .delivery.waiting import Nothing, on_event_loop, refuse_event_loop
-from .errors import ChannelClosed, ChannelFull, ReceiveTimeout, RequestTimeout, ValueRefused, ValueTooLarge
+from .errors import (
+    ChannelClosed,
+    ChannelFull,
+    HostNotAttached,
+    ReceiveTimeout,
+    RequestTimeout,
+    ValueRefused,
+    ValueTooLarge,
+)
 from .exchange import Exchange, check_name, current
 from .protocol.frames import Flag
 
@@ -126,12 +135,14 @@ class Channel(Generic[T]):
         end = self._usable_end()
         payload, flags = self._encode(data)
         number = end.new_request()
+        deadline = None if timeout is None else time.monotonic() + timeout
         try:
             outgoing = end.outgoing
             sent = await outgoing.room.wait_async(
                 lambda: self._offer(end, payload, flags | Flag.REQUEST, number), timeout
             )
-            answer = sent if isinstance(sent, Nothing) else await end.reply_to(number, timeout)
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            answer = sent if isinstance(sent, Nothing) else await end.reply_to(number, left)
             if isinstance(answer, Nothing):
                 raise RequestTimeout(
                     f"channel {self.name!r}: no answer within {timeout} s; the other end may still do the work"
@@ -144,10 +155,20 @@ class Channel(Generic[T]):
         """Wait until everything sent so far has been consumed on the other side.
 
         Raises:
-            TimeoutError: not within *timeout* seconds.
+            RequestTimeout: (a TimeoutError) not within *timeout* seconds.
+            ChannelClosed: this process is shutting down.
         """
-        outgoing = self._usable_end().outgoing
-        if isinstance(await outgoing.room.wait_async(outgoing.mark(), timeout), Nothing):
+        end = self._usable_end()
+        outgoing = end.outgoing
+        consumed = outgoing.mark()
+
+        def attempt() -> bool | Nothing:
+            done = consumed()
+            if isinstance(done, Nothing) and end.incoming.closed:
+                raise self._closed()
+            return done
+
+        if isinstance(await outgoing.room.wait_async(attempt, timeout), Nothing):
             raise RequestTimeout(f"channel {self.name!r}: {outgoing.waiting():,} messages not consumed in {timeout} s")
 
     # --- receiving ------------------------------------------------------------------------------------------
@@ -173,13 +194,18 @@ class Channel(Generic[T]):
 
         def register(function: F) -> F:
             end = self._own_end()
-            end.incoming.use("passive")
-            end.callbacks.append(Callback(function, filter_func, self._decode))
-            if end.incoming.mode == "passive":
+            callback = Callback(function, filter_func, self._decode)
+            # The callback first: in passive mode, the loop may take the first message the moment it is claimed.
+            end.callbacks.append(callback)
+            try:
+                end.incoming.use("passive")
                 self._claim(end)
-                exchange = self._exchange or current()
-                if exchange.loop is not None:
-                    end.incoming.attach_loop(exchange.loop)
+            except BaseException:
+                end.callbacks.remove(callback)
+                raise
+            exchange = self._exchange or current()
+            if exchange.loop is not None:
+                end.incoming.attach_loop(exchange.loop)
             return function
 
         return register
@@ -187,7 +213,8 @@ class Channel(Generic[T]):
     def remove(self, function: Callable[..., Any]) -> bool:
         """Unregister a callback; False when it was not registered. The channel stays in passive mode."""
         end = self._own_end()
-        kept = [callback for callback in end.callbacks if callback.function is not function]
+        # `!=`, not `is not`: bound methods are made anew on every access.
+        kept = [callback for callback in end.callbacks if callback.function != function]
         found = len(kept) < len(end.callbacks)
         end.callbacks[:] = kept
         return found
@@ -269,14 +296,17 @@ class Channel(Generic[T]):
 
     def _receiving_end(self) -> ChannelEnd:
         end = self._own_end()
+        if not end.incoming.closed or end.refused is not None:
+            try:
+                end.use()
+            except HostNotAttached:
+                if not end.incoming.closed:
+                    raise
         end.incoming.use("active")
-        end.use()
         return end
 
     def _claim(self, end: ChannelEnd) -> None:
         """Become an end, if that is possible yet: callbacks may be registered before there is a host."""
-        from .errors import HostNotAttached
-
         try:
             end.use()
         except HostNotAttached:
@@ -324,7 +354,7 @@ class Channel(Generic[T]):
     def _offer(self, end: ChannelEnd, payload: bytes, flags: int, request_id: int) -> bool | Nothing:
         end.use()  # what keeps us from sending may have come while we waited
         if end.incoming.closed:
-            raise ChannelClosed(f"channel {self.name!r} is closed: this process is shutting down")
+            raise self._closed()
         return end.outgoing.try_offer(payload, flags, request_id)
 
     def _received(self, end: ChannelEnd, message: Any, timeout: float | None) -> T:
@@ -337,6 +367,9 @@ class Channel(Generic[T]):
             return cast(T, self._decode(message.payload, message.flags))
         finally:
             end.incoming.count(message)
+
+    def _closed(self) -> ChannelClosed:
+        return ChannelClosed(f"channel {self.name!r} is closed: this process is shutting down")
 
     def _full(self) -> ChannelFull:
         return ChannelFull(

@@ -7,6 +7,7 @@ flag beside the payload, because encoding 64 KiB costs more than sending it.
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -36,7 +37,7 @@ def referring(kind: type, to_name: Callable[[Any], str], from_name: Callable[[st
     _channel_type, _channel_name, _channel_from_name = kind, to_name, from_name
 
 
-_PLAIN: tuple[type[Any], ...] = (str, int, float, bytes)
+_PLAIN: tuple[type[Any], ...] = (int, float, bytes)
 
 
 def _encode_other(value: Any) -> Any:
@@ -50,6 +51,8 @@ def _encode_other(value: Any) -> Any:
             return dump()
         if hasattr(value, "__fields__") and hasattr(value, "dict"):  # pydantic 1, which NoneBot still allows
             return value.dict()
+        if isinstance(value, str):
+            return str.__str__(value)  # the text itself, whatever its class prints
         for plain in _PLAIN:
             if isinstance(value, plain):
                 return plain(value)
@@ -63,6 +66,7 @@ def _decode_extension(code: int, data: memoryview) -> Any:
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_other)
+_plain_decoder = msgspec.msgpack.Decoder()
 _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_decode_extension)
 
 
@@ -80,7 +84,7 @@ def encode(value: object, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:
         raise _refusal(value, error) from error
     if len(payload) > limit:
         raise ValueTooLarge(f"the value is {len(payload):,} bytes when encoded, the limit is {limit:,} bytes")
-    if len(payload) > MAX_DEPTH and len(payload.translate(None, _NOT_OPENING)) > MAX_DEPTH and not _shallow(value):
+    if len(payload) > MAX_DEPTH and len(payload.translate(None, _NOT_OPENING)) > MAX_DEPTH and _too_deep(payload):
         raise ValueRefused(f"the value is nested deeper than {MAX_DEPTH} levels")
     return payload
 
@@ -120,11 +124,12 @@ def _decode_model(kind: type, value: Any) -> Any:
     validate = getattr(kind, "model_validate", None) or getattr(kind, "parse_obj", None)
     if validate is not None:
         return validate(value)
-    if _channel_type is not None and isinstance(kind, type) and issubclass(kind, _channel_type):
+    plain = typing.get_origin(kind) or kind  # of Channel[str]
+    if _channel_type is not None and isinstance(plain, type) and issubclass(plain, _channel_type):
         if isinstance(value, _channel_type):
             return value
         raise ValueError(f"Expected a channel, got `{_type_name(type(value))}`")
-    raise NotImplementedError(f"values of type {_type_name(kind)} cannot be rebuilt from a message")
+    raise ValueError(f"values of type {_type_name(kind)} cannot be rebuilt from a message")
 
 
 def _type_name(kind: Any) -> str:
@@ -139,17 +144,24 @@ _OPENING = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 _NOT_OPENING = bytes(byte for byte in range(256) if byte not in _OPENING)
 
 
-def _shallow(value: object, depth: int = MAX_DEPTH) -> bool:
-    """Whether *value* has at most *depth* levels of containers."""
-    kind = type(value)
-    if kind is str or kind is int or kind is float or kind is bytes or value is None:
+def _too_deep(payload: bytes) -> bool:
+    """Whether a payload has more than :data:`MAX_DEPTH` levels. Asked of the plain data that the other end will see,
+    as the value may be made of any classes."""
+    try:
+        return not _shallow(_plain_decoder.decode(payload))
+    except RecursionError:
         return True
-    if isinstance(value, Mapping):
-        items: Any = value.values()
-    elif isinstance(value, (list, tuple, set, frozenset)):
+
+
+def _shallow(value: object, depth: int = MAX_DEPTH) -> bool:
+    """Whether plain data has at most *depth* levels of containers."""
+    kind = type(value)
+    if kind is dict:
+        items: Any = value.values()  # type: ignore[attr-defined]
+    elif kind is list:
         items = value
     else:
-        return True  # dataclasses and models: their depth is bounded by their definition, or msgspec's recursion guard
+        return True
     if depth == 0:
         return False
     return all(_shallow(item, depth - 1) for item in items)

@@ -11,14 +11,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from loguru import logger
 
 from .delivery.end import ChannelEnd, decode_payload
-from .delivery.incoming import Callback, Incoming, Received, call
+from .delivery.incoming import Callback, Incoming, Received, call, is_cancelled
 from .errors import LycommError, UnknownChannel
-from .protocol.credit import DEFAULT_WINDOW
+from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
 from .protocol.messages import Change
 from .protocol.store import Outcome
 
@@ -62,6 +62,25 @@ class LossReport:
         logger.warning(f"{name}: {count:,} message{'s' if count != 1 else ''} lost ({why})")
 
 
+class _LocalSource:
+    """Publications from this very process, which no link counts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.waiting = 0  # bytes, charged as on a link
+
+    def arrived(self, cost: int) -> None:
+        with self._lock:
+            self.waiting += cost
+
+    def consumed(self, cost: int) -> None:
+        with self._lock:
+            self.waiting -= cost
+
+    def reply(self, payload: bytes, flags: int, request_id: int) -> None:
+        pass
+
+
 class Subscription:
     """This process's subscription to one topic: a queue like a channel's, and the callbacks."""
 
@@ -70,19 +89,49 @@ class Subscription:
         self.incoming = Incoming(f"topic {topic}", self._handle)
         self.incoming.use("passive")
         self.callbacks: list[Callback] = []
+        self._local = _LocalSource()
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Any) -> None:
-        """Called by the link's reader, or by the publisher in the host."""
+        """Called by the link's reader."""
         self.incoming.deliver(payloads, flags, request_id, source)
+
+    def deliver_here(self, payload: bytes, flags: int, limit: int) -> bool:
+        """Take a publication in without a link; False when more than *limit* bytes would wait."""
+        if not self.callbacks:
+            return True
+        cost = len(payload) + MESSAGE_CHARGE
+        if self._local.waiting and self._local.waiting + cost > limit:
+            return False
+        self._local.arrived(cost)
+        self.incoming.deliver([payload], flags, 0, self._local)
+        return True
 
     async def _handle(self, message: Received) -> None:
         for callback in tuple(self.callbacks):
             try:
                 await call(callback.function, decode_payload(message.payload, message.flags))
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled(error):
+                    raise
                 logger.opt(exception=error).error(
                     f"topic {self.topic!r}: the callback {callback.name} failed; the next message is handled as usual"
                 )
+
+
+class Watcher(Protocol):
+    """Who wants to know every change of the shared memory. Nothing of it may wait or raise."""
+
+    def changed(self, change: Change) -> None:
+        """The next change."""
+        ...
+
+    def loop_attached(self) -> None:
+        """The process has an event loop to call back on."""
+        ...
+
+    def detached(self) -> None:
+        """The process leaves: there will be no more."""
+        ...
 
 
 class Exchange(abc.ABC):
@@ -109,7 +158,8 @@ class Exchange(abc.ABC):
         self._ends_lock = threading.Lock()
         self._ends: dict[str, ChannelEnd] = {}
         self._subscriptions: dict[str, Subscription] = {}
-        self._watchers: list[Callable[[Change], None]] = []
+        self._subscribing = threading.Lock()  # the other side hears of them in the order in which they happen here
+        self._watchers: list[Watcher] = []
 
     # --- channels -------------------------------------------------------------------------------------------
 
@@ -159,6 +209,8 @@ class Exchange(abc.ABC):
             queues = self._queues()
         for queue in queues:
             queue.attach_loop(loop)
+        for watcher in self._watchers:
+            watcher.loop_attached()
 
     def detach_loop(self) -> None:
         """Stop running callbacks; messages wait from now on. A callback in progress is cancelled."""
@@ -180,29 +232,30 @@ class Exchange(abc.ABC):
     def subscribe(self, topic: str, callback: Callback) -> None:
         """Deliver *topic* to *callback* too, from now on."""
         check_name(topic, "topic")
-        with self._ends_lock:
-            subscription = self._subscriptions.get(topic)
-            first = subscription is None or not subscription.callbacks
-            if subscription is None:
-                subscription = self._subscriptions[topic] = Subscription(topic)
-                if self.loop is not None:
-                    subscription.incoming.attach_loop(self.loop)
-            subscription.callbacks.append(callback)
-        if first:
-            self._subscribed(subscription)
+        with self._subscribing:
+            with self._ends_lock:
+                subscription = self._subscriptions.get(topic)
+                first = subscription is None or not subscription.callbacks
+                if subscription is None:
+                    subscription = self._subscriptions[topic] = Subscription(topic)
+                    if self.loop is not None:
+                        subscription.incoming.attach_loop(self.loop)
+                subscription.callbacks.append(callback)
+            if first:
+                self._subscribed(subscription)
 
     def unsubscribe(self, topic: str, function: Callable[..., Any] | None = None) -> int:
         """Stop delivering *topic* to *function* (None: to anybody here); returns how many callbacks went."""
-        with self._ends_lock:
+        with self._subscribing:
             subscription = self._subscriptions.get(topic)
             if subscription is None:
                 return 0
-            kept = [] if function is None else [c for c in subscription.callbacks if c.function is not function]
+            kept = [] if function is None else [c for c in subscription.callbacks if c.function != function]
             removed = len(subscription.callbacks) - len(kept)
             subscription.callbacks[:] = kept
-        if removed and not kept:
-            self._unsubscribed(subscription)
-        return removed
+            if removed and not kept:
+                self._unsubscribed(subscription)
+            return removed
 
     @abc.abstractmethod
     def _subscribed(self, subscription: Subscription) -> None:
@@ -267,17 +320,18 @@ class Exchange(abc.ABC):
     def sync(self, done: Callable[[Outcome], None]) -> None:
         """*done* is called when everything that the host had ordered before is visible here."""
 
-    def add_watcher(self, watcher: Callable[[Change], None]) -> None:
-        """Call *watcher* with every change in order; it must not wait or raise."""
-        self._watchers = [*self._watchers, watcher]
+    def add_watcher(self, watcher: Watcher) -> None:
+        """Tell *watcher* of every change in order."""
+        with self._ends_lock:
+            self._watchers = [*self._watchers, watcher]
 
-    def remove_watcher(self, watcher: Callable[[Change], None]) -> None:
-        # `==`, not `is`: bound methods are made anew on every access.
-        self._watchers = [w for w in self._watchers if w != watcher]
+    def remove_watcher(self, watcher: Watcher) -> None:
+        with self._ends_lock:
+            self._watchers = [w for w in self._watchers if w is not watcher]
 
     def _changed(self, change: Change) -> None:
         for watcher in self._watchers:
-            watcher(change)
+            watcher.changed(change)
 
     # --- control --------------------------------------------------------------------------------------------
 
@@ -289,6 +343,8 @@ class Exchange(abc.ABC):
         """Wake everybody who waits."""
         for end in list(self._ends.values()):
             end.close(reason)
+        for watcher in self._watchers:
+            watcher.detached()
         self.losses.flush()
 
 

@@ -45,19 +45,6 @@ class _Phase(enum.Enum):
     DETACHED = "detached"
 
 
-class _NoSource:
-    """Messages from this very process: nobody waits for their credit."""
-
-    def consumed(self, cost: int) -> None:
-        pass
-
-    def reply(self, payload: bytes, flags: int, request_id: int) -> None:
-        pass
-
-
-LOCAL = _NoSource()
-
-
 class Node(Exchange):
     """See the module's docstring. There is one per process; :func:`current` returns it."""
 
@@ -111,9 +98,16 @@ class Node(Exchange):
         if self._phase is _Phase.ATTACHED:
             raise HostError("this process is already attached to a host")
         self._on_stop, self._on_host_gone = on_stop, on_host_gone
-        self.process = process
+        own_name, self.process = self.process, process
         self._greeted.clear()
         self._greeting_error = None
+        with self._lock:  # of an earlier link, if there was one, nothing counts any more
+            self._mirror = Mirror(self.view)
+            self._own_writes.clear()
+            self._topic_streams.clear()
+            self._snapshot = []
+        for end in list(self._ends.values()):
+            end.incoming.reopen()
         hello = messages.Hello(
             version=messages.PROTOCOL_VERSION,
             process=process,
@@ -131,14 +125,16 @@ class Node(Exchange):
         link.start()
         if not self._greeted.wait(timeout):
             link.close("the host did not answer the greeting")
+            link.join(1.0)
+            self.process = own_name
             raise LinkClosed(f"the host did not answer the greeting within {timeout} s")
         if self._greeting_error is not None:
+            self.process = own_name
             raise self._greeting_error
         for subscription in list(self._subscriptions.values()):
             if subscription.callbacks:
                 self._subscribed(subscription)
         for end in list(self._ends.values()):
-            end.incoming.closed = False
             if end.incoming.mode is not None:
                 self._use_end(end)
 
@@ -158,6 +154,11 @@ class Node(Exchange):
                     end.outgoing.give_up("this process ended before it could be sent")
         self._close_all(reason)
 
+    def wait_detached(self, timeout: float) -> None:
+        """Wait until the end of a broken link has been dealt with, at most *timeout* seconds. For tests."""
+        if self._link is not None:
+            self._link.join(timeout)
+
     def reset(self) -> None:
         """Become a process without a host again, with an empty shared memory. For tests."""
         self.detach("reset")
@@ -165,12 +166,14 @@ class Node(Exchange):
             self.view.clear()
             self._mirror = Mirror(self.view)
             self._authority = self._own_authority()
+            self._own_writes.clear()
             self._channels.clear()
             self._topic_streams.clear()
             self._phase = _Phase.ALONE
             self.process = DEFAULT_PROCESS
             for end in self._ends.values():
-                end.incoming.closed = False
+                end.incoming.reopen()
+                end.outgoing.forget()
 
     def hooks_done(self, *, adapters: Sequence[str]) -> None:
         """Tell the host that the start-up hooks have returned."""
@@ -248,7 +251,8 @@ class Node(Exchange):
             return
         self._channels.add(name)
         if self._phase is _Phase.ATTACHED:
-            self._request(lambda number: messages.Declare(number, name), None, may_wait=True)
+            # Without credit: a channel may be named while a message is encoded on the event loop.
+            self._request(lambda number: messages.Declare(number, name), None, may_wait=None)
 
     def _use_end(self, end: ChannelEnd) -> None:
         if end.outgoing.bound:
@@ -263,13 +267,8 @@ class Node(Exchange):
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
         if self._phase is _Phase.ALONE:
             subscription = self._subscriptions.get(topic)
-            if subscription is not None and subscription.callbacks:
-                cost = len(payload) + MESSAGE_CHARGE
-                waiting = subscription.incoming.waiting_cost()
-                if waiting and waiting + cost > LOCAL_BACKLOG:
-                    self.losses.add(f"topic {topic}", 1, "the subscribers here are too slow")
-                else:
-                    subscription.deliver([payload], flags, 0, LOCAL)
+            if subscription is not None and not subscription.deliver_here(payload, flags, LOCAL_BACKLOG):
+                self.losses.add(f"topic {topic}", 1, "the subscribers here are too slow")
             return True
         link = self._attached_link(f"topic {topic!r}")
         message = messages.encode_message(messages.Publication(topic, payload, flags))
@@ -464,7 +463,8 @@ class Node(Exchange):
 
     def on_end(self, cause: LinkError) -> None:
         before = self._phase
-        self._phase = _Phase.DETACHED
+        if before is not _Phase.ALONE:  # a greeting that fails leaves a process without a host
+            self._phase = _Phase.DETACHED
         self._greeting_error = cause
         self._greeted.set()
         self._room.wake()
@@ -473,6 +473,10 @@ class Node(Exchange):
             replies, self._replies = self._replies, {}
         for done in replies.values():
             done(Outcome(Refusal.HOST_GONE, None, self._mirror.revision))
+        if before is _Phase.ALONE:
+            return
+        for end in list(self._ends.values()):
+            end.incoming.close()  # first: a receive() between two messages ends like one that waits
         for end in list(self._ends.values()):
             if self._link is not None:
                 end.unbind(self._link, str(cause))

@@ -21,7 +21,7 @@ import anyio
 from loguru import logger
 
 from . import codec, topics
-from .delivery.incoming import call
+from .delivery.incoming import call, is_cancelled
 from .delivery.waiting import NOTHING, Nothing, Waiters, on_event_loop, refuse_event_loop
 from .errors import (
     ChannelFull,
@@ -391,7 +391,7 @@ class Lock:
         self.fence = 0
         """Grows with every grant of any lock: lets a store that both sides write refuse the late one."""
 
-    async def __aenter__(self) -> Lock:
+    async def __aenter__(self) -> Lock:  # noqa: PYI034  (nothing derives from it)
         granted = self._ask()
         try:
             self.fence = _good(self._key, await _awaited(self._key, granted, self._timeout)).revision
@@ -403,7 +403,7 @@ class Lock:
     async def __aexit__(self, *_: object) -> None:
         self._give_back()
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> Lock:  # noqa: PYI034
         refuse_event_loop("with shared_memory.lock()", "async with shared_memory.lock(...)")
         granted = self._ask()
         try:
@@ -451,18 +451,19 @@ class Watch:
         self._closed = False
         self._function: Callable[[Changed], Any] | None = None
         self._task: asyncio.Task[None] | None = None
-        exchange.add_watcher(self._changed)
+        exchange.add_watcher(self)
 
-    def _changed(self, change: Change) -> None:
+    def changed(self, change: Change) -> None:
+        """Called by the exchange with every change, in order."""
         if not change.key.startswith(self._prefix):
             return
         if len(self._queue) >= self.LIMIT:
             self._overrun = True
-            self._exchange.remove_watcher(self._changed)
+            self._exchange.remove_watcher(self)
         else:
             self._queue.append(change)
         self._arrived.wake()
-        if self._function is not None and self._task is None:
+        if self._function is not None and (self._task is None or self._task.done()):
             self._start()
 
     def _take(self) -> Changed | Nothing | None:
@@ -501,6 +502,16 @@ class Watch:
         self._start()
         return function
 
+    def loop_attached(self) -> None:
+        """Called by the exchange: changes may have waited for a loop."""
+        if self._function is not None:
+            self._start()
+
+    def detached(self) -> None:
+        """Called by the exchange when the process leaves. A decorated function stays, for a host that may follow."""
+        if self._function is None:
+            self.close()
+
     def _start(self) -> None:
         loop = self._exchange.loop
         if loop is not None:
@@ -512,21 +523,29 @@ class Watch:
             self._task = loop.create_task(self._call())
 
     async def _call(self) -> None:
-        assert self._function is not None
-        async for change in self:
-            try:
-                await call(self._function, change)
-            except Exception as error:
-                logger.opt(exception=error).error(f"a watcher of {self._prefix!r} failed; the next change is handled")
+        function = self._function
+        assert function is not None
+        try:
+            async for change in self:
+                try:
+                    await call(function, change)
+                except (Exception, asyncio.CancelledError) as error:
+                    if is_cancelled(error):
+                        raise
+                    logger.opt(exception=error).error(
+                        f"a watcher of {self._prefix!r} failed; the next change is handled"
+                    )
+        except WatchOverrun as error:  # there is no caller to raise it to
+            logger.error(f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}: {error}")
 
     def close(self) -> None:
-        """End the watch; what it has not handed out is dropped."""
+        """End the watch; what it has not handed out is dropped. It also ends when this process leaves its host."""
         self._closed = True
         self._queue.clear()
-        self._exchange.remove_watcher(self._changed)
+        self._exchange.remove_watcher(self)
         self._arrived.wake()
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Watch:  # noqa: PYI034  (nothing derives from it)
         return self
 
     def __exit__(self, *_: object) -> None:

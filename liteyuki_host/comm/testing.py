@@ -79,9 +79,13 @@ class Pair:
         self.child.attach(theirs, self.process, on_stop=lambda reason: None, on_host_gone=lambda cause: None)
 
     def cut(self) -> None:
-        """Break the link without a goodbye, as a killed process would."""
+        """Break the link without a goodbye, as a killed process would. Both sides know when it returns."""
+        session = self.host.session(self.process)
         for transport in self._transports:
             transport.close()
+        self.child.wait_detached(5.0)
+        if session is not None:
+            session.link.join(5.0)
 
     def host_channel(self, name: str, kind: Any = None) -> Channel[Any]:
         """The host's side of a channel."""

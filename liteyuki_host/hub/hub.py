@@ -16,11 +16,10 @@ from ..comm.authority import Authority
 from ..comm.delivery.end import ChannelEnd, StreamSource
 from ..comm.delivery.outgoing import Outgoing
 from ..comm.delivery.waiting import NOTHING, Nothing, Waiters
-from ..comm.errors import ChannelTaken, LycommError
+from ..comm.errors import ChannelClosed, ChannelTaken, LycommError
 from ..comm.exchange import Exchange, Subscription, check_name
-from ..comm.node import LOCAL
 from ..comm.protocol import messages
-from ..comm.protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE, Stream
+from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
 from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
 from ..comm.transport import Transport
 from .routes import Route
@@ -74,9 +73,11 @@ class Hub(Exchange):
         self._topics_lock = threading.Lock()
         self._topics: dict[str, dict[Session, Outgoing]] = {}
         self._withheld: list[tuple[StreamSource, int]] = []  # memory credit kept back while somebody lags
+        self._withheld_lock = threading.Lock()
         self._room = Waiters()
         self._requests = itertools.count(1)
         self._wake_expiry: Callable[[], None] | None = None
+        self._closed = False
 
     # --- children come and go ---------------------------------------------------------------------------------
 
@@ -97,13 +98,16 @@ class Hub(Exchange):
 
     def admit(self, session: Session) -> None:
         """The child has greeted: give it the shared memory, then everything that waits for it."""
+        previous = self._sessions.get(session.process)
+        if previous is not None:  # its end has not been noticed yet, and must not look like that of the new one
+            self.dismiss(previous, "a new incarnation of it has come")
         with self.authority.lock:
             now = time.monotonic()
             part: list[tuple[str, bytes, int, float | None]] = []
             size = 0
             for item in self.authority.store.snapshot(now):
                 part.append(item)
-                size += len(item[1])
+                size += len(item[0]) + len(item[1])
                 if size >= SNAPSHOT_PART:
                     session.send_memory(messages.encode_message(messages.SnapshotPart(part)))
                     part, size = [], 0
@@ -111,6 +115,7 @@ class Hub(Exchange):
                 session.send_memory(messages.encode_message(messages.SnapshotPart(part)))
             end = messages.SnapshotEnd(self.authority.store.revision, sorted(self._routes))
             session.send_memory(messages.encode_message(end))
+            session.snapshot_sent()
             self._sessions[session.process] = session
             session.admitted = True
         with self._routes_lock:
@@ -127,8 +132,10 @@ class Hub(Exchange):
                 del self._sessions[session.process]
             self.authority.owner_died(session.owner)
         with self._topics_lock:
-            for subscribers in self._topics.values():
+            for topic, subscribers in list(self._topics.items()):
                 subscribers.pop(session, None)
+                if not subscribers:
+                    del self._topics[topic]
         with self._routes_lock:
             for route in list(self._routes.values()):
                 if session.process not in route.ends:
@@ -156,7 +163,9 @@ class Hub(Exchange):
         for session in list(self._sessions.values()):
             session.close(reason)
             session.link.join(1.0)  # what it acknowledged before its end is not lost
+        self._closed = True
         for end in list(self._ends.values()):
+            end.close(reason)  # whoever waits for room is not to be let in by what is given up now
             end.outgoing.give_up(reason)
         for route in list(self._routes.values()):
             for outgoing in route.outgoing.values():
@@ -193,6 +202,8 @@ class Hub(Exchange):
         return None
 
     def _use_end(self, end: ChannelEnd) -> None:
+        if self._closed:
+            raise ChannelClosed(f"channel {end.name!r} is closed: the host has ended")
         route = self._routes.get(end.name)
         if route is not None and HOST in route.ends:
             return
@@ -247,18 +258,19 @@ class Hub(Exchange):
     # --- topics ---------------------------------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
-        cost = len(payload) + MESSAGE_CHARGE
+        slow: list[tuple[Session, Outgoing]] = []
         with self._topics_lock:  # one order for all topics and all subscribers
             for session, outgoing in self._topics.get(topic, {}).items():
-                if not outgoing.offer(payload, flags):
-                    outgoing.lose(1, f"process {session.process} is too slow for it")
+                if not outgoing.offer(payload, flags) and not session.link.ended:
+                    slow.append((session, outgoing))
             own = self._subscriptions.get(topic)
-            if own is not None and own.callbacks:
-                waiting = own.incoming.waiting_cost() if own.incoming.waiting() > 1000 else 0
-                if waiting and waiting + cost > (TOPIC_BACKLOG_WINDOWS + 1) * self.window:
-                    self.losses.add(f"topic {topic}", 1, "the host's own subscribers are too slow for it")
-                else:
-                    own.deliver([payload], flags, 0, LOCAL)
+            limit = (TOPIC_BACKLOG_WINDOWS + 1) * self.window
+            delivered = own is None or own.deliver_here(payload, flags, limit)
+        # Reported outside the lock: what takes log lines may publish them.
+        for session, outgoing in slow:
+            outgoing.lose(1, f"process {session.process} is too slow for it")
+        if not delivered:
+            self.losses.add(f"topic {topic}", 1, "the host's own subscribers are too slow for it")
         return True
 
     def subscribe_session(self, session: Session, topic: str, stream: Stream) -> None:
@@ -351,7 +363,9 @@ class Hub(Exchange):
         if not laggards:
             source.consumed(cost)
             return
-        self._withheld.append((source, cost))
+        with self._withheld_lock:
+            self._withheld.append((source, cost))
+        self.memory_read()  # the last of them may have caught up since we looked
         for session in laggards:
             if session.memory_backlog > LAG_WINDOWS * self.window:
                 self._disconnect(session)
@@ -359,7 +373,8 @@ class Hub(Exchange):
     def memory_read(self) -> None:
         """A child has read memory events, or is gone: let the writers go on when nobody lags."""
         if (self._withheld or self._room) and not self._laggards():
-            withheld, self._withheld = self._withheld, []
+            with self._withheld_lock:
+                withheld, self._withheld = self._withheld, []
             for source, cost in withheld:
                 source.consumed(cost)
             self._room.wake()
@@ -368,6 +383,9 @@ class Hub(Exchange):
         return [session for session in list(self._sessions.values()) if session.memory_backlog > self.window]
 
     def _disconnect(self, session: Session) -> None:
+        if session.disconnecting:
+            return
+        session.disconnecting = True
         logger.error(
             f"child {session.process} has not read its link for a long time ({session.memory_backlog:,} bytes of the "
             "shared memory wait for it); it is disconnected so that the others can go on"
@@ -389,7 +407,7 @@ class Hub(Exchange):
     # --- the clock ------------------------------------------------------------------------------------------
 
     async def serve(self) -> None:
-        """Delete keys when their ttl ends, until cancelled. Runs on the host's loop, and sleeps while there are none."""
+        """Delete keys when their ttl ends, until cancelled. Runs on the host's loop; sleeps while there are none."""
         import asyncio
 
         loop = asyncio.get_running_loop()

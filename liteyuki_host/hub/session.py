@@ -51,6 +51,8 @@ class Session:
         self.owner = owner  # this incarnation, as the holder of locks and ephemeral keys
         self.pid: int | None = None
         self.admitted = False
+        self.disconnecting = False  # the hub has given it up
+        self._snapshot_end = 0
         self._hub = hub
         self._listener = listener
         hello = messages.Hello(
@@ -93,11 +95,15 @@ class Session:
         except LinkClosed:
             pass  # the next incarnation begins with a snapshot
 
+    def snapshot_sent(self) -> None:
+        """What has been sent so far is the state it begins with, however large: not yet a backlog."""
+        self._snapshot_end = self.link.connection.store.sent
+
     @property
     def memory_backlog(self) -> int:
-        """Bytes of memory events that the child's link has not read."""
+        """Bytes of memory events, behind its snapshot, that the child's link has not read."""
         store = self.link.connection.store
-        return store.sent - store.acknowledged
+        return store.sent - max(store.acknowledged, self._snapshot_end)
 
     # --- LinkHandler ----------------------------------------------------------------------------------------
 
@@ -146,8 +152,9 @@ class Session:
                     self._hub.unsubscribe_session(self, stream.key[1])
 
     def on_end(self, cause: LinkError) -> None:
-        self._hub.dismiss(self, str(cause))
+        # The supervisor first: whoever fails because of this end and asks it, is not to hear of a ready child.
         self._listener.on_closed(None if isinstance(cause, LinkClosed) else str(cause))
+        self._hub.dismiss(self, str(cause))
 
 
 class _Requests:

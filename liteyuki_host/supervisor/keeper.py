@@ -289,7 +289,9 @@ class Keeper:
             _release(future, failure)
 
     def _is_ready(self) -> bool:
-        return self.state is State.READY and not self._leaving()
+        # Whoever has just seen the link break and asks must not be told of the child that is ending.
+        reachable = self._life is not None and self._life.link_closed_at is None
+        return self.state is State.READY and reachable and not self._leaving()
 
     def _leaving(self) -> bool:
         return not self._wanted or self._restart_asked
@@ -420,7 +422,7 @@ class Keeper:
             until: float | None = None
             if life.link_closed_at is not None:
                 # After a goodbye the interpreter may still be ending; a broken link explains itself soon.
-                patience = LINK_GRACE_SECONDS * 100
+                patience = self.spec.stop_seconds if life.link_cause is None else LINK_GRACE_SECONDS
                 until = life.link_closed_at + patience
                 if now >= until:
                     return Verdict.LINK_LOST

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from liteyuki_host.supervisor.job_object import JobObject
 
 HERE = Path(__file__).parent
 
@@ -16,4 +21,15 @@ if sys.platform != "win32":
 
 @pytest.fixture
 def children() -> Path:
+    """Where the small programs are that the tests start."""
     return HERE / "children"
+
+
+@pytest.fixture
+def job() -> Iterator[JobObject]:
+    """Ends what is still in it after the test."""
+    from liteyuki_host.supervisor.job_object import JobObject
+
+    job = JobObject.create()
+    yield job
+    job.close()

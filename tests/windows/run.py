@@ -1,6 +1,6 @@
 """Run this folder's tests on Windows, or on Linux with the real CPython for Windows on Wine.
 
-    python tests/windows/run.py [arguments for pytest]
+    python tests/windows/run.py [options for pytest, as -k transport]
 
 On Windows this is ``python -m pytest tests/windows``. Elsewhere the variable ``LYCOMM_WINDOWS_PYTHON`` names a
 program that takes arguments as ``python.exe`` does and runs it on Wine, with this checkout, its dependencies and the
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
         print("not on Windows: set LYCOMM_WINDOWS_PYTHON, see the top of this file", file=sys.stderr)
         return 2
     # Relative, because a path of this system means nothing to the other one.
-    return subprocess.call([*command, "-m", "pytest", *(arguments or ["tests/windows"])], cwd=ROOT)
+    return subprocess.call([*command, "-m", "pytest", "tests/windows", *arguments], cwd=ROOT)
 
 
 if __name__ == "__main__":

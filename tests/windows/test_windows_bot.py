@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import datetime
 import re
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from windows_kit import Console, accepts, ended, watched
+from onebot_client import onebot_client
+from windows_kit import DEADLINE, Console, accepts, ended, watched
 
 assert sys.platform == "win32"
 
@@ -84,6 +86,23 @@ def test_a_restart_brings_a_new_child_that_is_heard_and_hears(who: str, bot: Con
     assert accepts(bot.port)
 
 
+async def test_a_superuser_restarts_the_bot_from_chat() -> None:
+    with Console(PROJECT, SUPERUSERS='["10000"]') as console:
+        await asyncio.to_thread(console.wait_until_ready)
+        async with onebot_client(f"ws://127.0.0.1:{console.port}/onebot/v11/ws") as client:
+            await client.wait_connected()
+            await client.send_group_message("/restart", user_id=10000, group_id=4242)
+            assert "restarting" in (await client.wait_for_message()).text
+            answer = await client.wait_for_message(timeout=DEADLINE)
+        assert re.search(r"restarted, took \d+(\.\d+)? s", answer.text)
+        assert answer.params["group_id"] == 4242
+        assert answer.connection == 2
+        first, second = console.wait_for(r"child pid (\d+)", times=2)
+        assert first[1] != second[1]
+        console.say("stop")
+        assert await asyncio.to_thread(console.wait_for_end) == 0
+
+
 def test_a_crashed_child_is_started_again_and_what_it_started_is_gone(bot: Console) -> None:
     bot.say("spawn")
     [grandchild] = bot.wait_for(r"grandchild pid (\d+)")
@@ -121,11 +140,13 @@ def test_a_host_killed_while_the_child_still_imports_leaves_nothing() -> None:
         assert "child pid" not in console.text
 
 
-def test_a_clean_stop_runs_the_hooks_and_ends_with_zero(bot: Console) -> None:
+@pytest.mark.parametrize("word", ["stop", "SIGINT", "SIGBREAK"])
+def test_a_clean_stop_runs_the_hooks_and_ends_with_zero(word: str, bot: Console) -> None:
+    """By the host's own API, and by what Ctrl+C and Ctrl+Break do inside a process that gets them."""
     bot.say("spawn")
     [grandchild] = bot.wait_for(r"grandchild pid (\d+)")
     with watched(int(grandchild[1])) as process:
-        bot.say("stop")
+        bot.say(word)
         assert bot.wait_for_end() == 0
         assert ended(process, 0)
     assert "child hook: shutdown" in bot.text
@@ -143,7 +164,7 @@ def test_a_blocked_child_is_ended_all_the_same(bot: Console) -> None:
 
 
 @pytest.mark.skipif(ON_WINE, reason="Wine has no console to send CTRL_BREAK through")
-def test_ctrl_break_is_a_clean_stop(bot: Console) -> None:
+def test_ctrl_break_from_the_console_is_a_clean_stop(bot: Console) -> None:
     bot.process.send_signal(signal.CTRL_BREAK_EVENT)
     assert bot.wait_for_end() == 0
     assert "child hook: shutdown" in bot.text

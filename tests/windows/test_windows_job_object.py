@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import _winapi
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from windows_kit import ended, watched
 
 from liteyuki_host.supervisor.job_object import CREATE_SUSPENDED, JobObject
 
@@ -17,17 +17,9 @@ assert sys.platform == "win32"
 
 DEADLINE = 20.0  # seconds
 
-SYNCHRONIZE = 0x00100000
 
-
-@pytest.fixture
-def job() -> Iterator[JobObject]:
-    job = JobObject.create()
-    yield job
-    job.close()
-
-
-def start(script: Path, job: JobObject | None, flags: int = 0) -> tuple[subprocess.Popen[str], int]:
+@contextmanager
+def started(script: Path, job: JobObject, flags: int = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A child in the job and a handle of the grandchild that it has started."""
     child = subprocess.Popen(
         [sys.executable, str(script)],
@@ -35,39 +27,31 @@ def start(script: Path, job: JobObject | None, flags: int = 0) -> tuple[subproce
         stdout=subprocess.PIPE,
         text=True,
         creationflags=flags,
-        env=dict(os.environ, PYTHONPATH=os.getcwd()),
     )
-    if job is not None:
-        job.assign(child)
     assert child.stdout is not None
-    grandchild = int(child.stdout.readline().split()[0])
-    return child, _winapi.OpenProcess(SYNCHRONIZE, False, grandchild)
-
-
-def ended(process: int, seconds: float) -> bool:
-    return bool(_winapi.WaitForSingleObject(process, int(seconds * 1000)) == _winapi.WAIT_OBJECT_0)
+    job.assign(child)
+    with child.stdout as says, watched(int(says.readline().split()[0])) as grandchild:
+        yield child, grandchild
 
 
 @pytest.mark.parametrize("flags", [0, CREATE_SUSPENDED], ids=["running", "suspended"])
 @pytest.mark.parametrize("how", ["terminate", "close"])
 def test_a_job_ends_the_child_and_what_it_started(how: str, flags: int, children: Path, job: JobObject) -> None:
-    child, grandchild = start(children / "parent.py", job, flags)
-    assert not ended(grandchild, 0)
-    assert child.poll() is None
-    getattr(job, how)()
-    assert child.wait(DEADLINE) == (1 if how == "terminate" else child.returncode)
-    assert ended(grandchild, DEADLINE)
-    child.communicate()
+    with started(children / "parent.py", job, flags) as (child, grandchild):
+        assert not ended(grandchild, 0)
+        assert child.poll() is None
+        getattr(job, how)()
+        assert child.wait(DEADLINE) == (1 if how == "terminate" else child.returncode)
+        assert ended(grandchild, DEADLINE)
 
 
 def test_a_child_that_ends_leaves_its_own_children_to_the_job(children: Path, job: JobObject) -> None:
-    child, grandchild = start(children / "parent.py", job, CREATE_SUSPENDED)
-    child.kill()
-    child.wait(DEADLINE)
-    assert not ended(grandchild, 0)
-    job.close()
-    assert ended(grandchild, DEADLINE)
-    child.communicate()
+    with started(children / "parent.py", job, CREATE_SUSPENDED) as (child, grandchild):
+        child.kill()
+        child.wait(DEADLINE)
+        assert not ended(grandchild, 0)
+        job.close()
+        assert ended(grandchild, DEADLINE)
 
 
 def test_a_descendant_cannot_leave_the_job(job: JobObject) -> None:
@@ -75,12 +59,14 @@ def test_a_descendant_cannot_leave_the_job(job: JobObject) -> None:
         "import subprocess, sys\n"
         "try:\n"
         "    flags = subprocess.CREATE_BREAKAWAY_FROM_JOB\n"
-        "    subprocess.Popen([sys.executable, '-c', ''], creationflags=flags)\n"
+        "    subprocess.Popen([sys.executable, '-c', ''], creationflags=flags).wait()\n"
         "except PermissionError:\n"
         "    print('refused')\n"
     )
+    # Not the launcher that a virtual environment's python.exe is: it has a job of its own.
+    python = getattr(sys, "_base_executable", sys.executable)
     child = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [python, "-c", code],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -98,16 +84,17 @@ def test_the_holders_death_closes_the_job(children: Path) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        env=dict(os.environ, PYTHONPATH=os.getcwd()),
     )
     assert holder.stdout is not None
-    pids = [int(pid) for pid in holder.stdout.readline().split()]
-    processes = [_winapi.OpenProcess(SYNCHRONIZE, False, pid) for pid in pids]
-    assert len(processes) == 2
-    assert not any(ended(process, 0) for process in processes)
-    holder.kill()
-    assert all(ended(process, DEADLINE) for process in processes)
-    holder.communicate()
+    with holder.stdout as says:
+        first, second = says.readline().split()
+        with watched(int(first)) as child, watched(int(second)) as grandchild:
+            assert not ended(child, 0)
+            assert not ended(grandchild, 0)
+            holder.kill()
+            assert ended(child, DEADLINE)
+            assert ended(grandchild, DEADLINE)
+    holder.wait(DEADLINE)
 
 
 def test_assigning_to_a_closed_job_says_so_and_lets_the_process_run(job: JobObject) -> None:

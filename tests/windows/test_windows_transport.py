@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _winapi
 import hashlib
 import os
 import random
@@ -14,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from windows_kit import ended, watched
 
 from liteyuki_host.comm.errors import LinkError
 from liteyuki_host.comm.transport import open_link, take_link
 from liteyuki_host.comm.transport.windows import PipeTransport, _pieces
+from liteyuki_host.supervisor.job_object import JobObject
 
 assert sys.platform == "win32"
 
@@ -71,7 +72,7 @@ def read_exactly(link: PipeTransport, size: int) -> bytes:
 
 def spawn(script: Path, *arguments: object, handles: Any = None) -> subprocess.Popen[str]:
     options = handles.popen_options if handles else {}
-    environ = dict(os.environ, **(handles.environment if handles else {}), PYTHONPATH=os.getcwd())
+    environ = {**os.environ, **(handles.environment if handles else {})}
     return subprocess.Popen(
         [sys.executable, str(script), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
@@ -260,30 +261,27 @@ def test_a_closed_link_gives_its_handles_back(inside: bool, ends: Ends) -> None:
 
 
 @pytest.mark.parametrize("how", ["ends by itself", "is killed"])
-def test_the_peers_death_is_the_end_of_the_stream(how: str, children: Path) -> None:
+def test_the_peers_death_is_the_end_of_the_stream(how: str, children: Path, job: JobObject) -> None:
     host, handles = open_link()
     child = spawn(children / "parent.py", handles=handles)
+    job.assign(child)
     handles.close()
     assert child.stdout is not None
-    grandchild, sees_link = child.stdout.readline().split()
-    process = _winapi.OpenProcess(0x00100001, False, int(grandchild))  # SYNCHRONIZE, TERMINATE
-    try:
+    with child.stdout as says:
+        number, sees_link = says.readline().split()
+    assert sees_link == "False"
+    with watched(int(number)) as grandchild:
         if how == "is killed":
             child.kill()
         else:
             host.write_all([b"x"])
         # The grandchild was started with close_fds=False and lives: with an end of ours, no end would come.
         assert in_thread(lambda: host.read_into(memoryview(bytearray(1))))() == 0
-        assert _winapi.WaitForSingleObject(process, 0) == _winapi.WAIT_TIMEOUT
+        assert not ended(grandchild, 0)
         with pytest.raises(BrokenPipeError):
             host.write_all([bytes(3_000_000)])
-    finally:
-        _winapi.TerminateProcess(process, 1)
-        _winapi.CloseHandle(process)
-        host.close()
-        child.wait(DEADLINE)
-        child.stdout.close()
-    assert sees_link == "False"
+    child.wait(DEADLINE)
+    host.close()
 
 
 def test_a_process_started_meanwhile_does_not_hold_the_childs_end() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import random
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from ..errors import ChannelBroken, ChannelTaken, LycommError, RemoteError
 from ..link import Link
 from ..protocol.credit import Stream
 from ..protocol.frames import Flag
-from .incoming import Callback, Incoming, Received, call, redelivered
+from .incoming import Callback, Incoming, Received, call, error_text, is_cancelled, redelivered
 from .outgoing import Outgoing
 from .waiting import NOTHING, Nothing, Waiters
 
@@ -95,7 +98,8 @@ class ChannelEnd:
         self._before_use = before_use
         self._replies: dict[int, Nothing | tuple[int, bytes] | LycommError] = {}
         self._replied = Waiters()
-        self._next_request = 1
+        # Not from 1: an answer to this process's predecessor, by way of the host, must not look like one to us.
+        self._request_numbers = itertools.count(random.getrandbits(31) << 32)
 
     def use(self) -> None:
         """Check that this process may use the channel, and make it an end on first use."""
@@ -113,7 +117,7 @@ class ChannelEnd:
 
     def unbind(self, link: Link, cause: str) -> None:
         """It no longer can: who waits for an answer fails, the rest waits for the next incarnation."""
-        if not self.outgoing.bound:
+        if not self.outgoing.bound_to(link):
             return
         for request_id in self.outgoing.unbind(link):
             self.fail_request(request_id, cause)
@@ -129,6 +133,7 @@ class ChannelEnd:
     def close(self, reason: str) -> None:
         """This process leaves: whoever waits is woken with an error."""
         self.incoming.close()
+        self.outgoing.room.wake()
         for request_id in list(self._replies):
             self.fail_request(request_id, reason)
 
@@ -157,7 +162,9 @@ class ChannelEnd:
             try:
                 if callback.filter is not None and not await call(callback.filter, data):
                     continue
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled(error):
+                    raise
                 self._failed("the filter", callback, error, wants_reply and not replied, message)
                 replied = True
                 continue
@@ -167,7 +174,9 @@ class ChannelEnd:
                 if wants_reply and not replied:
                     self._reply(result, message)
                     replied = True
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled(error):
+                    raise
                 self._failed("the callback", callback, error, wants_reply and not replied, message)
                 replied = True
             finally:
@@ -194,15 +203,16 @@ class ChannelEnd:
         payload = codec.encode([type_name, text[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:]])
         message.source.reply(payload, Flag.ERROR, message.request_id)
 
-    def _failed(self, what: str, callback: Callback, error: Exception, answer: bool, message: Received) -> None:
-        self.last_error = f"{type(error).__name__}: {error}"
+    def _failed(self, what: str, callback: Callback, error: BaseException, answer: bool, message: Received) -> None:
+        text = error_text(error)
+        self.last_error = f"{type(error).__name__}: {text}"
         logger.opt(exception=error).error(
             f"channel {self.name!r}: {what} of {callback.name} failed; the next message is handled as usual"
         )
         if answer:
             trace = "".join(traceback.format_exception(error))
             try:
-                self._reply_error(type(error).__name__, str(error), trace, message)
+                self._reply_error(type(error).__name__, text, trace, message)
             except LycommError:  # its text cannot travel
                 self._reply_error(type(error).__name__, "(the message cannot be shown)", "", message)
 
@@ -210,8 +220,7 @@ class ChannelEnd:
 
     def new_request(self) -> int:
         """A number for a request, waited for from now on."""
-        number = self._next_request
-        self._next_request += 1
+        number = next(self._request_numbers)
         self._replies[number] = NOTHING
         return number
 

@@ -21,14 +21,10 @@ from ..errors import ChannelClosed, ChannelModeError
 from ..protocol.credit import MESSAGE_CHARGE
 from .waiting import NOTHING, Nothing, Waiters
 
-__all__ = ["Callback", "Incoming", "Received", "Source", "call", "redelivered"]
+__all__ = ["Callback", "Incoming", "Received", "Source", "call", "error_text", "is_cancelled", "redelivered"]
 
-GRANT_SECONDS = 0.005
-"""Seconds after which a callback's consumption is granted even inside a batch, so that a slow one's messages are
-not redelivered after a crash although they were handled."""
-
-GRANT_BYTES = 256 * 1024
-"""Bytes after which it is granted inside a batch: a sixteenth of the default window."""
+YIELD_SECONDS = 0.005
+"""Seconds after which the consumer lets the loop do something else, although no callback has suspended."""
 
 
 class Source(Protocol):
@@ -94,8 +90,6 @@ class Incoming:
         self._handle = handle
         self._lock = threading.Lock()
         self._units: deque[_Unit] = deque()
-        self._uncounted = 0
-        self._uncounted_source: Source | None = None
         self.mode: str | None = None  # None until the first use, then "passive" or "active"
         self.closed = False
         self.arrived = Waiters()
@@ -103,7 +97,8 @@ class Incoming:
         self.handled = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
-        self._idle = True  # the consumer task waits, and has to be woken
+        self._idle = True  # there is no consumer task, and the next message has to start one
+        self._consuming_on: asyncio.AbstractEventLoop | None = None  # where it was started last
 
     def use(self, mode: str) -> None:
         """Claim this side for a mode.
@@ -141,7 +136,7 @@ class Incoming:
     # --- emptying -------------------------------------------------------------------------------------------
 
     def take(self) -> Received | Nothing:
-        """The next message, counted as consumed with the next :meth:`count` or take.
+        """The next message; :meth:`count` says that it is consumed.
 
         Raises:
             ChannelClosed: there is none and there will be none.
@@ -159,42 +154,22 @@ class Incoming:
             self.handled += 1
             return Received(payload, unit.flags, unit.request_id, unit.source)
 
-    def count(self, message: Received, *, now: bool = False) -> None:
-        """Count *message* as consumed; the grant goes out per batch, or at once with *now*."""
-        cost = len(message.payload) + MESSAGE_CHARGE
-        due: list[tuple[Source, int]] = []
-        with self._lock:
-            if self._uncounted_source is not message.source:
-                if self._uncounted_source is not None and self._uncounted:
-                    due.append((self._uncounted_source, self._uncounted))
-                self._uncounted_source, self._uncounted = message.source, 0
-            self._uncounted += cost
-            units = self._units
-            if now or message.flags or self._uncounted >= GRANT_BYTES or not units or not units[0].position:
-                due.append((message.source, self._uncounted))
-                self._uncounted = 0
-        for source, amount in due:
-            source.consumed(amount)
+    @staticmethod
+    def count(message: Received) -> None:
+        """Count *message* as consumed. The link gathers grants for a moment; a counted message is never redelivered
+        after a planned end, and after a kill only when that moment had not passed."""
+        message.source.consumed(len(message.payload) + MESSAGE_CHARGE)
 
     def waiting(self) -> int:
         """Messages that arrived and were not taken."""
         with self._lock:
             return sum(len(unit.payloads) - unit.position for unit in self._units)
 
-    def waiting_cost(self) -> int:
-        """The same in bytes, charged as on the link."""
+    def reopen(self) -> None:
+        """There is a new link. What an earlier one brought and nobody took is dropped: its sender still has it."""
         with self._lock:
-            return sum(
-                len(payload) + MESSAGE_CHARGE for unit in self._units for payload in unit.payloads[unit.position :]
-            )
-
-    def drop_from(self, source: Source) -> int:
-        """Forget what *source* sent and nobody took; returns how many messages."""
-        with self._lock:
-            kept = deque(unit for unit in self._units if unit.source is not source)
-            dropped = sum(len(unit.payloads) - unit.position for unit in self._units if unit.source is source)
-            self._units = kept
-        return dropped
+            self._units.clear()
+            self.closed = False
 
     # --- passive mode: one consumer task on the process's loop ------------------------------------------------
 
@@ -221,9 +196,12 @@ class Incoming:
         if loop is None or self.mode != "passive" or not self._units:
             return
         with self._lock:
-            if not self._idle:
+            busy_on = self._consuming_on
+            # A consumer on a closed loop ended with it, perhaps without a chance to say so.
+            if not self._idle and busy_on is not None and not busy_on.is_closed():
                 return
             self._idle = False
+            self._consuming_on = loop
         try:
             loop.call_soon_threadsafe(self._start_consumer, loop)
         except RuntimeError:  # the loop is closed; detach_loop is on its way
@@ -233,15 +211,16 @@ class Incoming:
     def _start_consumer(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is loop:
             self._task = loop.create_task(self._consume(), name=f"lycomm-{self.name}")
-        else:
+        else:  # there is another loop by now, which took this start for a consumer at work
             with self._lock:
                 self._idle = True
+            self._wake_consumer()
 
     async def _consume(self) -> None:
         """Handle messages until there are none. One at a time and in order: a slow one delays this channel only."""
         emptied = False  # left with the queue empty and `_idle` set in one step, so the next arrival starts anew
         try:
-            granted = time.monotonic()
+            yielded = time.monotonic()
             while True:
                 with self._lock:
                     if not self._units:
@@ -252,9 +231,9 @@ class Incoming:
                     continue
                 await self._handle(message)
                 now = time.monotonic()
-                self.count(message, now=now - granted > GRANT_SECONDS)
-                if now - granted > GRANT_SECONDS:
-                    granted = now
+                self.count(message)
+                if now - yielded > YIELD_SECONDS:
+                    yielded = now
                     # Callbacks that never suspend must not keep the loop from everything else.
                     await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -266,6 +245,26 @@ class Incoming:
                 with self._lock:
                     self._idle = True
                 self._wake_consumer()
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Whether *error*, out of user code in this task, means that the task itself is being cancelled.
+
+    A callback that awaited something cancelled raises the same CancelledError; that is its failure, not our end.
+    Python 3.10 cannot tell the two apart: there it is always taken for ours.
+    """
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is None or cancelling() > 0
+
+
+def error_text(error: BaseException) -> str:
+    """``str(error)``, whatever its class does there."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"(its text cannot be shown: {type(failure).__name__})"
 
 
 async def call(function: Callable[[Any], Any], argument: Any) -> Any:

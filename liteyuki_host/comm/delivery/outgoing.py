@@ -216,6 +216,12 @@ class Outgoing:
         self.room.wake()
         return count
 
+    def forget(self) -> None:
+        """Drop what waits without a word: there is no receiver that could miss it. For tests."""
+        with self._lock:
+            self._backlog.clear()
+            self._backlog_cost = 0
+
     def lose(self, count: int, why: str) -> None:
         """Report messages that were never accepted but have nobody else to report them (a topic's)."""
         self._lose(count, why)
@@ -227,6 +233,10 @@ class Outgoing:
     @property
     def bound(self) -> bool:
         return self._bound is not None
+
+    def bound_to(self, link: Link) -> bool:
+        bound = self._bound
+        return bound is not None and bound[0] is link
 
     def waiting(self) -> int:
         """Messages accepted and not yet consumed."""
@@ -243,7 +253,7 @@ class Outgoing:
         with self._lock:
             bound, backlog = self._bound, len(self._backlog)
             if not backlog and bound is not None:
-                link, stream = bound
+                stream = bound[1]
                 target = stream.sent
 
                 def consumed() -> bool | Nothing:

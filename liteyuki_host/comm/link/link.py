@@ -144,13 +144,16 @@ class Link:
                 self._burst = 0
             self._burst += 1
             if self._burst > INLINE_BURST and connection.pending < WRITE_SIZE:
-                self._arm()
+                self._last_write = now
+                if not self._armed or self._grants_only:
+                    self._arm()
                 return True
-            self._last_write = now
             self._writing = True
         finally:
             lock.release()
         self._write()
+        # From its end, not its beginning: a slow system call must not make every message of a burst look lone.
+        self._last_write = time.perf_counter()
         return True
 
     def send_control(self, message: Control) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import socket
-import threading
+import signal
 from typing import Any
 
 from counting import Count
@@ -19,6 +19,7 @@ bot = get_bot()
 channel = get_channel("nonebot-passive")
 orders = get_channel("nonebot-active")
 count = Count("host", EXCHANGED)
+tasks: list[asyncio.Future[None]] = []
 
 
 @channel.on_receive()
@@ -39,27 +40,24 @@ def after_shutdown() -> None:
 
 
 @bot.on_after_start
-async def listen_to_the_test() -> None:
-    import asyncio
+async def do_what_the_test_says() -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(os.environ["TEST_CONTROL_PORT"]))
+    try:
+        while word := (await reader.readline()).decode().strip():
+            await act(word)
+    finally:
+        writer.close()
 
-    loop = asyncio.get_running_loop()
 
-    def listen() -> None:
-        with socket.create_connection(("127.0.0.1", int(os.environ["TEST_CONTROL_PORT"]))) as control:
-            for word in control.makefile("r"):
-                loop.call_soon_threadsafe(act, word.strip())
-
-    tasks = set()
-
-    def act(word: str) -> None:
-        if word == "stop":
-            bot.stop()
-        elif word == "restart":
-            bot.restart_process("nonebot")
-        elif word == "exchange":
-            orders.send("exchange")
-            tasks.add(asyncio.ensure_future(exchange()))
-        else:
-            orders.send(word)
-
-    threading.Thread(target=listen, name="test control", daemon=True).start()
+async def act(word: str) -> None:
+    if word == "stop":
+        bot.stop()
+    elif word in ("SIGINT", "SIGBREAK"):
+        signal.raise_signal(getattr(signal, word))
+    elif word == "restart":
+        bot.restart_process("nonebot")
+    elif word == "exchange":
+        await orders.asend(word)
+        tasks.append(asyncio.ensure_future(exchange()))
+    else:
+        await orders.asend(word)

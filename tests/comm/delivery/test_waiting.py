@@ -1,0 +1,213 @@
+"""Waiting for a fact: from threads and tasks, woken from anywhere, nothing missed and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from liteyuki_host.comm.delivery.waiting import NOTHING, Nothing, Waiters, on_event_loop, refuse_event_loop
+from liteyuki_host.comm.errors import WouldBlockEventLoop
+
+DEADLINE = 10.0
+
+
+class Box:
+    """A value that somebody waits for."""
+
+    def __init__(self) -> None:
+        self.waiters = Waiters()
+        self.values: list[object] = []
+        self.attempts = 0
+        self.looked = threading.Semaphore(0)  # released with every attempt
+
+    def put(self, value: object) -> None:
+        self.values.append(value)
+        self.waiters.wake()
+
+    def take(self) -> object:
+        self.attempts += 1
+        self.looked.release()
+        try:
+            return self.values.pop(0)
+        except IndexError:
+            return NOTHING
+
+
+def in_thread(function: Callable[[], object]) -> Callable[[], object]:
+    """Run in a thread; the returned function joins it and gives the result."""
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
+    thread.start()
+
+    def join() -> object:
+        thread.join(DEADLINE)
+        assert not thread.is_alive()
+        return results[0]
+
+    return join
+
+
+def test_what_is_there_is_taken_without_waiting() -> None:
+    box = Box()
+    box.values = [None]  # None is a value
+    assert box.waiters.wait(box.take, 0) is None
+    assert box.attempts == 1
+
+
+def test_a_thread_is_woken_by_another() -> None:
+    box = Box()
+    join = in_thread(lambda: box.waiters.wait(box.take, DEADLINE))
+    for _ in range(2):  # before and after it has registered
+        assert box.looked.acquire(timeout=DEADLINE)
+    box.put("x")
+    assert join() == "x"
+    assert not box.waiters
+
+
+async def test_a_task_is_woken_by_a_thread() -> None:
+    box = Box()
+    task = asyncio.create_task(box.waiters.wait_async(box.take, DEADLINE))
+    await asyncio.sleep(0)
+    assert box.waiters
+    threading.Thread(target=box.put, args=("x",), daemon=True).start()
+    assert await asyncio.wait_for(task, DEADLINE) == "x"
+    assert not box.waiters
+
+
+def test_nothing_after_the_timeout() -> None:
+    box = Box()
+    started = time.monotonic()
+    assert isinstance(box.waiters.wait(box.take, 0.05), Nothing)
+    assert 0.05 <= time.monotonic() - started < DEADLINE
+    assert isinstance(box.waiters.wait(box.take, -5), Nothing)
+    assert not box.waiters
+
+
+async def test_nothing_after_the_timeout_in_a_task() -> None:
+    box = Box()
+    assert isinstance(await box.waiters.wait_async(box.take, 0.05), Nothing)
+    assert isinstance(await box.waiters.wait_async(box.take, 0), Nothing)
+    assert isinstance(await box.waiters.wait_async(box.take, -1), Nothing)
+    assert not box.waiters
+
+
+def test_what_comes_between_the_first_look_and_the_registration_is_not_missed() -> None:
+    box = Box()
+    first = [True]
+
+    def attempt() -> object:
+        result = box.take()
+        if first:
+            first.clear()
+            box.put("x")  # nobody is registered yet
+        return result
+
+    assert box.waiters.wait(attempt, DEADLINE) == "x"
+
+
+def test_a_wake_up_for_nothing_does_not_end_the_wait() -> None:
+    box = Box()
+    join = in_thread(lambda: box.waiters.wait(box.take, DEADLINE))
+    for _ in range(2):
+        assert box.looked.acquire(timeout=DEADLINE)
+    box.waiters.wake()
+    for _ in range(2):
+        assert box.looked.acquire(timeout=DEADLINE)
+    box.put("x")
+    assert join() == "x"
+
+
+def test_the_timeout_counts_over_all_wake_ups() -> None:
+    box = Box()
+    started = time.monotonic()
+    stop = threading.Event()
+
+    def keep_waking() -> None:
+        while not stop.is_set():
+            box.waiters.wake()
+
+    thread = threading.Thread(target=keep_waking, daemon=True)
+    thread.start()
+    assert isinstance(box.waiters.wait(box.take, 0.1), Nothing)
+    stop.set()
+    thread.join(DEADLINE)
+    assert 0.1 <= time.monotonic() - started < DEADLINE
+
+
+def test_every_value_goes_to_one_of_many_threads() -> None:
+    box = Box()
+    joins = [in_thread(lambda: box.waiters.wait(box.take, DEADLINE)) for _ in range(8)]
+    for number in range(8):
+        box.put(number)
+    assert sorted(str(join()) for join in joins) == [str(n) for n in range(8)]
+    assert not box.waiters
+
+
+async def test_tasks_and_threads_wait_side_by_side() -> None:
+    box = Box()
+    joins = [in_thread(lambda: box.waiters.wait(box.take, DEADLINE)) for _ in range(3)]
+    tasks = [asyncio.create_task(box.waiters.wait_async(box.take, DEADLINE)) for _ in range(3)]
+    await asyncio.sleep(0)
+    for number in range(6):
+        box.put(number)
+    results = [await asyncio.wait_for(task, DEADLINE) for task in tasks]
+    results += [await asyncio.to_thread(join) for join in joins]
+    assert sorted(map(str, results)) == [str(n) for n in range(6)]
+
+
+async def test_a_cancelled_task_takes_nothing_and_leaves_nothing() -> None:
+    box = Box()
+    task = asyncio.create_task(box.waiters.wait_async(box.take, None))
+    await asyncio.sleep(0)
+    box.put("x")  # wakes it ...
+    task.cancel()  # ... and it is cancelled before it looks
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert box.values == ["x"]
+    assert not box.waiters
+
+
+def test_an_attempt_that_raises_ends_the_wait() -> None:
+    waiters = Waiters()
+    answers: list[Callable[[], object]] = [lambda: NOTHING, lambda: NOTHING, lambda: 1 / 0]
+    join = in_thread(lambda: pytest.raises(ZeroDivisionError, waiters.wait, lambda: answers.pop(0)(), DEADLINE))
+    while len(answers) > 1:
+        pass
+    waiters.wake()
+    join()
+    assert not waiters
+
+
+def test_a_task_on_a_closed_loop_does_not_disturb_the_others() -> None:
+    box = Box()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(box.waiters.wait_async(box.take, None))
+    loop.run_until_complete(asyncio.sleep(0))
+    join = in_thread(lambda: box.waiters.wait(box.take, DEADLINE))
+    for _ in range(4):
+        assert box.looked.acquire(timeout=DEADLINE)
+    callbacks = list(box.waiters._callbacks)
+    task.cancel()
+    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+    loop.close()
+    box.waiters._callbacks = callbacks  # as if it had been closed without a word
+    box.put("x")
+    assert join() == "x"
+
+
+async def test_a_call_that_waits_is_refused_on_the_loop_and_says_what_to_write() -> None:
+    assert on_event_loop()
+    with pytest.raises(WouldBlockEventLoop, match=r"^receive\(\) waits, .* write `await areceive\(\)` here") as caught:
+        refuse_event_loop("receive()", "areceive()")
+    assert isinstance(caught.value, RuntimeError)
+    assert await asyncio.to_thread(on_event_loop) is False
+    await asyncio.to_thread(refuse_event_loop, "receive()", "areceive()")
+
+
+def test_a_thread_without_a_loop_is_not_refused() -> None:
+    assert not on_event_loop()
+    refuse_event_loop("receive()", "areceive()")

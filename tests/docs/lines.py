@@ -1,0 +1,89 @@
+"""The lines that an operator may read, collected from the source: log calls, and the texts of the errors they carry."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+LOGGING = [
+    "liteyuki_host/host.py",
+    "liteyuki_host/lifespan.py",
+    "liteyuki_host/launch.py",
+    "liteyuki_host/supervisor/*.py",
+    "liteyuki_host/_child/*.py",
+    "liteyuki_host/hub/*.py",
+    "liteyuki_host/comm/exchange.py",
+]
+LEVELS = {"info", "success", "warning", "error", "exception"}
+
+
+def lines_of_the_log() -> Iterator[tuple[str, str]]:
+    """(place, regular expression) of every log call with a text of its own."""
+    for pattern in LOGGING:
+        for path in sorted(ROOT.glob(pattern)):
+            tree = ast.parse(path.read_text("utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                    ours = "logger" in ast.unparse(node.func.value)
+                    if node.func.attr in LEVELS and ours:
+                        for text in _patterns(_value_of(node.args[0], tree)):
+                            if re.search(r"\w{3}", text.replace(ANY, "")):
+                                yield f"{path.relative_to(ROOT)}:{node.lineno}", text
+
+
+REASONS = ["liteyuki_host/project.py", "liteyuki_host/_child/project.py", "liteyuki_host/_child/listening.py"]
+REASON_ERRORS = {"ProcessFailed", "CannotRun", "FileProblem"}
+
+
+def reasons() -> Iterator[tuple[str, str]]:
+    """The same of every reason not to start."""
+    for name in REASONS:
+        for node in ast.walk(ast.parse((ROOT / name).read_text("utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                if ast.unparse(node.exc.func) in REASON_ERRORS:
+                    for text in _patterns(node.exc.args[0]):
+                        if re.search(r"\w{3}", text.replace(ANY, "")) or ": " in text.replace("\\", ""):
+                            yield f"{name}:{node.lineno}", text
+    tree = ast.parse((ROOT / "liteyuki_host/supervisor/process.py").read_text("utf-8"))
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef) and function.name == "why_no_host_in":
+            for node in ast.walk(function):
+                if isinstance(node, ast.Return) and isinstance(node.value, ast.JoinedStr):
+                    for text in _patterns(node.value):
+                        yield f"liteyuki_host/supervisor/process.py:{node.lineno}", text
+
+
+ANY = "(?:.*)"
+
+
+def _value_of(node: ast.expr, tree: ast.Module) -> ast.expr:
+    """What was assigned to a name last, above it."""
+    if not isinstance(node, ast.Name):
+        return node
+    assigned = [
+        other
+        for other in ast.walk(tree)
+        if isinstance(other, ast.Assign) and other.lineno < node.lineno and ast.unparse(other.targets[0]) == node.id
+    ]
+    return max(assigned, key=lambda other: other.lineno).value if assigned else node
+
+
+def _patterns(node: ast.expr) -> list[str]:
+    """What the expression may give, as regular expressions: one for each way through its conditions."""
+    if isinstance(node, ast.Constant):
+        return [re.escape(str(node.value))]
+    if isinstance(node, ast.JoinedStr):
+        result = [""]
+        for part in node.values:
+            more = _patterns(part) if isinstance(part, ast.Constant) else [ANY]
+            result = [head + tail for head in result for tail in more]
+        return result
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return [head + tail for head in _patterns(node.left) for tail in _patterns(node.right)]
+    if isinstance(node, ast.IfExp):
+        return _patterns(node.body) + _patterns(node.orelse)
+    return [ANY]

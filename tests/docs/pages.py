@@ -1,0 +1,78 @@
+"""The Markdown pages, taken apart: code blocks with their markers, tables, links.
+
+A marker is an HTML comment on the line above a block, so readers do not see it:
+
+- none, over Python: the block runs in the bot's half of a connected pair, after the page's blocks before it
+- ``host side``: the same in the host's half
+- ``pair NAME: FILE``: a file of a project that is really run, host and bot; ``FILE`` ``console`` is what they print
+- ``pytest NAME: FILE``: a file of a folder in which pytest runs
+- ``setup: NAME``: a command of the README that ``.ci/run`` runs
+- ``not run: WHY``
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("README*.md"), ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
+
+_BLOCK = re.compile(r"^(?:<!-- (?P<marker>.*?) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    page: str
+    line: int
+    """Of its first line of code."""
+    marker: str
+    language: str
+    code: str
+
+    @property
+    def kind(self) -> str:
+        """The marker up to its colon: ``pair page``, ``not run``, ``host side`` or nothing."""
+        return self.marker.partition(":")[0]
+
+    @property
+    def file(self) -> str:
+        return self.marker.partition(": ")[2]
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text("utf-8")
+    name = page.relative_to(ROOT).as_posix()
+    return [
+        Block(name, text.count("\n", 0, match.start("code")) + 1, match["marker"] or "", match["language"], match["code"])
+        for match in _BLOCK.finditer(text)
+    ]
+
+
+def files_of(page: Path, kind: str) -> dict[str, str]:
+    """The files that the page shows under one marker."""
+    return {block.file: block.code for block in blocks(page) if block.kind == kind}
+
+
+def without_blocks(page: Path) -> str:
+    return _BLOCK.sub("", page.read_text("utf-8"))
+
+
+def table_rows(page: Path) -> Iterator[list[str]]:
+    """The cells of every row of every table, headings and rulers left out."""
+    previous_is_table = False
+    for line in without_blocks(page).splitlines():
+        if not line.startswith("|"):
+            previous_is_table = False
+            continue
+        if previous_is_table and not re.fullmatch(r"[| -]+", line):
+            yield [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        previous_is_table = True
+
+
+def code_in(cell: str) -> str:
+    """What a cell has between backticks; empty when it has none."""
+    match = re.fullmatch(r"`(.*)`", cell)
+    return match[1] if match else ""

@@ -1,0 +1,346 @@
+"""What the pages state is so: settings, commands, links, values, protocol, log lines."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import enum
+import json
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from liteyuki_host.comm import codec, errors
+from liteyuki_host.comm.protocol import connection, frames, messages, store
+from liteyuki_host.comm.protocol.states import TRANSITIONS, Input, State
+from liteyuki_host.settings import PLUGIN_SETTINGS, ProcessSettings, Settings
+from liteyuki_host.supervisor.exits import describe_exit
+from tests.docs.lines import lines_of_the_log, reasons
+from tests.docs.pages import PAGES, ROOT, blocks, code_in, table_rows, without_blocks
+
+READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
+DOCS = ROOT / "docs"
+UNITS = {"seconds": "seconds", "秒": "seconds", "bytes": "bytes", "字节": "bytes", "": ""}
+
+
+# Settings and commands
+
+
+def _settings_of(readme: Path) -> dict[str, tuple[str, str]]:
+    """Name, default, unit of the rows of the three settings tables."""
+    names = {f"LYCOMM_{name.upper()}" for name in Settings.model_fields}
+    names |= {name.upper() for name in PLUGIN_SETTINGS} | set(ProcessSettings.model_fields)
+    return {
+        code_in(row[0]): (code_in(row[2]), UNITS[row[3]])
+        for row in table_rows(readme)
+        if len(row) == 5 and (code_in(row[0]).startswith("LYCOMM_") or code_in(row[0]) in names)
+    }
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
+def test_the_settings_tables_are_the_models(readme: Path) -> None:
+    plugin = runpy.run_path(str(ROOT / "nonebot_plugin_lycomm" / "config.py"))["Config"]().model_dump()
+    expected: dict[str, tuple[Any, str]] = {}
+    for name, value in plugin.items():
+        expected[name.upper()] = (value, "")
+    for name, field in Settings.model_fields.items():
+        expected[f"LYCOMM_{name.upper()}"] = (field.default, _unit(name, field.default))
+    for name, field in ProcessSettings.model_fields.items():
+        expected[name] = (field.default, _unit(name, field.default))
+    shown = {name: (_value(default), unit) for name, (default, unit) in _settings_of(readme).items()}
+    assert shown == expected
+    assert list(shown) == list(expected), "in the order of the models"
+
+
+def _unit(name: str, default: object) -> str:
+    if name.endswith(("_seconds", "_delay")):
+        return "seconds"
+    return "bytes" if isinstance(default, int) and not isinstance(default, bool) else ""
+
+
+def _value(text: str) -> object:
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def test_both_readmes_have_the_same_settings_and_commands() -> None:
+    english, chinese = READMES
+    assert _settings_of(english) == _settings_of(chinese)
+    for language in ("bash", "toml"):
+        both = [[b.marker for b in blocks(page) if b.language == language] for page in READMES]
+        assert both[0] == both[1]
+    bash = [[b.code for b in blocks(page) if b.language == "bash"] for page in READMES]
+    assert bash[0] == bash[1]
+    chat = [[row[0] for row in table_rows(page) if row[0].startswith("`/")] for page in READMES]
+    assert chat[0] == chat[1] != []
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
+def test_a_readme_has_exactly_two_set_up_commands_and_ci_can_extract_them(readme: Path) -> None:
+    setup = {block.file: block.code.strip() for block in blocks(readme) if block.kind == "setup"}
+    assert list(setup) == ["run", "test"]
+    for name, command in setup.items():
+        found = subprocess.run(
+            [sys.executable, str(ROOT / ".ci" / "readme-command"), name, str(readme)],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+        assert found.stdout.strip() == command
+    chat_names = {name for name in _settings_of(readme) if name.endswith("_COMMAND")}
+    text = readme.read_text("utf-8")
+    for name in chat_names:
+        for alias in json.loads(_settings_of(readme)[name][0]):
+            assert f"`/{alias}`" in text
+
+
+def test_the_readmes_link_to_each_other_at_the_top() -> None:
+    english, chinese = (page.read_text("utf-8") for page in READMES)
+    assert "(README.zh-CN.md)" in english[: english.index("\n## ")]
+    assert "(README.md)" in chinese[: chinese.index("\n## ")]
+
+
+def test_the_install_section_does_not_touch_bot_py() -> None:
+    """A rule of the plugin store."""
+    for readme in READMES:
+        install = re.search(r"\n## 💿.*?(?=\n## )", readme.read_text("utf-8"), re.DOTALL)
+        assert install
+        assert "bot.py" not in install[0]
+        assert "nb plugin install nonebot-plugin-lycomm" in install[0]
+
+
+# Links
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_inside_the_repository_exist(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page)):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in _anchors(file), f"{page.name}: {target}"
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", without_blocks(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"`", "", heading).lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_no_path_of_some_machine(page: Path) -> None:
+    assert not re.search(r"/(home|root|tmp|work|Users)/", page.read_text("utf-8"))
+
+
+# Values
+
+
+def _names_of_values() -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "values"}
+    sys.modules["values"] = type(sys)("values")  # pydantic looks its module up
+    try:
+        for block in blocks(DOCS / "values.md"):
+            if block.language == "python":
+                exec(block.code, names)
+    finally:
+        del sys.modules["values"]
+    names["nested"] = lambda depth: [] if depth == 1 else [names["nested"](depth - 1)]
+    return names
+
+
+def _value_rows(columns: int) -> Iterator[list[str]]:
+    for row in table_rows(DOCS / "values.md"):
+        if len(row) == columns:
+            yield [code_in(cell) for cell in row]
+
+
+def test_what_the_table_of_values_sends_arrives_as_it_says() -> None:
+    names = _names_of_values()
+    rows = list(_value_rows(4))
+    assert len(rows) > 25
+    for sent, plain, kind, typed in rows:
+        payload = codec.encode(eval(sent, names))
+        assert _same(codec.decode(payload), eval(plain, names)), sent
+        if kind:
+            wanted = eval(kind.replace("str | None", "__import__('typing').Optional[str]"), names)
+            assert _same(codec.TypedDecoder(wanted).decode(payload), eval(typed, names)), f"{sent} as {kind}"
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, datetime.datetime) and isinstance(other, datetime.datetime):
+        return one == other and one.utcoffset() == other.utcoffset()
+    return type(one) is type(other) and one == other
+
+
+def test_what_the_table_of_refused_values_sends_is_refused_as_it_says() -> None:
+    names = _names_of_values()
+    rows = list(_value_rows(3))
+    assert len(rows) > 8
+    for sent, error, words in rows:
+        with pytest.raises(getattr(errors, error)) as raised:
+            _send(eval(sent, names))
+        assert words in str(raised.value), sent
+
+
+def _send(value: object) -> None:
+    from liteyuki_host.comm.testing import connected_pair
+
+    with connected_pair() as pair:
+        pair.host_channel("nonebot-passive").send(value)
+
+
+def test_the_errors_of_the_communication_page_are_those_of_the_tree() -> None:
+    rows = [row for row in table_rows(DOCS / "communication.md") if len(row) == 3]
+    shown = {match[1]: match[2] for row in rows if (match := re.fullmatch(r"`(\w+)`(?: \(an? `(\w+)`\))?", row[0]))}
+    for name, builtin in shown.items():
+        kind = getattr(errors, name)
+        assert issubclass(kind, errors.LycommError)
+        bases = {base.__name__ for base in kind.__mro__} & {"KeyError", "TypeError", "ValueError", "TimeoutError"}
+        assert bases == ({builtin} if builtin else set()), name
+    branches = {base for name in errors.__all__ for base in getattr(errors, name).__bases__}
+    leaves = {name for name in errors.__all__ if getattr(errors, name) not in branches}
+    # Those do not reach a user of channels.
+    assert leaves - set(shown) == {"LocalProtocolError", "RemoteProtocolError", "LinkClosed", "LinkBroken", "LockNotHeld"}
+
+
+# The protocol
+
+PROTOCOL = DOCS / "protocol.md"
+
+
+def _protocol_rows(*first: str) -> list[list[str]]:
+    return [row for row in table_rows(PROTOCOL) if code_in(row[0]) in first]
+
+
+def test_frame_kinds_and_flags_are_those_of_the_page() -> None:
+    for members in (frames.Kind, frames.Flag):
+        assert issubclass(members, enum.IntEnum | enum.IntFlag)
+        shown = {code_in(row[0]): int(row[1]) for row in _protocol_rows(*members.__members__)}
+        assert shown == {name: int(member) for name, member in members.__members__.items()}
+    text = PROTOCOL.read_text("utf-8")
+    assert frames.HEADER.format == "!IBBHI"
+    assert f"{frames.MAX_FRAME_PAYLOAD:,}" in text
+    assert f"The link protocol, version {messages.PROTOCOL_VERSION}" in text
+    assert connection.MAX_STREAMS - 1 == 65535
+
+
+@pytest.mark.parametrize(
+    "union", [messages.Control, messages.Request, messages.Event], ids=["control", "requests", "events"]
+)
+def test_messages_are_those_of_the_page(union: Any) -> None:
+    for kind in union.__args__:
+        info = msgspec.inspect.type_info(kind)
+        assert isinstance(info, msgspec.inspect.StructType)
+        (row,) = _protocol_rows(kind.__name__)
+        assert row[1] == str(info.tag), kind
+        assert row[2] == ", ".join(field.name for field in info.fields), kind
+    names = {row for union in (messages.Control, messages.Request, messages.Event) for row in map(_name, union.__args__)}
+    shown = {code_in(row[0]) for row in table_rows(PROTOCOL) if len(row) > 2 and row[1].isdigit()}
+    assert shown - names == set(frames.Kind.__members__) | set(frames.Flag.__members__)
+
+
+def _name(kind: type) -> str:
+    return kind.__name__
+
+
+def test_the_course_of_a_link_is_the_table_of_states() -> None:
+    inputs = [Input.HELLO, Input.TRAFFIC, Input.GOODBYE, Input.EOF]
+    states = {state.value for state in State}
+    shown = {row[0]: row[1:] for row in table_rows(PROTOCOL) if row[0] in states}
+    for state in (State.GREETING, State.OPEN, State.CLOSING):
+        following = [TRANSITIONS.get((state, given)) for given in inputs]
+        assert shown[state.value] == ["error" if to is None else to.value for to in following]
+
+
+def test_the_refusals_are_those_of_the_page() -> None:
+    # HOST_GONE is what a process tells itself; it is on no wire.
+    codes = {value for name, value in vars(store.Refusal).items() if name.isupper() and name != "HOST_GONE"}
+    assert {code_in(row[0]) for row in _protocol_rows(*codes)} == codes
+
+
+# Operations
+
+
+def _documented_lines() -> list[str]:
+    return [line for row in table_rows(DOCS / "operations.md") if len(row) >= 2 and (line := code_in(row[0]))]
+
+
+def _fits(pattern: str, line: str) -> bool:
+    return re.fullmatch(pattern.replace("`", ""), line) is not None
+
+
+def test_every_line_that_the_host_can_say_is_explained() -> None:
+    documented = _documented_lines()
+    for place, pattern in [*lines_of_the_log(), *reasons()]:
+        shown = pattern.replace("(?:.*)", "…").replace("\\", "")
+        assert any(_fits(pattern, line) for line in documented), (
+            f"{place} says {shown!r}, which docs/operations.md does not explain"
+        )
+
+
+def test_every_explained_line_can_be_said() -> None:
+    patterns = [pattern for _, pattern in [*lines_of_the_log(), *reasons()]]
+    for row in table_rows(DOCS / "operations.md"):
+        line = code_in(row[0])
+        if len(row) in (2, 3) and " " in line and not line.startswith("lycomm"):
+            assert any(_fits(pattern, line) for pattern in patterns), f"nothing says {line!r} any more"
+
+
+def test_the_ends_of_processes_are_put_into_these_words() -> None:
+    rows = [row for row in table_rows(DOCS / "operations.md") if re.fullmatch(r"`-?\d+`", row[0])]
+    assert rows
+    for code, words, _ in rows:
+        assert describe_exit(int(code_in(code)), platform="linux") == code_in(words)
+
+
+# Architecture, changes
+
+
+def test_every_room_is_on_the_architecture_page() -> None:
+    text = (DOCS / "architecture.md").read_text("utf-8")
+    package = ROOT / "liteyuki_host"
+    rooms = [path.parent for path in package.rglob("__init__.py") if path.parent != package]
+    files = [path for path in package.glob("*.py") if not path.name.startswith("__") and path.name != "_version.py"]
+    for path in [*rooms, *files]:
+        assert f"(../{path.relative_to(ROOT).as_posix()})" in text, path.name
+
+
+def test_the_migration_page_names_only_what_exists() -> None:
+    import liteyuki_host
+    from liteyuki_host import comm
+
+    known = {"liteyuki_host": set(liteyuki_host.__all__), "liteyuki_host.comm": set(comm.__all__)}
+    tree = ast.parse((ROOT / "nonebot_plugin_lycomm" / "__init__.py").read_text("utf-8"))
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    known["nonebot_plugin_lycomm"] = set(names)
+    text = (DOCS / "migration.md").read_text("utf-8")
+    found = re.findall(r"`from (liteyuki_host|liteyuki_host\.comm|nonebot_plugin_lycomm) import ([\w, ]+)`", text)
+    assert len(found) >= 4
+    for module, imported in found:
+        assert set(imported.split(", ")) <= known[module], f"from {module} import {imported}"
+
+
+def test_the_changelog_has_an_entry_for_this_version() -> None:
+    from liteyuki_host import __version__
+
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.search(rf"^## (Unreleased|{re.escape(__version__)})", text, re.MULTILINE)
+    assert "### Added" in text
