@@ -13,17 +13,22 @@ from nonebot.log import logger
 
 from liteyuki_host.comm.node import current
 
+from .threads import has_started
+
 __all__ = ["NO_HOST", "register"]
 
 NO_HOST = (
     "no host: channels to it are off, everything else works in this process; "
-    "run `lycomm` in this folder to start the bot under a host"
+    "run `lycomm run` in this folder to start the bot under a host"
 )
 
 
 def register(driver: Driver) -> None:
-    """Add the two hooks. Nothing happens before the driver starts."""
-    driver.on_startup(_attach_loop)
+    """Add the two hooks. Nothing happens before the driver starts; in one that has started, it happens now."""
+    if has_started(driver):
+        driver.task_group.start_soon(_attach_loop)
+    else:
+        driver.on_startup(_attach_loop)
     driver.on_shutdown(_detach_loop)
 
 

@@ -4,7 +4,7 @@
 
     @matcher.handle()
     async def _(memory: SharedMemory, orders: Annotated[Channel[Order], ChannelParam("orders")]) -> None:
-        await memory.incr("handled")
+        await memory.aincr("handled")
         await orders.asend(Order(...))
 """
 

@@ -49,14 +49,14 @@ def background_thread(function: F) -> F:
         start()
 
     driver = get_driver()
-    if _has_started(driver):
+    if has_started(driver):
         start()
     else:
         driver.on_startup(start_hook)
     return function
 
 
-def _has_started(driver: Driver) -> bool:
+def has_started(driver: Driver) -> bool:
     try:
         _ = driver.task_group
     except RuntimeError:

@@ -42,4 +42,5 @@ def _threads() -> list[threading.Thread]:
 
 
 def _descriptors(process: psutil.Process) -> int:
-    return process.num_fds() if hasattr(process, "num_fds") else process.num_handles()
+    # Windows counts handles of libraries and thread pools too, which come and go by themselves.
+    return process.num_fds() if hasattr(process, "num_fds") else 0

@@ -26,7 +26,8 @@ def run_script(script: Path) -> None:
     main = _become_main(str(script))
     main.__file__ = str(script)
     main.__loader__ = SourceFileLoader("__main__", str(script))
-    if not getattr(sys.flags, "safe_path", False):
+    # Isolated (also the embeddable Python for Windows): the first entry is not the script's folder but the library.
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         sys.path[0] = str(script.parent)
     exec(compile(script.read_bytes(), str(script), "exec", dont_inherit=True), main.__dict__)
 

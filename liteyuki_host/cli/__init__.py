@@ -1,6 +1,7 @@
 """The ``lycomm`` command, also ``python -m liteyuki_host``.
 
-It parses, calls, prints and exits: 0 after a clean stop, 1 after a failed start, 2 for a wrong setting or
+It parses, calls, prints and exits: 0 after a clean stop, 1 when the host cannot do what was asked (a
+main-process module that cannot be loaded), 2 for a wrong setting or
 option. Errors go to stderr, one line each, without a traceback.
 """
 

@@ -178,7 +178,8 @@ class Channel(Generic[T]):
 
         ``@channel.on_receive()`` on a sync or async function; it runs on the process's event loop (NoneBot's), so
         ``await bot.send(...)`` works in it. Messages are handled one at a time and in order; several callbacks each
-        get every message, in the order of registration. Messages that arrived before are handed over too. What a
+        get every message, in the order of registration. Messages that no callback has handled yet are handed over too,
+        however long ago they arrived. What a
         callback returns answers a request.
 
         Args:

@@ -10,6 +10,7 @@ import enum
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -122,6 +123,7 @@ class Node(Exchange):
         connection.store.receiver = _MemoryEvents(self)
         connection.store.source = StreamSource(link, connection.store)
         self._link = link
+        _close_in_forks(self)
         link.start()
         if not self._greeted.wait(timeout):
             link.close("the host did not answer the greeting")
@@ -153,6 +155,14 @@ class Node(Exchange):
                 for end in list(self._ends.values()):
                     end.outgoing.give_up("this process ended before it could be sent")
         self._close_all(reason)
+
+    def lose_link(self) -> None:
+        """This process is a copy of the one that the link belongs to: here there is no host."""
+        link, self._link = self._link, None
+        if link is not None:
+            self._phase = _Phase.DETACHED
+            link.ended = True
+            link.release_transport()
 
     def wait_detached(self, timeout: float) -> None:
         """Wait until the end of a broken link has been dealt with, at most *timeout* seconds. For tests."""
@@ -255,7 +265,7 @@ class Node(Exchange):
             self._request(lambda number: messages.Declare(number, name), None, may_wait=None)
 
     def _use_end(self, end: ChannelEnd) -> None:
-        if end.outgoing.bound:
+        if end.outgoing.bound and self._phase is _Phase.ATTACHED:
             return
         link = self._attached_link(f"channel {end.name!r}")
         with self._lock:
@@ -530,6 +540,23 @@ class _MemoryEvents:
         for payload in payloads:
             self._node.memory_event(payload)
         source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+
+
+def _close_in_forks(node: Node) -> None:
+    """A process that a plugin forks (multiprocessing on Linux) must not speak on its parent's link.
+
+    It has a copy of the socket but none of the threads; a single write would tear the stream.
+    """
+    if not hasattr(os, "register_at_fork"):
+        return
+    reference = weakref.ref(node)  # the registration cannot be taken back
+
+    def in_the_fork() -> None:
+        forked = reference()
+        if forked is not None:
+            forked.lose_link()
+
+    os.register_at_fork(after_in_child=in_the_fork)
 
 
 def current() -> Node:

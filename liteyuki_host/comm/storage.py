@@ -457,9 +457,10 @@ class Watch:
         """Called by the exchange with every change, in order."""
         if not change.key.startswith(self._prefix):
             return
+        if self._overrun:
+            return
         if len(self._queue) >= self.LIMIT:
             self._overrun = True
-            self._exchange.remove_watcher(self)
         else:
             self._queue.append(change)
         self._arrived.wake()
@@ -472,6 +473,7 @@ class Watch:
             value = None if change.value is None else codec.decode(change.value)
             return Changed(change.revision, change.key, value, change.value is None)
         if self._overrun:
+            self._exchange.remove_watcher(self)
             raise WatchOverrun(
                 f"the watch of {self._prefix!r} fell behind by {self.LIMIT:,} changes; "
                 "read the current state, then watch again"

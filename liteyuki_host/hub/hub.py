@@ -38,7 +38,9 @@ LAG_SECONDS = 5.0
 its own, so only a stopped process is silent that long; it is disconnected then, and its supervisor takes over."""
 
 LAG_WINDOWS = 16
-"""Windows of memory events after which such a process is disconnected at once."""
+LAG_MESSAGES = 4
+"""Windows, and largest values beside them, of memory events after which such a process is disconnected at once. Both,
+because a process that reads all the time is behind by as much as a few writers can hand over in one moment."""
 
 SNAPSHOT_PART = 64 * 1024
 """Bytes of values in one part of a snapshot."""
@@ -366,8 +368,9 @@ class Hub(Exchange):
         with self._withheld_lock:
             self._withheld.append((source, cost))
         self.memory_read()  # the last of them may have caught up since we looked
+        limit = LAG_WINDOWS * self.window + LAG_MESSAGES * self.message_limit
         for session in laggards:
-            if session.memory_backlog > LAG_WINDOWS * self.window:
+            if session.memory_backlog > limit:
                 self._disconnect(session)
 
     def memory_read(self) -> None:

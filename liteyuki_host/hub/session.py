@@ -39,7 +39,7 @@ class SessionListener(Protocol):
         ...
 
     def on_closed(self, cause: str | None) -> None:
-        """The link is over; None when the child said goodbye or the host closed it. Called exactly once."""
+        """The link is over; None when the child said goodbye. Called exactly once."""
         ...
 
 
@@ -153,7 +153,8 @@ class Session:
 
     def on_end(self, cause: LinkError) -> None:
         # The supervisor first: whoever fails because of this end and asks it, is not to hear of a ready child.
-        self._listener.on_closed(None if isinstance(cause, LinkClosed) else str(cause))
+        said_goodbye = self.link.connection.goodbye is not None and not self.disconnecting
+        self._listener.on_closed(None if said_goodbye else str(cause))
         self._hub.dismiss(self, str(cause))
 
 

@@ -56,7 +56,11 @@ class Child:
         options: dict[str, Any] = dict(handles.popen_options)
         if sys.platform == "win32":
             # Its own group: the console's Ctrl+C reaches the host only, and CTRL_BREAK can be aimed at it.
-            options["creationflags"] = options.get("creationflags", 0) | subprocess.CREATE_NEW_PROCESS_GROUP
+            # Suspended until it is in its job: a virtual environment's python.exe at once starts another process.
+            from liteyuki_host.supervisor.job_object import CREATE_SUSPENDED
+
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP | CREATE_SUSPENDED
+            options["creationflags"] = options.get("creationflags", 0) | flags
         else:
             # Its own session: Ctrl+C reaches the host only, and the group is ours to kill as one.
             options["start_new_session"] = True
@@ -70,7 +74,12 @@ class Child:
             )
         except OSError as exc:
             raise ProcessFailed(_why_not_spawned(spec, plan, exc)) from exc
-        return cls(spec.name, popen, on_exit)
+        try:
+            return cls(spec.name, popen, on_exit)
+        except OSError as exc:  # Windows: it could not be put into its job, and must not run without an owner
+            popen.kill()
+            popen.wait()
+            raise ProcessFailed(f"{spec.name}: Windows refuses to confine the process: {exc.strerror or exc}") from exc
 
     @property
     def alive(self) -> bool:
@@ -79,7 +88,10 @@ class Child:
     def interrupt(self) -> None:
         """SIGINT to the child alone; on Windows CTRL_BREAK, the only console event that can be aimed."""
         if sys.platform == "win32":
-            self._signal(lambda: self._popen.send_signal(signal.CTRL_BREAK_EVENT))
+            # A host without a console (a service, pythonw) has no such events; the next rung acts. Python 3.10
+            # reports that by SystemError.
+            with contextlib.suppress(OSError, SystemError):
+                self._signal(lambda: self._popen.send_signal(signal.CTRL_BREAK_EVENT))
         else:
             self._signal(lambda: os.kill(self.pid, signal.SIGINT))
 

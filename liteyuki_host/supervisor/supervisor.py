@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from liteyuki_host.comm.errors import ProcessFailed, UnknownProcess
-from liteyuki_host.supervisor.keeper import HubLike, Keeper, ProcessStatus, SupervisorEvents
+from liteyuki_host.supervisor.keeper import Keeper
+from liteyuki_host.supervisor.life import HubLike, ProcessStatus, SupervisorEvents
 from liteyuki_host.supervisor.spec import ProcessSpec
 
 if TYPE_CHECKING:

@@ -197,6 +197,28 @@ def do_pool() -> int:
         return pool.submit(pow, 2, 10).result(timeout=20)
 
 
+def do_fork() -> str:
+    """What a forked process meets when it uses what its parent's link carries."""
+    import multiprocessing
+
+    def use(found: Any) -> None:
+        errors = []
+        for attempt in (lambda: shared_memory.set("forked", 1), lambda: active_channel.send("forked")):
+            try:
+                attempt()
+                errors.append("no error")
+            except Exception as error:
+                errors.append(type(error).__name__)
+        found.put(" ".join(errors))
+
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+    process = context.Process(target=use, args=(found,))
+    process.start()
+    process.join(10)
+    return found.get()
+
+
 async def do_hold_lock(key: str) -> None:
     own["lock"] = shared_memory.lock(key)
     await own["lock"].__aenter__()

@@ -168,8 +168,8 @@ TYPED: list[tuple[Any, Any]] = [
     (Shape, Shape(3, ["a"])),
     (User, User(id=1, name="n", born=dt.date(2000, 1, 2))),
     (dict[str, User], {"u": User(id=1, name="n", born=dt.date(2000, 1, 2))}),
-    (Optional[int], None),
-    (typing.Union[int, str], "x"),
+    (Optional[int], None),  # noqa: UP045  (people write it so)
+    (typing.Union[int, str], "x"),  # noqa: UP007  (people write it so)
     (typing.Literal["a", "b"], "b"),
     (Any, {"a": [1]}),
     (float, 2),
@@ -219,9 +219,7 @@ def test_nonebot_messages_and_events_travel() -> None:
     from nonebot.adapters.onebot.v11 import GroupMessageEvent, Message, MessageSegment
 
     message = Message([MessageSegment.text("你好"), MessageSegment.at(10001), MessageSegment.image("http://x/y.png")])
-    assert codec.decode(codec.encode(message)) == [
-        {"type": segment.type, "data": segment.data} for segment in message
-    ]
+    assert codec.decode(codec.encode(message)) == [{"type": segment.type, "data": segment.data} for segment in message]
     event = GroupMessageEvent.model_validate(
         {
             "time": 1700000000,
@@ -362,7 +360,7 @@ def test_what_encode_does_not_make_is_a_value_error(payload: bytes) -> None:
 
 
 def test_a_payload_too_deep_to_decode_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="nested deeper|recursion"):
+    with pytest.raises(ValueError, match=r"nested deeper|recursion"):
         codec.decode(b"\x91" * 100_000 + b"\x01")
 
 
@@ -409,8 +407,20 @@ def test_a_reference_to_a_name_that_is_none_is_a_value_error() -> None:
 
 @pytest.mark.parametrize(
     ("value", "number"),
-    [(1, True), (-0.5, True), (2**64 - 1, True), (-(2**63), True), (True, False), ("1", False), (None, False)]
-    + [(math.nan, False), (math.inf, False), (2**64, False), (-(2**63) - 1, False), (10**400, False)],
+    [
+        (1, True),
+        (-0.5, True),
+        (2**64 - 1, True),
+        (-(2**63), True),
+        (True, False),
+        ("1", False),
+        (None, False),
+        (math.nan, False),
+        (math.inf, False),
+        (2**64, False),
+        (-(2**63) - 1, False),
+        (10**400, False),
+    ],
     ids=lambda value: f"{value!r:.30}",
 )
 def test_what_can_be_counted_with(value: object, number: bool) -> None:

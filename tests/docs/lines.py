@@ -43,11 +43,12 @@ def reasons() -> Iterator[tuple[str, str]]:
     """The same of every reason not to start."""
     for name in REASONS:
         for node in ast.walk(ast.parse((ROOT / name).read_text("utf-8"))):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-                if ast.unparse(node.exc.func) in REASON_ERRORS:
-                    for text in _patterns(node.exc.args[0]):
-                        if re.search(r"\w{3}", text.replace(ANY, "")) or ": " in text.replace("\\", ""):
-                            yield f"{name}:{node.lineno}", text
+            if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
+                continue
+            if ast.unparse(node.exc.func) in REASON_ERRORS:
+                for text in _patterns(node.exc.args[0]):
+                    if re.search(r"\w{3}", text.replace(ANY, "")) or ": " in text.replace("\\", ""):
+                        yield f"{name}:{node.lineno}", text
     tree = ast.parse((ROOT / "liteyuki_host/supervisor/process.py").read_text("utf-8"))
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef) and function.name == "why_no_host_in":

@@ -213,8 +213,8 @@ def test_the_errors_of_the_communication_page_are_those_of_the_tree() -> None:
         assert bases == ({builtin} if builtin else set()), name
     branches = {base for name in errors.__all__ for base in getattr(errors, name).__bases__}
     leaves = {name for name in errors.__all__ if getattr(errors, name) not in branches}
-    # Those do not reach a user of channels.
-    assert leaves - set(shown) == {"LocalProtocolError", "RemoteProtocolError", "LinkClosed", "LinkBroken", "LockNotHeld"}
+    not_for_users = {"LocalProtocolError", "RemoteProtocolError", "LinkClosed", "LinkBroken", "LockNotHeld"}
+    assert leaves - set(shown) == not_for_users
 
 
 # The protocol
@@ -248,13 +248,10 @@ def test_messages_are_those_of_the_page(union: Any) -> None:
         (row,) = _protocol_rows(kind.__name__)
         assert row[1] == str(info.tag), kind
         assert row[2] == ", ".join(field.name for field in info.fields), kind
-    names = {row for union in (messages.Control, messages.Request, messages.Event) for row in map(_name, union.__args__)}
+    unions: tuple[Any, ...] = (messages.Control, messages.Request, messages.Event)
+    names = {kind.__name__ for any_union in unions for kind in any_union.__args__}
     shown = {code_in(row[0]) for row in table_rows(PROTOCOL) if len(row) > 2 and row[1].isdigit()}
     assert shown - names == set(frames.Kind.__members__) | set(frames.Flag.__members__)
-
-
-def _name(kind: type) -> str:
-    return kind.__name__
 
 
 def test_the_course_of_a_link_is_the_table_of_states() -> None:

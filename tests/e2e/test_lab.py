@@ -197,6 +197,12 @@ async def test_f31_a_child_may_start_processes(lab: Lab) -> None:
     assert await lab.ask("a", "pool") == 1024
 
 
+async def test_a_forked_process_cannot_tear_its_parents_link(lab: Lab) -> None:
+    assert await lab.ask("a", "fork") == "HostNotAttached HostNotAttached"
+    assert await lab.ask("a", "echo", value="whole") == "whole"
+    assert "forked" not in SharedMemory(lab.host.hub)
+
+
 async def test_f41_the_size_limit_is_an_error_that_names_it(lab: Lab) -> None:
     with pytest.raises(ValueTooLarge, match="limit is 16,777,216 bytes"):
         lab.channel("a-active").send(b"x" * (16 * 1024 * 1024 + 1))

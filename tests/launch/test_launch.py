@@ -364,16 +364,6 @@ def test_a_port_in_use_is_told_in_words_and_never_taken_for_ours(start_host: Sta
     assert "shutdown hook ran" in host.text
 
 
-def test_a_port_that_is_just_becoming_free_is_waited_for(start_host: StartHost, tmp_path: Path) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        host = start_host(make_project(tmp_path / "bot", HOOKS, port=port))
-        host.line("startup hook ran")
-    host.line("child nonebot ready")
-
-
 def test_a_child_that_ends_itself_is_not_restarted(start_host: StartHost, tmp_path: Path) -> None:
     host = start_host(make_project(tmp_path / "bot", HOOKS))
     child = host.child_pid()

@@ -76,6 +76,15 @@ async def test_a_port_in_use_is_told_after_a_while(monkeypatch: pytest.MonkeyPat
         await Listening("127.0.0.1", port, bound=True).wait_until_free()  # ours to use
 
 
+async def test_a_port_that_is_just_becoming_free_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        where = Listening("127.0.0.1", server.getsockname()[1])
+        waiting = asyncio.create_task(where.wait_until_free())
+        done, _ = await asyncio.wait([waiting], timeout=0.15)  # at least two tries
+        assert not done
+    await asyncio.wait_for(waiting, 5)
+
+
 async def test_an_address_that_is_not_this_machines_is_told_at_once() -> None:
     with pytest.raises(CannotRun, match=r"cannot listen on port 8080 on 192\.0\.2\.1: .*; correct HOST or PORT"):
         await Listening("192.0.2.1", 8080).wait_until_free()

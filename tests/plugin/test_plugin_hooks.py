@@ -37,7 +37,7 @@ async def test_the_start_says_in_exactly_one_line_that_there_is_no_host(app: obj
     await plugin_hooks._attach_loop()
     assert logged == [f"WARNING {plugin_hooks.NO_HOST}\n\n"]
     assert "no host" in plugin_hooks.NO_HOST
-    assert "`lycomm`" in plugin_hooks.NO_HOST
+    assert "`lycomm run`" in plugin_hooks.NO_HOST
 
 
 async def test_the_hooks_are_nonebots(app: object) -> None:

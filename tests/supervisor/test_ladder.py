@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 from supervisor_kit import LogLines, child
 
 from liteyuki_host.supervisor.ladder import climb, rungs_for
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the rungs of POSIX")
 
 
 class Stubborn:

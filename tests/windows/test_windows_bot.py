@@ -160,7 +160,9 @@ def test_a_blocked_child_is_ended_all_the_same(bot: Console) -> None:
     bot.wait_for("blocking the loop")
     bot.say("stop")
     assert bot.wait_for_end() == 0
-    bot.wait_for("stopped after a kill")
+    # The stop message and the console event find nobody who could act on them. Python 3.10 kills at once when
+    # there is no console to send the event through.
+    bot.wait_for("child nonebot stopped after (CTRL_BREAK|a kill)")
 
 
 @pytest.mark.skipif(ON_WINE, reason="Wine has no console to send CTRL_BREAK through")

@@ -128,7 +128,7 @@ class ChannelEnd:
         """The host refuses this process as an end."""
         self.refused = reason
         self.outgoing.give_up(reason)
-        self.incoming.close()
+        self.incoming.close(reason)
 
     def close(self, reason: str) -> None:
         """This process leaves: whoever waits is woken with an error."""

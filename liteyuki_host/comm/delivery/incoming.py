@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from loguru import logger
 
-from ..errors import ChannelClosed, ChannelModeError
+from ..errors import ChannelClosed, ChannelModeError, ChannelTaken
 from ..protocol.credit import MESSAGE_CHARGE
 from .waiting import NOTHING, Nothing, Waiters
 
@@ -92,6 +92,7 @@ class Incoming:
         self._units: deque[_Unit] = deque()
         self.mode: str | None = None  # None until the first use, then "passive" or "active"
         self.closed = False
+        self._refused: str | None = None
         self.arrived = Waiters()
         self.received = 0
         self.handled = 0
@@ -128,8 +129,9 @@ class Incoming:
         if self._loop is not None:
             self._wake_consumer()
 
-    def close(self) -> None:
-        """Nothing more will be received: wake all who wait."""
+    def close(self, refused: str | None = None) -> None:
+        """Nothing more will be received, or this process is *refused* as an end: wake all who wait."""
+        self._refused = refused
         self.closed = True
         self.arrived.wake()
 
@@ -140,9 +142,12 @@ class Incoming:
 
         Raises:
             ChannelClosed: there is none and there will be none.
+            ChannelTaken: there is none, and this process is no end of the channel.
         """
         with self._lock:
             if not self._units:
+                if self._refused is not None:
+                    raise ChannelTaken(self._refused)
                 if self.closed:
                     raise ChannelClosed(f"channel {self.name!r} is closed: this process is shutting down")
                 return NOTHING
@@ -229,17 +234,18 @@ class Incoming:
                 message = self.take()
                 if isinstance(message, Nothing):
                     continue
-                await self._handle(message)
+                try:
+                    await self._handle(message)
+                except Exception as error:  # ours: a user's failure has been dealt with in `handle`
+                    logger.opt(exception=error).error(
+                        f"receiving on {self.name!r} failed inside lycomm; please report this"
+                    )
                 now = time.monotonic()
                 self.count(message)
                 if now - yielded > YIELD_SECONDS:
                     yielded = now
                     # Callbacks that never suspend must not keep the loop from everything else.
                     await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:  # ours: a user's failure has been dealt with in `handle`
-            logger.opt(exception=error).error(f"receiving on {self.name!r} failed inside lycomm; please report this")
         finally:
             if not emptied:
                 with self._lock:

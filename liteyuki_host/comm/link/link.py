@@ -268,7 +268,7 @@ class Link:
         self._writing = False
         self._flush_idle.notify_all()
         if self.ended and self._reader_done:
-            self._release()
+            self.release_transport()
 
     def _write_failed(self) -> None:
         """The peer is gone. What arrived from it is still read; the reader ends the link."""
@@ -393,10 +393,10 @@ class Link:
             logger.opt(exception=error).error(f"ending the link to {self.name} failed; please report this")
         with self._lock:
             if not self._writing:
-                self._release()
+                self.release_transport()
 
-    def _release(self) -> None:
-        """Give the descriptor back: no thread is inside the transport any more. The caller holds the lock."""
+    def release_transport(self) -> None:
+        """Give the descriptor back. Only when no thread can be inside the transport any more."""
         release = getattr(self.transport, "release", None)
         if release is not None:
             release()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from ..errors import LinkError
 
+assert sys.platform != "win32"  # also what tells a type checker there to skip the rest
+
 __all__ = ["SocketTransport", "open_link", "take_link"]
 
 _VARIABLE = "LYCOMM_LINK"
-_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+_DONTWAIT = socket.MSG_DONTWAIT
 # sendmsg refuses more buffers than IOV_MAX, which POSIX allows to be as low as 16; 1,024 on Linux and macOS.
 _MAX_BUFFERS = 512
 

@@ -115,8 +115,7 @@ def test_a_wake_up_for_nothing_does_not_end_the_wait() -> None:
     for _ in range(2):
         assert box.looked.acquire(timeout=DEADLINE)
     box.waiters.wake()
-    for _ in range(2):
-        assert box.looked.acquire(timeout=DEADLINE)
+    assert box.looked.acquire(timeout=DEADLINE)
     box.put("x")
     assert join() == "x"
 
@@ -172,14 +171,23 @@ async def test_a_cancelled_task_takes_nothing_and_leaves_nothing() -> None:
 
 
 def test_an_attempt_that_raises_ends_the_wait() -> None:
-    waiters = Waiters()
-    answers: list[Callable[[], object]] = [lambda: NOTHING, lambda: NOTHING, lambda: 1 / 0]
-    join = in_thread(lambda: pytest.raises(ZeroDivisionError, waiters.wait, lambda: answers.pop(0)(), DEADLINE))
-    while len(answers) > 1:
-        pass
-    waiters.wake()
-    join()
-    assert not waiters
+    box = Box()
+
+    def take_a_number() -> object:
+        value = box.take()
+        return value if value is NOTHING else 1 / int(str(value))
+
+    def wait() -> str:
+        with pytest.raises(ZeroDivisionError):
+            box.waiters.wait(take_a_number, DEADLINE)
+        return "raised"
+
+    join = in_thread(wait)
+    for _ in range(2):
+        assert box.looked.acquire(timeout=DEADLINE)
+    box.put(0)
+    assert join() == "raised"
+    assert not box.waiters
 
 
 def test_a_task_on_a_closed_loop_does_not_disturb_the_others() -> None:

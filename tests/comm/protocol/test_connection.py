@@ -81,7 +81,7 @@ def test_anything_before_the_greeting_is_refused(role: Role) -> None:
 
 @ROLES
 def test_greeting_twice_is_refused(role: Role) -> None:
-    here, there = ends(role)
+    _here, there = ends(role)
     with pytest.raises(RemoteProtocolError, match="hello is not legal in state open"):
         there.input(encode_frame(Kind.CONTROL, m.encode_message(hello())))
 
@@ -307,7 +307,7 @@ def test_more_acknowledged_than_sent_ends_the_connection(role: Role) -> None:
 
 @ROLES
 def test_control_is_written_ahead_of_waiting_data(role: Role) -> None:
-    here, there = ends(role)
+    here, _there = ends(role)
     stream = here.connection.open_stream("channel", "x")
     here.output()
     for _ in range(500):
@@ -318,7 +318,7 @@ def test_control_is_written_ahead_of_waiting_data(role: Role) -> None:
 
 @ROLES
 def test_control_goes_out_between_the_pieces_of_a_large_message(role: Role) -> None:
-    here, there = ends(role, window=1 << 24)
+    here, _there = ends(role, window=1 << 24)
     stream = here.connection.open_stream("channel", "x")
     here.output()
     payload = bytes(range(256)) * (4 * 1024 * 4)  # 4 MiB
@@ -427,7 +427,7 @@ def test_a_child_cannot_open_numbers_that_are_not_its_own(number: int) -> None:
 
 
 def test_a_number_is_not_opened_twice() -> None:
-    host, child = greeted()
+    host, _child = greeted()
     frame = encode_frame(Kind.CONTROL, m.encode_message(m.Open(3, "channel", "x")))
     host.input(frame)
     with pytest.raises(RemoteProtocolError, match="stream number 3 cannot be opened"):

@@ -54,9 +54,9 @@ raw_frames = st.builds(
     st.integers(0, 0xFFFFFFFF),
     st.one_of(
         st.binary(max_size=40),
-        st.lists(st.integers(-3, 1 << 20), max_size=6).map(lambda v: m._encoder.encode(v)),
+        st.lists(st.integers(-3, 1 << 20), max_size=6).map(m._encoder.encode),
         st.lists(st.one_of(st.integers(0, 4), st.lists(st.binary(max_size=9), max_size=4)), max_size=6).map(
-            lambda v: m._encoder.encode(v)
+            m._encoder.encode
         ),
         st.sampled_from([m.Open(2, "channel", "x"), m.Open(3, "topic", "y"), m.Ping(1), m.Goodbye("z")]).map(
             m.encode_message
@@ -74,7 +74,7 @@ def test_well_formed_frames_of_nonsense_are_events_or_a_protocol_error(
 
 def conversation() -> bytes:
     """What a busy child says to its host, as one string of bytes."""
-    host, child = greeted(window=1 << 20, limit=LIMIT)
+    _host, child = greeted(window=1 << 20, limit=LIMIT)
     connection = child.connection
     x, y = connection.open_stream("channel", "x"), connection.open_stream("topic", "y")
     for number in range(12):

@@ -100,7 +100,7 @@ def test_good_frames_before_a_bad_one_are_handed_out_in_every_chunking(step: int
     decoder = FrameDecoder()
     data = STREAM + HEADER.pack(1 << 31, Kind.MESSAGE, 0, 0, 0)
     got: list[Plain] = []
-    with pytest.raises(RemoteProtocolError, match="a frame of 2,147,483,648 bytes"):
+    with pytest.raises(RemoteProtocolError, match="a frame of 2,147,483,648 bytes"):  # noqa: PT012
         for i in range(0, len(data), step):
             part = data[i : i + step]
             decoder.get_buffer()[: len(part)] = part

@@ -87,7 +87,17 @@ DECODERS = [m.decode_control, m.decode_request, m.decode_event, m.decode_publica
 @pytest.mark.parametrize("decode", DECODERS, ids=lambda function: function.__name__)
 @pytest.mark.parametrize(
     "garbage",
-    [b"", b"\xc1", b"\x91", b"\x90", b"\x91\xcc\xff", b"\xa1\xff", b"\x92\x01\xa1\xff", b"\x93\x01\x01", b"\x91" * 5000],
+    [
+        b"",
+        b"\xc1",
+        b"\x91",
+        b"\x90",
+        b"\x91\xcc\xff",
+        b"\xa1\xff",
+        b"\x92\x01\xa1\xff",
+        b"\x93\x01\x01",
+        b"\x91" * 5000,
+    ],
     ids=repr,
 )
 def test_garbage_is_the_peers_fault(decode: typing.Callable[[bytes], object], garbage: bytes) -> None:

@@ -42,8 +42,28 @@ def shown(view: dict[str, object]) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, False, 0, 127, 128, -1, -32, -33, 2**63, -(2**63), 2**64 - 1, 0.5, -0.0, math.inf, "", "a" * 31, "ü" * 40]
-    + ["x" * 300, "x" * 70_000],
+    [
+        None,
+        True,
+        False,
+        0,
+        127,
+        128,
+        -1,
+        -32,
+        -33,
+        2**63,
+        -(2**63),
+        2**64 - 1,
+        0.5,
+        -0.0,
+        math.inf,
+        "",
+        "a" * 31,
+        "ü" * 40,
+        "x" * 300,
+        "x" * 70000,
+    ],
     ids=lambda value: f"{value!r:.12}",
 )
 def test_scalars_are_kept_as_they_are(value: object) -> None:
@@ -54,7 +74,17 @@ def test_scalars_are_kept_as_they_are(value: object) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"x" * 300, [], [1], list(range(20)), {}, {"a": 1}, {str(n): n for n in range(20)}, msgspec.msgpack.Ext(1, b"x")],
+    [
+        b"",
+        b"x" * 300,
+        [],
+        [1],
+        list(range(20)),
+        {},
+        {"a": 1},
+        {str(n): n for n in range(20)},
+        msgspec.msgpack.Ext(1, b"x"),
+    ],
     ids=lambda value: f"{value!r:.20}",
 )
 def test_containers_are_kept_encoded(value: object) -> None:

@@ -19,7 +19,9 @@ enc = msgspec.msgpack.encode
 dec = msgspec.msgpack.decode
 
 KEYS = st.sampled_from("abc")
-VALUES = st.one_of(st.none(), st.booleans(), st.integers(-3, 3), st.text(max_size=2), st.lists(st.integers(0, 2), max_size=2))
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.text(max_size=2), st.lists(st.integers(0, 2), max_size=2)
+)
 LIMIT = 3 * 210  # three small entries; larger values make refusals
 
 

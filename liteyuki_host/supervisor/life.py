@@ -1,0 +1,115 @@
+"""What is known of a process: one child from spawn to gone, a snapshot for people, and whom the supervisor talks to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from liteyuki_host.supervisor.process import Child
+from liteyuki_host.supervisor.states import State
+
+if TYPE_CHECKING:
+    from liteyuki_host.comm.transport import Transport
+    from liteyuki_host.hub import SessionListener
+
+__all__ = ["HubLike", "Life", "ProcessStatus", "SessionLike", "SupervisorEvents"]
+
+
+class SessionLike(Protocol):
+    def stop(self, reason: str) -> None: ...
+    def close(self, cause: str) -> None: ...
+
+
+class HubLike(Protocol):
+    """What the supervisor needs of the hub."""
+
+    def connect(self, process: str, transport: Transport, listener: SessionListener) -> SessionLike: ...
+
+
+class SupervisorEvents(Protocol):
+    """Told by the process's own task; a failure is logged and ends nothing.
+
+    The two ``before`` events are waited for, up to ``stop_seconds`` of the process.
+    """
+
+    async def before_process_shutdown(self, name: str) -> None: ...
+    async def before_process_restart(self, name: str) -> None: ...
+    async def after_restart(self, name: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class ProcessStatus:
+    """A snapshot of one process."""
+
+    name: str
+    state: State
+    pid: int | None
+    started_at: float | None
+    """``time.monotonic()`` of the spawn; None when it is not running."""
+    restarts: int
+    """Starts after the first, for whatever reason."""
+    last_exit: str | None
+    """How it last ended, in words."""
+    address: str | None
+    """Where it listens; None before it is ready, and for a bot that opens no port."""
+    details: Mapping[str, str] = field(default_factory=dict)
+    """Adapter name to the address its client connects to."""
+
+    @property
+    def uptime(self) -> float | None:
+        """Seconds since the spawn; None when it is not running."""
+        return None if self.started_at is None else time.monotonic() - self.started_at
+
+
+class Life:
+    """One child from spawn to gone, and what has been heard of it. Also the listener on its link."""
+
+    def __init__(self, name: str, post: Callable[[Callable[[], None]], None], wake: asyncio.Event) -> None:
+        self.name = name
+        self.child: Child | None = None
+        self.session: SessionLike | None = None
+        self.greeting = asyncio.Event()
+        self.hooks_done = False
+        self.ready = False
+        self.address: str | None = None
+        self.details: Mapping[str, str] = {}
+        self.link_closed_at: float | None = None
+        self.link_cause: str | None = None
+        """None after the end of the link: the child said goodbye."""
+        self.returncode: int | None = None
+        self.gone = asyncio.Event()
+        self.link_closed = asyncio.Event()
+        self._post = post
+        self._wake = wake
+
+    # SessionListener: called on the link's thread.
+
+    def on_hello(self, pid: int) -> None:
+        self._heard(then=self.greeting.set)
+
+    def on_hooks_done(self, adapters: Sequence[str]) -> None:
+        self._heard(hooks_done=True)
+
+    def on_ready(self, address: str | None, details: Mapping[str, str]) -> None:
+        self._heard(hooks_done=True, ready=True, address=address, details=dict(details))
+
+    def on_closed(self, cause: str | None) -> None:
+        self._heard(link_closed_at=time.monotonic(), link_cause=cause, then=self.link_closed.set)
+
+    # Called on the thread that waits for the child.
+
+    def on_exit(self, returncode: int) -> None:
+        self._heard(returncode=returncode, then=self.gone.set)
+
+    def _heard(self, *, then: Callable[[], None] | None = None, **facts: object) -> None:
+        def record() -> None:
+            for fact, value in facts.items():
+                setattr(self, fact, value)
+            if then is not None:
+                then()
+            self._wake.set()
+
+        self._post(record)

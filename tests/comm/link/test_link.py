@@ -1,0 +1,397 @@
+"""A link over every transport: order, credit, control, death, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from link_kit import DEADLINE, MAKERS, End, close, descriptors, join, lycomm_threads, socket_pair, until
+
+from liteyuki_host.comm.errors import LinkBroken, LinkClosed
+from liteyuki_host.comm.protocol import messages as m
+from liteyuki_host.comm.protocol.connection import Role
+from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
+from liteyuki_host.comm.transport.memory import memory_link
+
+OVER_EVERY_TRANSPORT = pytest.mark.parametrize("make", list(MAKERS.values()), ids=list(MAKERS))
+OVER_FAST_ONES = pytest.mark.parametrize("make", [memory_link, socket_pair], ids=["memory", "socket pair"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    threads, fds = lycomm_threads(), descriptors()
+    yield
+    until(lambda: lycomm_threads() <= threads)
+    until(lambda: descriptors() <= fds)
+
+
+@OVER_EVERY_TRANSPORT
+def test_messages_arrive_in_order_both_ways(make: object) -> None:
+    host, child = join(make)  # type: ignore[arg-type]
+    there, back = host.link.open_stream("channel", "x"), child.link.open_stream("channel", "y")
+    sent = [b"%d" % n * (n % 7) for n in range(300)]
+    for payload in sent:
+        host.send(there, payload)
+        child.send(back, payload, Flag.RAW)
+    until(lambda: len(host.got) == len(child.got) == 300)
+    assert child.got == [("x", payload) for payload in sent]
+    assert host.got == [("y", payload) for payload in sent]
+    assert set(host.flags) == {Flag.RAW}
+    close(host, child)
+
+
+@OVER_FAST_ONES
+def test_ten_thousand_each_way_at_once(make: object) -> None:
+    """Own 0, lost 0, duplicated 0."""
+    host, child = join(make)  # type: ignore[arg-type]
+    streams = {host: host.link.open_stream("channel", "x")}
+    until(lambda: child.streams)
+    streams[child] = child.streams[0]
+    total = 10_000
+
+    def send(end: End) -> None:
+        for number in range(total):
+            end.send(streams[end], b"%s %d" % (end.link.name.encode(), number))
+
+    threads = [threading.Thread(target=send, args=(end,), daemon=True) for end in (host, child)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    until(lambda: len(host.got) >= total and len(child.got) >= total)
+    assert host.got == [("x", b"test-child %d" % n) for n in range(total)]
+    assert child.got == [("x", b"test-host %d" % n) for n in range(total)]
+    until(lambda: host.unconsumed() == child.unconsumed() == 0)
+    close(host, child)
+
+
+@OVER_FAST_ONES
+def test_many_threads_send_at_once_and_each_ones_order_is_kept(make: object) -> None:
+    host, child = join(make)  # type: ignore[arg-type]
+    stream = host.link.open_stream("channel", "x")
+
+    def send(thread: int) -> None:
+        for number in range(500):
+            host.send(stream, b"%d %d" % (thread, number), Flag.RAW if number % 5 == 0 else 0)
+
+    threads = [threading.Thread(target=send, args=(n,), daemon=True) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    until(lambda: len(child.got) >= 3000)
+    by_thread: dict[int, list[int]] = {}
+    for _, payload in child.got:
+        thread_number, number = map(int, payload.split())
+        by_thread.setdefault(thread_number, []).append(number)
+    assert by_thread == {thread: list(range(500)) for thread in range(6)}
+    close(host, child)
+
+
+@OVER_FAST_ONES
+@pytest.mark.parametrize("size", [16 * 1024, CHUNK_SIZE, CHUNK_SIZE + 1, 16 * 1024 * 1024])
+def test_large_messages_arrive_whole_between_small_ones(make: object, size: int) -> None:
+    host, child = join(make, window=1 << 25)  # type: ignore[arg-type]
+    stream = host.link.open_stream("channel", "x")
+    large = os.urandom(1024) * (size // 1024) + b"y" * (size % 1024)
+    sent = [b"before", large, b"between", large, b"after"]
+    for payload in sent:
+        host.send(stream, payload)
+    until(lambda: len(child.got) == 5)
+    assert [payload for _, payload in child.got] == sent
+    close(host, child)
+
+
+def test_a_large_message_over_a_trickling_transport() -> None:
+    host, child = join(MAKERS["trickling socket pair"])
+    stream = host.link.open_stream("channel", "x")
+    payload = bytes(range(256)) * 3000
+    host.send(stream, payload)
+    until(lambda: child.got)
+    assert child.got == [("x", payload)]
+    close(host, child)
+
+
+@OVER_FAST_ONES
+def test_nobody_who_sends_ever_waits_for_the_transport(make: object) -> None:
+    """The peer reads nothing: sends return, until the credit is used up."""
+    there, back = make()  # type: ignore[operator]
+    host = End(Role.HOST, there, window=1 << 22)
+    host.link.start()
+    # A peer that greets, and then never reads again.
+    back.write_all([encode_frame(Kind.CONTROL, m.encode_message(m.Hello(1, "bot", 1, "", 1 << 22)))])
+    assert host.greeted.wait(DEADLINE)
+    stream = host.link.open_stream("channel", "x")
+    started = time.monotonic()
+    sent = 0
+    while host.link.send(stream, b"x" * 1000):
+        sent += 1
+    assert time.monotonic() - started < 5.0
+    assert sent == (1 << 22) // 1256
+    assert host.link.flush(0.05) is False
+    host.link.send_control(m.Ping(1))
+    assert host.link.close("enough", timeout=0.05) is False
+    back.close()
+    back.release()
+    host.link.join(DEADLINE)
+    assert isinstance(host.causes[0], LinkClosed)
+
+
+@OVER_FAST_ONES
+def test_a_ping_is_answered_while_flooded(make: object) -> None:
+    host, child = join(make, window=1 << 23)  # type: ignore[arg-type]
+    stream = host.link.open_stream("channel", "x")
+    stop = threading.Event()
+
+    def flood() -> None:
+        while not stop.is_set():
+            host.send(stream, b"x" * 3000)
+
+    thread = threading.Thread(target=flood, daemon=True)
+    thread.start()
+    until(lambda: len(child.got) > 100)
+    times = [end.link.ping(DEADLINE) for _ in range(10) for end in (host, child)]
+    stop.set()
+    thread.join(DEADLINE)
+    assert all(seconds is not None for seconds in times)
+    assert sorted(seconds or 0 for seconds in times)[len(times) // 2] < 0.5
+    close(host, child)
+
+
+def test_a_ping_to_nobody_has_no_answer() -> None:
+    there, back = memory_link()
+    host = End(Role.HOST, there)
+    host.link.start()
+    assert host.link.ping(0.02) is None
+    assert host.link._pong == {}
+    close(host)
+    back.close()
+
+
+def test_a_lone_grant_goes_out_by_itself() -> None:
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+    host.send(stream, b"1")
+    until(lambda: not stream.unacknowledged)
+    close(host, child)
+
+
+def test_a_closing_side_sends_everything_first() -> None:
+    host, child = join(MAKERS["trickling memory"])
+    stream = host.link.open_stream("channel", "x")
+    for number in range(500):
+        host.send(stream, b"%d" % number)
+    assert host.link.close("done", timeout=DEADLINE) is True
+    assert child.ended.wait(DEADLINE)
+    assert [payload for _, payload in child.got] == [b"%d" % n for n in range(500)]
+    assert isinstance(child.causes[0], LinkClosed)
+    assert str(child.causes[0]) == "done"
+    close(host, child)
+
+
+def test_what_is_consumed_is_said_before_the_goodbye() -> None:
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+    for number in range(100):
+        host.send(stream, b"%d" % number)
+    until(lambda: len(child.got) == 100)
+    child.link.close("done")
+    assert host.ended.wait(DEADLINE)
+    assert host.unconsumed() == 0
+    close(host, child)
+
+
+@OVER_FAST_ONES
+def test_the_end_without_a_goodbye_is_a_broken_link(make: object) -> None:
+    host, child = join(make)  # type: ignore[arg-type]
+    child.transport.close()
+    for end in (host, child):
+        assert end.ended.wait(DEADLINE)
+        assert isinstance(end.causes[0], LinkBroken)
+        assert str(end.causes[0]).endswith("went away without a goodbye")
+        stream = end.link.connection.store
+        with pytest.raises(LinkClosed, match=r"the link to test-.* is over"):
+            end.link.send(stream, b"x")
+        end.link.send_control(m.Ping(1))  # nothing happens
+        end.link.consumed(stream, 5)
+    close(host, child)
+
+
+@OVER_FAST_ONES
+def test_what_had_arrived_before_the_death_is_delivered(make: object) -> None:
+    there, back = make()  # type: ignore[operator]
+    host = End(Role.HOST, there)
+    last_words = encode_frame(Kind.CONTROL, m.encode_message(m.Hello(1, "bot", 1)))
+    last_words += encode_frame(Kind.CONTROL, m.encode_message(m.Open(3, "channel", "x")))
+    last_words += encode_frame(Kind.MESSAGE, b"last words", stream=3, flags=Flag.RAW)
+    back.write_all([last_words, last_words[:5]])
+    back.close()
+    back.release()
+    host.link.start()
+    assert host.ended.wait(DEADLINE)
+    assert host.got == [("x", b"last words")]
+    close(host)
+
+
+@OVER_FAST_ONES
+def test_the_peers_death_while_we_write_ends_the_link(make: object) -> None:
+    host, child = join(make, window=1 << 24)  # type: ignore[arg-type]
+    stream = host.link.open_stream("channel", "x")
+    failed = threading.Event()
+
+    def flood() -> None:
+        try:
+            while True:
+                host.link.send(stream, b"x" * 5000)
+        except LinkClosed:
+            failed.set()
+
+    threading.Thread(target=flood, daemon=True).start()
+    until(lambda: len(child.got) > 20)
+    child.transport.close()
+    assert failed.wait(DEADLINE)
+    assert host.ended.wait(DEADLINE)
+    close(host, child)
+
+
+BAD = {
+    "another version": (m.encode_message(m.Hello(7, "bot", 1, "lycomm 7")), "speaks version 7 of the link, this side"),
+    "not a control message": (b"\xc1", "a control message that cannot be read"),
+}
+
+
+@pytest.mark.parametrize("what", list(BAD))
+def test_a_bad_greeting_ends_the_link_with_words_on_both_sides(what: str) -> None:
+    payload, words = BAD[what]
+    there, back = memory_link()
+    host = End(Role.HOST, there)
+    host.link.start()
+    back.write_all([encode_frame(Kind.CONTROL, payload)])
+    assert host.ended.wait(DEADLINE)
+    assert isinstance(host.causes[0], LinkBroken)
+    assert words in str(host.causes[0])
+    assert str(host.causes[0]).startswith("test-host broke the link's protocol: ")
+    assert not host.greeted.is_set()
+    said = bytearray(4096)
+    count = back.read_into(memoryview(said))
+    assert words.encode() in said[:count]  # it is told why
+    close(host)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [HEADER.pack(1 << 30, Kind.MESSAGE, 0, 2, 0), HEADER.pack(1, 99, 0, 0, 0), encode_frame(Kind.BATCH, b"\xc1")],
+    ids=["oversized", "unknown kind", "bad batch"],
+)
+def test_bad_bytes_end_this_link_only(data: bytes) -> None:
+    host, child = join()
+    others = join()
+    child.transport.write_all([data])
+    assert host.ended.wait(DEADLINE)
+    assert isinstance(host.causes[0], LinkBroken)
+    assert child.ended.wait(DEADLINE)
+    assert isinstance(child.causes[0], LinkClosed)  # the goodbye says whose fault it was
+    stream = others[0].link.open_stream("channel", "x")
+    others[0].send(stream, b"1")
+    until(lambda: others[1].got)
+    close(host, child, *others)
+
+
+def test_more_acknowledged_than_sent_ends_the_link() -> None:
+    host, child = join()
+    child.transport.write_all([encode_frame(Kind.GRANT, msgspec.msgpack.encode([1, 5000]))])
+    assert host.ended.wait(DEADLINE)
+    assert "stream 1: 5,000 bytes acknowledged, 0 outstanding" in str(host.causes[0])
+    close(host, child)
+
+
+def test_a_failing_handler_ends_its_link_with_a_word_and_no_other() -> None:
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+
+    def fail(*_: object) -> None:
+        raise KeyError("a bug")
+
+    child.on_got = fail
+    host.send(stream, b"1")
+    assert child.ended.wait(DEADLINE)
+    assert str(child.causes[0]) == "the link to test-child failed inside lycomm: KeyError: 'a bug'"
+    assert host.ended.wait(DEADLINE)
+    close(host, child)
+
+
+def test_a_handler_may_send_and_close_on_the_readers_thread() -> None:
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+
+    def answer(stream: object, payload: bytes, flags: int, request_id: int) -> None:
+        if payload == b"bye":
+            child.link.close("as you say")
+        else:
+            child.link.send(stream, payload.upper())  # type: ignore[arg-type]
+
+    child.on_got = answer
+    host.send(stream, b"hello")
+    until(lambda: host.got)
+    assert host.got == [("x", b"HELLO")]
+    host.send(stream, b"bye")
+    assert host.ended.wait(DEADLINE)
+    assert str(host.causes[0]) == "as you say"
+    close(host, child)
+
+
+def test_closing_twice_and_from_both_sides_at_once_ends_each_once() -> None:
+    for _ in range(20):
+        host, child = join()
+        threads = [
+            threading.Thread(target=end.link.close, args=("over",), daemon=True) for end in (host, child) for _ in "ab"
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+        close(host, child)
+        for end in (host, child):
+            assert isinstance(end.causes[0], LinkClosed)
+
+
+def test_both_sides_opening_one_name_again_and_again_never_part() -> None:
+    """Opens cross on the wire while the readers take them in; both must mean one stream afterwards."""
+    for _ in range(15):
+        host, child = join()
+        open_the_same_names(host, child)
+        assert not host.ended.is_set()
+        close(host, child)
+
+
+def open_the_same_names(host: End, child: End) -> None:
+    def open_all(end: End) -> None:
+        for number in range(30):
+            end.send(end.link.open_stream("channel", str(number)), b"from " + end.link.name.encode())
+
+    threads = [threading.Thread(target=open_all, args=(end,), daemon=True) for end in (host, child)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    until(lambda: len(host.got) == len(child.got) == 30)
+    until(lambda: host.unconsumed() == child.unconsumed() == 0)
+
+
+def test_a_socket_is_given_back_only_when_nobody_can_be_inside_it() -> None:
+    before = descriptors()
+    a, b = socket.socketpair()
+    from liteyuki_host.comm.transport.posix import SocketTransport
+
+    host, child = End(Role.HOST, SocketTransport(a)), End(Role.CHILD, SocketTransport(b))
+    host.link.start()
+    child.link.start()
+    assert host.greeted.wait(DEADLINE)
+    close(host, child)
+    assert descriptors() <= before
+    assert a.fileno() == b.fileno() == -1
