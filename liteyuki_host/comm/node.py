@@ -147,6 +147,7 @@ class Node(Exchange):
         """
         link = self._link
         if link is not None and self._phase is _Phase.ATTACHED:
+            self._close_incoming()
             self._phase = _Phase.DETACHED
             # What the host's side of the link has been given is the host's to deliver.
             delivered = link.close(reason, timeout=timeout)
@@ -474,6 +475,7 @@ class Node(Exchange):
     def on_end(self, cause: LinkError) -> None:
         before = self._phase
         if before is not _Phase.ALONE:  # a greeting that fails leaves a process without a host
+            self._close_incoming()
             self._phase = _Phase.DETACHED
         self._greeting_error = cause
         self._greeted.set()
@@ -486,8 +488,6 @@ class Node(Exchange):
         if before is _Phase.ALONE:
             return
         for end in list(self._ends.values()):
-            end.incoming.close()  # first: a receive() between two messages ends like one that waits
-        for end in list(self._ends.values()):
             if self._link is not None:
                 end.unbind(self._link, str(cause))
             if before is _Phase.ATTACHED:
@@ -495,6 +495,12 @@ class Node(Exchange):
         self._close_all(str(cause))
         if before is _Phase.ATTACHED:
             self._on_host_gone(str(cause))
+
+    def _close_incoming(self) -> None:
+        """Before anything else says that the host is gone: a receive() between two messages then ends like one that
+        waits."""
+        for end in list(self._ends.values()):
+            end.incoming.close()
 
     def memory_event(self, payload: bytes) -> None:
         """Follow one event of the shared memory. Called by the link's reader, in the host's order."""

@@ -32,6 +32,7 @@ from liteyuki_host.comm.exchange import set_current
 from liteyuki_host.comm.node import Node
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import Pair, connected_pair
+from liteyuki_host.comm.transport.memory import memory_link
 
 PASSIVE, ACTIVE = "nonebot-passive", "nonebot-active"
 
@@ -209,6 +210,44 @@ def test_receive_without_a_timeout_announces_that_it_may_block(pair: Pair) -> No
         blocking_receive_hook.reset(token)
 
 
+def test_a_receive_loop_never_hears_of_a_missing_host_while_its_process_leaves() -> None:
+    """Between leaving and the end of the last flush, the next receive() raised HostNotAttached."""
+    with connected_pair() as pair:
+        gate = threading.Event()
+        gate.set()
+
+        def slow_host() -> tuple[Any, Any]:
+            ours, theirs = memory_link()
+            read = ours.read_into
+
+            def read_into(buffer: memoryview) -> int:
+                count = read(buffer)
+                gate.wait(DEADLINE)
+                return count
+
+            ours.read_into = read_into  # type: ignore[method-assign]
+            return ours, theirs
+
+        child = Child(pair, "slow", transports=slow_host)
+        line = channel(child.node, "slow-active")
+        with pytest.raises(ReceiveTimeout):
+            line.receive(0)
+        gate.clear()
+        line.send("x" * 1_000_000)  # more than the transport takes at once
+        thread, results = in_thread(lambda: child.node.detach("over", timeout=0.1))
+        ended: list[Exception] = []
+        while not ended:
+            try:
+                line.receive(0)
+            except ReceiveTimeout:
+                pass
+            except Exception as error:
+                ended.append(error)
+        assert isinstance(ended[0], ChannelClosed)
+        gate.set()
+        joined(thread, results)
+
+
 # --- room ---------------------------------------------------------------------------------------------------
 
 
@@ -309,7 +348,28 @@ async def test_flush_ends_when_the_host_does() -> None:
         assert "WARNING nonebot-active: 1 message lost (the test is over)" in lines
 
 
+async def test_flush_ends_when_the_process_leaves(pair: Pair) -> None:
+    child = pair.child_channel("unread")
+    for number in range(3):
+        child.send(number)
+    task = asyncio.create_task(child.flush())
+    await asyncio.sleep(0)
+    await asyncio.to_thread(pair.child.detach, "over")
+    with pytest.raises(ChannelClosed):
+        await asyncio.wait_for(task, DEADLINE)
+
+
 # --- the host's end -----------------------------------------------------------------------------------------
+
+
+def test_what_has_arrived_can_be_read_after_the_hosts_end(pair: Pair) -> None:
+    host, child = both(pair)
+    child.send("last")
+    until(lambda: host.statistics().received == 1)
+    pair.host.close("over")
+    assert host.receive(DEADLINE) == "last"
+    with pytest.raises(ChannelClosed, match="this process is shutting down"):
+        host.receive(DEADLINE)
 
 
 def test_senders_that_wait_for_room_are_woken_when_the_host_ends() -> None:
@@ -710,7 +770,8 @@ async def test_the_timeout_includes_the_wait_for_room(narrow: Pair) -> None:
     started = loop.time()
     task = asyncio.create_task(host.request("q", timeout=0.4))
     await asyncio.sleep(0.2)
-    await child.areceive(DEADLINE)  # room after half of it; nobody answers then
+    await asyncio.gather(*(child.areceive(DEADLINE) for _ in range(2)))  # room after half of it; nobody answers then
+    await eventually(lambda: child.statistics().received == 4)
     with pytest.raises(RequestTimeout):
         await task
     assert 0.4 <= loop.time() - started < 0.58

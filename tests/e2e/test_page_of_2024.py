@@ -176,13 +176,17 @@ def test_the_host_does_not_care_what_its_process_is_called(tmp_path: Path) -> No
 
 
 LIFESPAN = """
+    import sys
+
     from liteyuki_host import get_bot
 
     host = get_bot()
     for moment in ("on_before_start", "on_after_start", "on_before_process_shutdown", "on_before_process_restart",
                    "on_after_restart", "on_after_shutdown"):
         def hook(*names, moment=moment):
-            print("hook", moment, *names, flush=True)
+            # One write each: hooks run in threads of their own.
+            sys.stdout.write(" ".join(["hook", moment, *names]) + "\n")
+            sys.stdout.flush()
         getattr(host, moment)(hook)
 
     @host.on_before_start
@@ -193,7 +197,8 @@ LIFESPAN = """
     async def restart():
         await host.wait_ready("nonebot")
         await host.arestart_process("nonebot")
-        print("restarted", flush=True)
+        sys.stdout.write("restarted\n")
+        sys.stdout.flush()
 """
 
 

@@ -83,7 +83,9 @@ class Waiters:
                 result = attempt()
                 if not isinstance(result, Nothing):
                     return result
-                left = -1.0 if deadline is None else max(deadline - time.monotonic(), 0.0)
+                left = -1.0
+                if deadline is not None:
+                    left = min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
                 if not gate.acquire(timeout=left):
                     return attempt()
             finally:

@@ -109,6 +109,17 @@ def test_binding_sends_what_waits_in_order_and_as_far_as_the_credit_goes() -> No
     assert (outgoing.sent, outgoing.waiting(), outgoing.redelivered) == (6, 1, 0)
 
 
+def test_nothing_overtakes_what_waits_although_the_link_has_credit_again() -> None:
+    outgoing, _ = make(window=10_000)
+    offer(outgoing, b"1", b"2", b"3", b"4")
+    link = FakeLink()
+    bind(outgoing, link)
+    link.stream.acknowledge(MESSAGE_CHARGE + 1)  # known to the link, and to us in a moment
+    outgoing.offer(b"5")
+    outgoing.credit()
+    assert link.payloads == [b"1", b"2", b"3", b"4"]
+
+
 def test_a_bound_channel_accepts_what_the_link_has_credit_for() -> None:
     outgoing, _ = make()
     link = FakeLink()

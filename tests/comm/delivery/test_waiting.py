@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -95,18 +96,42 @@ async def test_nothing_after_the_timeout_in_a_task() -> None:
     assert not box.waiters
 
 
-def test_what_comes_between_the_first_look_and_the_registration_is_not_missed() -> None:
+def test_an_endless_timeout_is_one() -> None:
+    """It was an OverflowError of the lock underneath."""
     box = Box()
-    first = [True]
+    join = in_thread(lambda: box.waiters.wait(box.take, math.inf))
+    for _ in range(2):
+        assert box.looked.acquire(timeout=DEADLINE)
+    box.put("x")
+    assert join() == "x"
+
+
+@pytest.mark.parametrize("look", [1, 2], ids=["before registering", "after registering"])
+def test_what_comes_during_a_look_is_not_missed(look: int) -> None:
+    box = Box()
 
     def attempt() -> object:
         result = box.take()
-        if first:
-            first.clear()
-            box.put("x")  # nobody is registered yet
+        if box.attempts == look:
+            box.put("x")
         return result
 
     assert box.waiters.wait(attempt, DEADLINE) == "x"
+    assert box.attempts == look + 1
+
+
+@pytest.mark.parametrize("look", [1, 2], ids=["before registering", "after registering"])
+async def test_what_comes_during_a_look_of_a_task_is_not_missed(look: int) -> None:
+    box = Box()
+
+    def attempt() -> object:
+        result = box.take()
+        if box.attempts == look:
+            box.put("x")
+        return result
+
+    assert await box.waiters.wait_async(attempt, DEADLINE) == "x"
+    assert box.attempts == look + 1
 
 
 def test_a_wake_up_for_nothing_does_not_end_the_wait() -> None:

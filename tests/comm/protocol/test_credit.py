@@ -73,6 +73,18 @@ def test_an_acknowledgement_drops_whole_runs_and_says_whether_it_was_news() -> N
     assert not stream.unacknowledged
 
 
+def test_a_run_stays_until_all_of_it_is_acknowledged() -> None:
+    stream = Stream(2, KEY)
+    sent(stream, b"1")
+    [run] = stream.unacknowledged
+    run.payloads += [b"2", b"3"]
+    run.end = stream.sent = 3 * (CHARGE + 1)
+    assert stream.acknowledge(2 * (CHARGE + 1))
+    assert outstanding(stream) == [b"3"]
+    assert stream.acknowledge(3 * (CHARGE + 1))
+    assert not stream.unacknowledged
+
+
 def test_acknowledgements_go_on_beyond_32_bits() -> None:
     stream = Stream(2, KEY)
     stream.sent = stream.acknowledged = (1 << 32) - 300
