@@ -175,7 +175,7 @@ def test_the_host_does_not_care_what_its_process_is_called(tmp_path: Path) -> No
         assert host.stop() == 0
 
 
-LIFESPAN = """
+LIFESPAN = r"""
     import sys
 
     from liteyuki_host import get_bot
