@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar, cast
 from . import codec
 from .delivery.end import ChannelEnd, ChannelStatistics, decode_payload
 from .delivery.incoming import Callback, redelivered
-from .delivery.waiting import Nothing, on_event_loop, refuse_event_loop
 from .errors import (
     ChannelClosed,
     ChannelFull,
@@ -23,6 +22,7 @@ from .errors import (
 )
 from .exchange import Exchange, check_name, current
 from .protocol.frames import Flag
+from .waiting import Nothing, on_event_loop, refuse_event_loop
 
 __all__ = [
     "Channel",
@@ -198,6 +198,7 @@ class Channel(Generic[T]):
             callback = Callback(function, filter_func, self._decode)
             # The callback first: in passive mode, the loop may take the first message the moment it is claimed.
             end.callbacks.append(callback)
+            end.incoming.paused = False
             try:
                 end.incoming.use("passive")
                 self._claim(end)
@@ -212,11 +213,15 @@ class Channel(Generic[T]):
         return register
 
     def remove(self, function: Callable[..., Any]) -> bool:
-        """Unregister a callback; False when it was not registered. The channel stays in passive mode."""
+        """Unregister a callback; False when it was not registered.
+
+        The channel stays in passive mode; without any callback its messages wait for the next one.
+        """
         end = self._own_end()
         # `!=`, not `is not`: bound methods are made anew on every access.
         kept = [callback for callback in end.callbacks if callback.function != function]
         found = len(kept) < len(end.callbacks)
+        end.incoming.paused = found and not kept
         end.callbacks[:] = kept
         return found
 

@@ -37,6 +37,7 @@ class LossReport:
         self._lock = threading.Lock()
         self._pending: dict[tuple[str, str], int] = {}
         self._reported: dict[str, float] = {}
+        self._timer: threading.Timer | None = None  # there while something is pending; flush ends it
 
     def add(self, name: str, count: int, why: str) -> None:
         now = time.monotonic()
@@ -46,14 +47,22 @@ class LossReport:
             last = self._reported.get(name)
             if last is not None and now - last < self.INTERVAL:
                 self._pending[key] = count
+                if self._timer is None:
+                    self._timer = threading.Timer(self.INTERVAL, self.flush)
+                    self._timer.name = "lycomm-losses"
+                    self._timer.daemon = True
+                    self._timer.start()
                 return
             self._reported[name] = now
         self._say(name, count, why)
 
     def flush(self) -> None:
-        """Say what has not been said; at the end, and whenever it is convenient."""
+        """Say what has not been said. Called when the interval is over, and at the end."""
         with self._lock:
             pending, self._pending = self._pending, {}
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
         for (name, why), count in pending.items():
             self._say(name, count, why)
 
@@ -78,6 +87,9 @@ class _LocalSource:
             self.waiting -= cost
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
+        pass
+
+    async def replied(self) -> None:
         pass
 
 

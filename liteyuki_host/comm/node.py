@@ -20,7 +20,6 @@ from .._version import __version__
 from . import codec
 from .authority import Authority
 from .delivery.end import ChannelEnd, StreamSource
-from .delivery.waiting import NOTHING, Nothing, Waiters
 from .errors import HostError, HostNotAttached, LinkClosed, LinkError, RequestTimeout
 from .exchange import Exchange, Subscription, check_name
 from .exchange import current as current_exchange
@@ -31,6 +30,7 @@ from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE, Stream
 from .protocol.frames import Flag
 from .protocol.store import Mirror, Outcome, Refusal
 from .transport import Transport
+from .waiting import NOTHING, Nothing, Waiters
 
 __all__ = ["Node", "current"]
 

@@ -22,7 +22,6 @@ from loguru import logger
 
 from . import codec, topics
 from .delivery.incoming import call, is_cancelled
-from .delivery.waiting import NOTHING, Nothing, Waiters, on_event_loop, refuse_event_loop
 from .errors import (
     ChannelFull,
     LockNotHeld,
@@ -37,6 +36,7 @@ from .errors import (
 from .exchange import Exchange, follow_current
 from .protocol.messages import Change
 from .protocol.store import MAX_KEY_SIZE, Expiring, Outcome, Packed, Refusal
+from .waiting import NOTHING, Nothing, Waiters, on_event_loop, refuse_event_loop
 
 __all__ = ["Changed", "Lock", "SharedMemory", "Watch", "shared_memory"]
 
@@ -215,7 +215,7 @@ class SharedMemory:
     def compare_and_set(self, key: str, expected: Any, value: Any, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
         """Write *value* only if the key holds *expected* now (None: is missing), atomically. Waits for the host.
 
-        Returns whether it was written. A value of None deletes.
+        Returns whether it was written. A value of None deletes. Like every write but ``incr`` it ends the key's ttl.
         """
         refuse_event_loop("shared_memory.compare_and_set()", "shared_memory.acompare_and_set(...)")
         return self._was_same(key, _waited(key, self._compare(key, expected, value), timeout))
@@ -228,6 +228,8 @@ class SharedMemory:
         self, key: str, function: Callable[[Any], Any], default: Any = None, *, timeout: float = DEFAULT_TIMEOUT
     ) -> Any:
         """Replace the value by ``function(value)`` atomically, and return the new value. Waits for the host.
+
+        Like every write but ``incr`` it ends the key's ttl.
 
         *function* gets *default* for a missing key; it is called again when another process was faster, so it must
         only compute. Returning None deletes the key.

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 from . import codec
 from .delivery.end import decode_payload
 from .delivery.incoming import Callback
-from .delivery.waiting import on_event_loop
 from .errors import ChannelFull, ValueRefused, ValueTooLarge
 from .exchange import Exchange, check_name, current
 from .protocol.frames import Flag
+from .waiting import on_event_loop
 
 __all__ = ["apublish", "publish", "subscribe", "unsubscribe"]
 

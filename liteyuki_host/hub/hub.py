@@ -15,13 +15,13 @@ from ..comm import codec
 from ..comm.authority import Authority
 from ..comm.delivery.end import ChannelEnd, StreamSource
 from ..comm.delivery.outgoing import Outgoing
-from ..comm.delivery.waiting import NOTHING, Nothing, Waiters
 from ..comm.errors import ChannelClosed, ChannelTaken, LycommError
 from ..comm.exchange import Exchange, Subscription, check_name
 from ..comm.protocol import messages
 from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
 from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
 from ..comm.transport import Transport
+from ..comm.waiting import NOTHING, Nothing, Waiters
 from .routes import Route
 from .session import Session, SessionListener
 

@@ -263,6 +263,20 @@ async def test_update(any_memory: SharedMemory) -> None:
         await memory.aupdate("k", lambda value: object())
 
 
+def test_an_update_never_builds_on_a_write_that_was_refused() -> None:
+    with connected_pair(memory_limit=5_000) as pair:
+        child = pair.child_memory
+        child.set("k", [1])
+        child.sync(timeout=DEADLINE)
+        with pair.host.authority.lock:  # the refusal is on its way
+            child.set("k", ["refused"] * 1000)
+            assert len(child["k"]) == 1000
+            join = in_thread(lambda: child.update("k", lambda value: [*value, len(value)]))
+            until(lambda: len(pair.child._replies) == 2)
+        assert join() == [1, 1]
+        assert pair.host_memory["k"] == [1, 1]
+
+
 async def test_a_timeout_of_the_users_own_function_is_its_own(any_memory: SharedMemory) -> None:
     """It was taken for the host's silence."""
 
@@ -831,6 +845,28 @@ def test_a_process_that_never_reads_is_disconnected_once() -> None:
         slow.node.reset()
 
 
+def test_a_process_is_disconnected_once_however_many_writes_follow() -> None:
+    from liteyuki_host.hub import Hub
+
+    closed: list[str] = []
+
+    class Silent:
+        process = "silent"
+        memory_backlog = 1 << 30
+        disconnecting = False
+
+        def close(self, cause: str) -> None:
+            closed.append(cause)
+
+    hub, silent = Hub(), Silent()
+    with logged() as lines:
+        for _ in range(5):
+            hub._disconnect(silent)  # type: ignore[arg-type]
+        until(lambda: closed)
+    assert closed == ["it does not read its link"]
+    assert len(lines) == 1
+
+
 def test_a_value_larger_than_the_windows_makes_nobody_a_laggard() -> None:
     """With a small window, one large value and a write behind it disconnected every process at once."""
     with children("b", window=10_000, message_limit=1 << 20) as (pair, [b]):
@@ -844,7 +880,7 @@ def test_a_value_larger_than_the_windows_makes_nobody_a_laggard() -> None:
 
 def test_a_large_snapshot_is_no_backlog() -> None:
     """A child was disconnected as a laggard for not yet having read the state it begins with."""
-    with connected_pair(window=20_000) as pair:
+    with connected_pair(window=20_000, message_limit=30_000) as pair:
         for number in range(30):
             pair.host_memory.set(f"k{number}", "x" * 20_000)
         pair.child_memory.sync(timeout=DEADLINE)
@@ -870,7 +906,7 @@ def test_a_large_snapshot_is_no_backlog() -> None:
 
 
 def test_many_small_values_with_long_keys_make_a_snapshot_that_can_be_read() -> None:
-    with connected_pair() as pair:
+    with connected_pair(message_limit=65_536) as pair:
         for number in range(3000):
             pair.host_memory.set(f"{number:0512}", number % 100)
         late = Child(pair, "late")

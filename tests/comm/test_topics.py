@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import Any
 
@@ -159,7 +160,7 @@ async def test_a_failing_callback_is_named_and_stops_nobody() -> None:
 
             @subscribe("news", exchange=pair.child)
             async def fragile(data: int) -> None:
-                if data == 2:
+                if data == 2 and sys.version_info >= (3, 11):  # 3.10 cannot tell whose cancellation it is
                     future = asyncio.get_running_loop().create_future()
                     future.cancel()
                     await future

@@ -17,9 +17,9 @@ from ..errors import ChannelBroken, ChannelTaken, LycommError, RemoteError
 from ..link import Link
 from ..protocol.credit import Stream
 from ..protocol.frames import Flag
+from ..waiting import NOTHING, Nothing, Waiters
 from .incoming import Callback, Incoming, Received, call, error_text, is_cancelled, redelivered
 from .outgoing import Outgoing
-from .waiting import NOTHING, Nothing, Waiters
 
 __all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "decode_payload"]
 
@@ -66,6 +66,9 @@ class StreamSource:
             self._link.send(self._stream, payload, flags | Flag.REPLY, request_id)
         except LycommError:  # the asker is gone, and with it the question
             pass
+
+    async def replied(self) -> None:
+        await self._link.replies_written()
 
 
 def decode_payload(payload: bytes, flags: int) -> Any:
@@ -183,6 +186,8 @@ class ChannelEnd:
                 redelivered.reset(token)
         if wants_reply and not replied:
             self._reply_error("LookupError", f"no callback of channel {self.name!r} took the request", "", message)
+        if wants_reply:
+            await message.source.replied()
 
     def refuse_request(self, message: Received) -> None:
         """Answer a request that arrived where nothing can answer."""

@@ -19,7 +19,7 @@ from loguru import logger
 
 from ..errors import ChannelClosed, ChannelModeError, ChannelTaken
 from ..protocol.credit import MESSAGE_CHARGE
-from .waiting import NOTHING, Nothing, Waiters
+from ..waiting import NOTHING, Nothing, Waiters
 
 __all__ = ["Callback", "Incoming", "Received", "Source", "call", "error_text", "is_cancelled", "redelivered"]
 
@@ -35,7 +35,11 @@ class Source(Protocol):
         ...
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
-        """Answer a request."""
+        """Answer a request. Replies have no credit: who sends them awaits :meth:`replied` before the next."""
+        ...
+
+    async def replied(self) -> None:
+        """Wait until the replies that have not left this process are few."""
         ...
 
 
@@ -92,6 +96,7 @@ class Incoming:
         self._units: deque[_Unit] = deque()
         self.mode: str | None = None  # None until the first use, then "passive" or "active"
         self.closed = False
+        self.paused = False  # passive, but nobody is registered just now: messages wait
         self._refused: str | None = None
         self.arrived = Waiters()
         self.received = 0
@@ -198,7 +203,7 @@ class Incoming:
 
     def _wake_consumer(self) -> None:
         loop = self._loop
-        if loop is None or self.mode != "passive" or not self._units:
+        if loop is None or self.mode != "passive" or self.paused or not self._units:
             return
         with self._lock:
             busy_on = self._consuming_on
@@ -228,7 +233,7 @@ class Incoming:
             yielded = time.monotonic()
             while True:
                 with self._lock:
-                    if not self._units:
+                    if not self._units or self.paused:
                         self._idle = emptied = True
                         return
                 message = self.take()

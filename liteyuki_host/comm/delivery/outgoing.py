@@ -16,7 +16,7 @@ from ..errors import LinkClosed
 from ..link import Link
 from ..protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE, Stream
 from ..protocol.frames import Flag
-from .waiting import NOTHING, Nothing, Waiters
+from ..waiting import NOTHING, Nothing, Waiters
 
 __all__ = ["MAX_ATTEMPTS", "Item", "Outgoing"]
 

@@ -23,6 +23,7 @@ from ..protocol.connection import Acknowledged, Arrived, Connection, ControlArri
 from ..protocol.credit import Stream
 from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
 from ..transport import Transport
+from ..waiting import NOTHING, Nothing, Waiters
 from .reader import ThreadReader
 
 __all__ = ["Link", "LinkHandler"]
@@ -92,6 +93,7 @@ class Link:
         "ended",
         "name",
         "transport",
+        "written",
     )
 
     def __init__(self, transport: Transport, connection: Connection, handler: LinkHandler, *, name: str) -> None:
@@ -99,6 +101,7 @@ class Link:
         self.connection = connection
         self.name = name
         self.ended = False  # nothing is sent any more
+        self.written = Waiters()  # woken when a writer has given the transport all there was
         self._handler = handler
         self._lock = threading.Lock()  # guards the connection's outbound half and the flags below
         self._writing = False  # somebody holds the writing role
@@ -196,6 +199,15 @@ class Link:
                     return False
         return not self.ended
 
+    async def replies_written(self) -> None:
+        """Wait until at most a window of bytes is queued: what bounds replies, which have no credit."""
+
+        def attempt() -> bool | Nothing:
+            few = self.connection.pending <= self.connection.window
+            return True if few or self.ended else NOTHING
+
+        await self.written.wait_async(attempt, None)
+
     def ping(self, timeout: float) -> float | None:
         """Seconds until the peer's link answered, or None after *timeout* seconds. Blocks the calling thread."""
         answered = threading.Lock()
@@ -267,6 +279,7 @@ class Link:
         """Give the role up. The caller holds the lock."""
         self._writing = False
         self._flush_idle.notify_all()
+        self.written.wake()
         if self.ended and self._reader_done:
             self.release_transport()
 
@@ -385,6 +398,7 @@ class Link:
             self.ended = True
             self._reader_done = True
             self._flush_idle.notify_all()
+            self.written.wake()
             self._wake.release()  # the flusher ends
         self.transport.close()
         try:

@@ -6,6 +6,7 @@ go to: scalars as they are, containers still encoded (:class:`Packed`) so that e
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
@@ -102,6 +103,7 @@ class Store:
         self.size = 0
         self._limit = limit
         self._entries: dict[str, _Entry] = {}
+        self._deadlines: list[tuple[float, str]] = []  # a heap; entries that no longer hold are skipped when met
 
     def put(
         self, key: str, payload: bytes, now: float, *, ttl: float | None = None, owner: str | None = None
@@ -118,6 +120,11 @@ class Store:
         deadline = None if ttl is None else now + ttl
         self._entries[key] = _Entry(payload, self.revision, owner, deadline)
         self.view[key] = value if deadline is None else Expiring(value, deadline)
+        if deadline is not None:
+            heapq.heappush(self._deadlines, (deadline, key))
+            if len(self._deadlines) > 2 * len(self._entries) + 64:  # mostly what was written again since
+                self._deadlines = [(e.deadline, k) for k, e in self._entries.items() if e.deadline is not None]
+                heapq.heapify(self._deadlines)
         return Outcome(None, None, self.revision), [Change(self.revision, key, payload, ttl)]
 
     def remove(self, key: str) -> tuple[Outcome, list[Change]]:
@@ -164,12 +171,22 @@ class Store:
 
     def expire(self, now: float) -> list[Change]:
         """Delete what has outlived its ttl."""
-        due = [k for k, entry in self._entries.items() if entry.deadline is not None and entry.deadline <= now]
-        return [change for key in due for change in self.remove(key)[1]]
+        changes: list[Change] = []
+        while (deadline := self.next_deadline()) is not None and deadline <= now:
+            _, key = heapq.heappop(self._deadlines)
+            changes += self.remove(key)[1]
+        return changes
 
     def next_deadline(self) -> float | None:
         """When :meth:`expire` is to be called next."""
-        return min((e.deadline for e in self._entries.values() if e.deadline is not None), default=None)
+        deadlines = self._deadlines
+        while deadlines:
+            deadline, key = deadlines[0]
+            entry = self._entries.get(key)
+            if entry is not None and entry.deadline == deadline:
+                return deadline
+            heapq.heappop(deadlines)  # written again or deleted since
+        return None
 
     def owner_died(self, owner: str) -> list[Change]:
         """Delete the ephemeral keys of *owner*."""

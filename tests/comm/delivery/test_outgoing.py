@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 
 from liteyuki_host.comm.delivery.outgoing import MAX_ATTEMPTS, Outgoing
-from liteyuki_host.comm.delivery.waiting import NOTHING, Nothing
 from liteyuki_host.comm.errors import LinkClosed
 from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Run, Stream
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.messages import Hello
+from liteyuki_host.comm.waiting import NOTHING, Nothing
 
 WINDOW = 3 * (MESSAGE_CHARGE + 1)  # three messages of one byte
 

@@ -439,3 +439,14 @@ def test_the_dead_hold_and_wait_for_nothing() -> None:
     assert locks.granted == before + 2
     assert locks.held() == {"1": "b", "2": "b", "4": "b", "5": "b"}
     assert locks.owner_died("a") == []
+
+
+def test_writing_a_key_with_a_ttl_again_and_again_keeps_no_old_deadlines() -> None:
+    store = Store()
+    for number in range(10_000):
+        store.put("key", b"\x01", float(number), ttl=100.0)
+    assert len(store._deadlines) < 100
+    assert store.next_deadline() == 10_099.0
+    assert store.expire(10_098.0) == []
+    assert [change.key for change in store.expire(10_099.0)] == ["key"]
+    assert store.next_deadline() is None

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from liteyuki_host.comm.delivery.waiting import NOTHING, Nothing, Waiters, on_event_loop, refuse_event_loop
 from liteyuki_host.comm.errors import WouldBlockEventLoop
+from liteyuki_host.comm.waiting import NOTHING, Nothing, Waiters, on_event_loop, refuse_event_loop
 
 DEADLINE = 10.0
 
@@ -116,8 +116,10 @@ def test_what_comes_during_a_look_is_not_missed(look: int) -> None:
             box.put("x")
         return result
 
+    started = time.monotonic()
     assert box.waiters.wait(attempt, DEADLINE) == "x"
     assert box.attempts == look + 1
+    assert time.monotonic() - started < DEADLINE / 2  # woken, not timed out
 
 
 @pytest.mark.parametrize("look", [1, 2], ids=["before registering", "after registering"])
@@ -130,8 +132,10 @@ async def test_what_comes_during_a_look_of_a_task_is_not_missed(look: int) -> No
             box.put("x")
         return result
 
+    started = time.monotonic()
     assert await box.waiters.wait_async(attempt, DEADLINE) == "x"
     assert box.attempts == look + 1
+    assert time.monotonic() - started < DEADLINE / 2
 
 
 def test_a_wake_up_for_nothing_does_not_end_the_wait() -> None:

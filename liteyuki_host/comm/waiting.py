@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from ..errors import WouldBlockEventLoop
+from .errors import WouldBlockEventLoop
 
 __all__ = ["NOTHING", "Nothing", "Waiters", "on_event_loop", "refuse_event_loop"]
 
