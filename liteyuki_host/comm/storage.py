@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from loguru import logger
 
 from . import codec, topics
-from .delivery.incoming import call, is_cancelled
+from .delivery.incoming import call
 from .errors import (
     ChannelFull,
     LockNotHeld,
@@ -31,12 +29,11 @@ from .errors import (
     SharedMemoryFull,
     ValueRefused,
     ValueTooLarge,
-    WatchOverrun,
 )
 from .exchange import Exchange, follow_current
-from .protocol.messages import Change
 from .protocol.store import MAX_KEY_SIZE, Expiring, Outcome, Packed, Refusal
-from .waiting import NOTHING, Nothing, Waiters, on_event_loop, refuse_event_loop
+from .waiting import Nothing, on_event_loop, refuse_event_loop
+from .watch import Changed, Watch
 
 __all__ = ["Changed", "Lock", "SharedMemory", "Watch", "shared_memory"]
 
@@ -46,16 +43,6 @@ DEFAULT_TIMEOUT = 30.0
 """Seconds that a confirmed operation waits for the host; it normally answers within a millisecond."""
 
 _MISSING: Any = object()
-
-
-class Changed(NamedTuple):
-    """One step of the shared memory, as a watch reports it."""
-
-    revision: int
-    key: str
-    value: Any
-    """The new value, a copy of your own; None when deleted."""
-    deleted: bool
 
 
 class SharedMemory:
@@ -436,124 +423,6 @@ class Lock:
         holder, self._holder = self._holder, None
         if holder is not None:
             self._exchange.release(self._key, holder)
-
-
-class Watch:
-    """A stream of changes; made by ``shared_memory.watch``. Ends with ``close()`` or its ``with`` block."""
-
-    LIMIT = 10_000
-    """Changes that may wait to be read; more end the watch with WatchOverrun instead of growing without bound."""
-
-    def __init__(self, exchange: Exchange, prefix: str) -> None:
-        self._exchange = exchange
-        self._prefix = prefix
-        self._queue: deque[Change] = deque()
-        self._arrived = Waiters()
-        self._overrun = False
-        self._closed = False
-        self._function: Callable[[Changed], Any] | None = None
-        self._task: asyncio.Task[None] | None = None
-        exchange.add_watcher(self)
-
-    def changed(self, change: Change) -> None:
-        """Called by the exchange with every change, in order."""
-        if not change.key.startswith(self._prefix):
-            return
-        if self._overrun:
-            return
-        if len(self._queue) >= self.LIMIT:
-            self._overrun = True
-        else:
-            self._queue.append(change)
-        self._arrived.wake()
-        if self._function is not None and (self._task is None or self._task.done()):
-            self._start()
-
-    def _take(self) -> Changed | Nothing | None:
-        if self._queue:
-            change = self._queue.popleft()
-            value = None if change.value is None else codec.decode(change.value)
-            return Changed(change.revision, change.key, value, change.value is None)
-        if self._overrun:
-            self._exchange.remove_watcher(self)
-            raise WatchOverrun(
-                f"the watch of {self._prefix!r} fell behind by {self.LIMIT:,} changes; "
-                "read the current state, then watch again"
-            )
-        return None if self._closed else NOTHING
-
-    def __aiter__(self) -> AsyncIterator[Changed]:
-        return self._iterate()
-
-    async def _iterate(self) -> AsyncIterator[Changed]:
-        while True:
-            change = await self._arrived.wait_async(self._take, None)
-            if change is None or isinstance(change, Nothing):
-                return
-            yield change
-
-    def __iter__(self) -> Iterator[Changed]:
-        refuse_event_loop("for change in shared_memory.watch()", "anext(aiter(watch))")
-        while True:
-            change = self._arrived.wait(self._take, None)
-            if change is None or isinstance(change, Nothing):
-                return
-            yield change
-
-    def __call__(self, function: F) -> F:
-        """Call *function* (sync or async) with every :class:`Changed`, on the process's event loop."""
-        self._function = function
-        self._start()
-        return function
-
-    def loop_attached(self) -> None:
-        """Called by the exchange: changes may have waited for a loop."""
-        if self._function is not None:
-            self._start()
-
-    def detached(self) -> None:
-        """Called by the exchange when the process leaves. A decorated function stays, for a host that may follow."""
-        if self._function is None:
-            self.close()
-
-    def _start(self) -> None:
-        loop = self._exchange.loop
-        if loop is not None:
-            with suppress(RuntimeError):  # the loop closed meanwhile: nobody is left to call
-                loop.call_soon_threadsafe(self._run, loop)
-
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._task is None or self._task.done():
-            self._task = loop.create_task(self._call())
-
-    async def _call(self) -> None:
-        function = self._function
-        assert function is not None
-        try:
-            async for change in self:
-                try:
-                    await call(function, change)
-                except (Exception, asyncio.CancelledError) as error:
-                    if is_cancelled(error):
-                        raise
-                    logger.opt(exception=error).error(
-                        f"a watcher of {self._prefix!r} failed; the next change is handled"
-                    )
-        except WatchOverrun as error:  # there is no caller to raise it to
-            logger.error(f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}: {error}")
-
-    def close(self) -> None:
-        """End the watch; what it has not handed out is dropped. It also ends when this process leaves its host."""
-        self._closed = True
-        self._queue.clear()
-        self._exchange.remove_watcher(self)
-        self._arrived.wake()
-
-    def __enter__(self) -> Watch:  # noqa: PYI034  (nothing derives from it)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _alive(value: Expiring) -> Any:

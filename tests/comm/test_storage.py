@@ -27,8 +27,9 @@ from liteyuki_host.comm.errors import (
 )
 from liteyuki_host.comm.node import Node
 from liteyuki_host.comm.protocol.messages import Put, encode_message
-from liteyuki_host.comm.storage import Changed, SharedMemory, Watch
+from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import Pair, connected_pair
+from liteyuki_host.comm.watch import Changed, Watch
 
 
 @pytest.fixture
