@@ -185,6 +185,7 @@ def do_restart_me() -> None:
 
 
 def do_block(seconds: float) -> None:
+    shared_memory.set("blocked", os.getpid())  # written at once: whoever waits for it knows that we are here
     time.sleep(seconds)  # on purpose: the loop is blocked
 
 

@@ -229,6 +229,26 @@ async def test_a_message_is_received_after_the_write_before_it_is_visible(lab: L
     await load
 
 
+async def test_the_host_sees_what_a_child_wrote_before_its_message(lab: Lab) -> None:
+    count = 10_000
+    memory = SharedMemory(lab.host.hub)
+    seen: list[Any] = []
+    done = asyncio.Event()
+
+    def check(message: list[Any]) -> None:
+        value = memory.get(message[0])
+        seen.append(message[1] if value is not None and value >= message[1] else ["missed", message[1], value])
+        if len(seen) == count:
+            done.set()
+
+    lab.channel("order-to-host").on_receive()(check)
+    load = asyncio.ensure_future(lab.ask("c", "increment", key="load", times=500, threads=2))
+    await lab.ask("a", "causality", count=count, key="order.up", answer_on="order-to-host", timeout=60)
+    await asyncio.wait_for(done.wait(), 30)
+    assert seen == list(range(count))
+    await load
+
+
 async def _declared(lab: Lab, name: str) -> str:
     lab.host.hub.declare(name)
     return name
@@ -237,8 +257,9 @@ async def _declared(lab: Lab, name: str) -> str:
 async def test_a_blocked_loop_does_not_stop_the_link(lab: Lab) -> None:
     session = lab.host.hub.session("c")
     assert session is not None
-    blocking = asyncio.ensure_future(lab.ask("c", "block", seconds=1.0))
-    await asyncio.sleep(0.1)
+    with SharedMemory(lab.host.hub).watch("blocked") as watch:
+        blocking = asyncio.ensure_future(lab.ask("c", "block", seconds=1.0))
+        await asyncio.wait_for(anext(aiter(watch)), 5)
     answers = [await asyncio.to_thread(session.link.ping, 5.0) for _ in range(5)]
     assert not blocking.done()
     assert all(answer is not None and answer < 0.5 for answer in answers)
