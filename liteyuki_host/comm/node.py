@@ -548,21 +548,25 @@ class _MemoryEvents:
         source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
 
 
+_linked: weakref.WeakSet[Node] = weakref.WeakSet()
+_watching_forks = False
+
+
 def _close_in_forks(node: Node) -> None:
     """A process that a plugin forks (multiprocessing on Linux) must not speak on its parent's link.
 
     It has a copy of the socket but none of the threads; a single write would tear the stream.
     """
-    if not hasattr(os, "register_at_fork"):
-        return
-    reference = weakref.ref(node)  # the registration cannot be taken back
+    global _watching_forks
+    _linked.add(node)
+    if not _watching_forks and hasattr(os, "register_at_fork"):
+        _watching_forks = True  # once: the registration cannot be taken back
+        os.register_at_fork(after_in_child=_lose_links)
 
-    def in_the_fork() -> None:
-        forked = reference()
-        if forked is not None:
-            forked.lose_link()
 
-    os.register_at_fork(after_in_child=in_the_fork)
+def _lose_links() -> None:
+    for node in list(_linked):
+        node.lose_link()
 
 
 def current() -> Node:
