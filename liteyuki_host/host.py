@@ -79,7 +79,7 @@ class Host:
         )
         specs = self.settings.process_specs()
         self._lifespan = Lifespan()
-        self._supervisor = Supervisor(self.hub, specs, events=self._lifespan_events())
+        self._supervisor = Supervisor(self.hub, specs, events=_ProcessHooks(self._lifespan))
         self._processes = list(specs)
         self._plugins: list[str] = []
         self._stop_asked = threading.Event()
@@ -287,15 +287,12 @@ class Host:
         return self._processes if name is None else [name]
 
     async def _all(self, operation: Callable[[str], Awaitable[None]], name: str | None) -> None:
-        async def one(process: str) -> None:
-            await self._on_loop(lambda: operation(process))
-
         async with anyio.create_task_group() as tasks:
             failed: list[LycommError] = []
 
             async def guarded(process: str) -> None:
                 try:
-                    await one(process)
+                    await self._on_loop(lambda: operation(process))
                 except LycommError as error:
                     failed.append(error)
 
@@ -338,9 +335,6 @@ class Host:
             session.reply_control(request.id, value=operation())
         except LycommError as error:
             session.reply_control(request.id, error=str(error))
-
-    def _lifespan_events(self) -> _ProcessHooks:
-        return _ProcessHooks(self._lifespan)
 
 
 class _ProcessHooks:

@@ -46,9 +46,7 @@ class Lifespan:
         for hook in self._hooks.get(moment, []):
             try:
                 await asyncio.wait_for(_run(moment, hook, arguments), timeout)
-            except TimeoutError:
-                logger.warning(f"{moment} hook {_name(hook)} takes longer than {timeout:g} s; going on without it")
-            except asyncio.TimeoutError:
+            except asyncio.TimeoutError:  # not the builtin: before Python 3.11 wait_for raises a class of its own
                 logger.warning(f"{moment} hook {_name(hook)} takes longer than {timeout:g} s; going on without it")
 
     def start(self, moment: Moment) -> None:

@@ -198,7 +198,6 @@ class Channel(Generic[T]):
             callback = Callback(function, filter_func, self._decode)
             # The callback first: in passive mode, the loop may take the first message the moment it is claimed.
             end.callbacks.append(callback)
-            end.incoming.paused = False
             try:
                 end.incoming.use("passive")
                 self._claim(end)
@@ -221,7 +220,6 @@ class Channel(Generic[T]):
         # `!=`, not `is not`: bound methods are made anew on every access.
         kept = [callback for callback in end.callbacks if callback.function != function]
         found = len(kept) < len(end.callbacks)
-        end.incoming.paused = found and not kept
         end.callbacks[:] = kept
         return found
 

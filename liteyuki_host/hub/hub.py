@@ -119,7 +119,6 @@ class Hub(Exchange):
             session.send_memory(messages.encode_message(end))
             session.snapshot_sent()
             self._sessions[session.process] = session
-            session.admitted = True
         with self._routes_lock:
             for route in list(self._routes.values()):
                 if session.process in route.ends:
@@ -129,7 +128,6 @@ class Hub(Exchange):
         """The child is gone. In one step: its locks free, its ephemeral keys go, who waits for it fails, and what it
         had not consumed waits for its next incarnation."""
         with self.authority.lock:
-            session.admitted = False
             if self._sessions.get(session.process) is session:
                 del self._sessions[session.process]
             self.authority.owner_died(session.owner)

@@ -50,7 +50,6 @@ class Session:
         self.process = process
         self.owner = owner  # this incarnation, as the holder of locks and ephemeral keys
         self.pid: int | None = None
-        self.admitted = False
         self.disconnecting = False  # the hub has given it up
         self._snapshot_end = 0
         self._hub = hub

@@ -1253,6 +1253,7 @@ async def test_without_any_callback_messages_wait_for_the_next_one(pair: Pair) -
     await host.asend(1)
     await host.flush(timeout=5)
     assert child.remove(first.append)
+    assert not child.remove(first.append)  # which once let the messages go to nobody
     await host.asend(2)
     await pair.host_memory.aset("behind", 1)
     await pair.child_memory.async_()

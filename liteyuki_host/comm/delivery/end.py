@@ -94,8 +94,8 @@ class ChannelEnd:
     ) -> None:
         self.name = name
         self.outgoing = Outgoing(window=window, on_lost=lambda count, why: on_lost(name, count, why))
-        self.incoming = Incoming(name, self._handle)
         self.callbacks: list[Callback] = []
+        self.incoming = Incoming(name, self._handle, wanted=lambda: bool(self.callbacks))
         self.refused: str | None = None
         self.last_error: str | None = None
         self._before_use = before_use

@@ -87,16 +87,23 @@ class Incoming:
     Args:
         name: of the channel or topic, for messages.
         handle: consumes one message on the loop in passive mode: called with it, awaited if need be.
+        wanted: whether anybody is registered just now; messages wait while nobody is.
     """
 
-    def __init__(self, name: str, handle: Callable[[Received], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        handle: Callable[[Received], Awaitable[None]],
+        *,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.name = name
         self._handle = handle
+        self._wanted = wanted
         self._lock = threading.Lock()
         self._units: deque[_Unit] = deque()
         self.mode: str | None = None  # None until the first use, then "passive" or "active"
         self.closed = False
-        self.paused = False  # passive, but nobody is registered just now: messages wait
         self._refused: str | None = None
         self.arrived = Waiters()
         self.received = 0
@@ -203,7 +210,7 @@ class Incoming:
 
     def _wake_consumer(self) -> None:
         loop = self._loop
-        if loop is None or self.mode != "passive" or self.paused or not self._units:
+        if loop is None or self.mode != "passive" or not self._units or not self._wanted():
             return
         with self._lock:
             busy_on = self._consuming_on
@@ -233,7 +240,7 @@ class Incoming:
             yielded = time.monotonic()
             while True:
                 with self._lock:
-                    if not self._units or self.paused:
+                    if not self._units or not self._wanted():
                         self._idle = emptied = True
                         return
                 message = self.take()

@@ -164,7 +164,7 @@ class Outgoing:
             self._backlog = deque((*returned, *waiting))
             self._backlog_cost = sum(len(item.payload) + MESSAGE_CHARGE for item in self._backlog)
         if lost:
-            self._lose(
+            self.lose(
                 lost, f"it was first in line {MAX_ATTEMPTS} times when its receiver died; it may be what kills it"
             )
         self.room.wake()
@@ -212,7 +212,7 @@ class Outgoing:
                 count += sum(len(run.unconsumed(stream.acknowledged)) for run in list(stream.unacknowledged))
                 stream.unacknowledged.clear()
         if count:
-            self._lose(count, why)
+            self.lose(count, why)
         self.room.wake()
         return count
 
@@ -223,10 +223,7 @@ class Outgoing:
             self._backlog_cost = 0
 
     def lose(self, count: int, why: str) -> None:
-        """Report messages that were never accepted but have nobody else to report them (a topic's)."""
-        self._lose(count, why)
-
-    def _lose(self, count: int, why: str) -> None:
+        """Count and report messages as lost; also those never accepted that nobody else reports (a topic's)."""
         self.lost += count
         self._on_lost(count, why)
 
