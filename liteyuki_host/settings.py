@@ -151,7 +151,7 @@ def _json(text: str) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(_Number(float, 0, DAY, "seconds"))]
-ReadySeconds = Annotated[float, BeforeValidator(_Number(float, 0.1, DAY, "seconds"))]
+ReadyTimeout = Annotated[float, BeforeValidator(_Number(float, 0.1, DAY, "seconds"))]
 Text = Annotated[str, BeforeValidator(_text)]
 ProcessName = Annotated[str, BeforeValidator(_process_name)]
 
@@ -176,11 +176,11 @@ class ProcessSettings(BaseModel):
         description="environment variables for this process; numbers, lists and tables are passed as JSON",
     )
     autostart: Annotated[bool, BeforeValidator(_switch)] = Field(default=True, description="start it with the host")
-    ready_seconds: ReadySeconds | None = Field(default=None, description="seconds, for this process")
-    stop_seconds: Seconds | None = Field(default=None, description="seconds, for this process")
-    interrupt_seconds: Seconds | None = Field(default=None, description="seconds, for this process")
-    terminate_seconds: Seconds | None = Field(default=None, description="seconds, for this process")
-    restart_delay: Seconds | None = Field(default=None, description="seconds, for this process")
+    ready_timeout: ReadyTimeout | None = Field(default=None, description="seconds, for this process")
+    stop_timeout: Seconds | None = Field(default=None, description="seconds, for this process")
+    interrupt_timeout: Seconds | None = Field(default=None, description="seconds, for this process")
+    terminate_timeout: Seconds | None = Field(default=None, description="seconds, for this process")
+    backoff_base: Seconds | None = Field(default=None, description="seconds, for this process")
 
 
 class Settings(BaseModel):
@@ -206,19 +206,19 @@ class Settings(BaseModel):
         default=256 * MiB,
         description="bytes of all keys and values of the shared memory, encoded; 64 KiB to 64 GiB",
     )
-    ready_seconds: ReadySeconds = Field(
+    ready_timeout: ReadyTimeout = Field(
         default=60.0,
         description="seconds from the start of a process until it is ready; longer is a failed start",
     )
     # The stop ladder's three rungs. Together less than the 10 s in which one Ctrl+C has to end everything.
-    stop_seconds: Seconds = Field(
+    stop_timeout: Seconds = Field(
         default=6.0, description="seconds a process gets to end by itself after the host's stop message"
     )
-    interrupt_seconds: Seconds = Field(default=1.5, description="seconds after that, once it has got SIGINT")
-    terminate_seconds: Seconds = Field(
+    interrupt_timeout: Seconds = Field(default=1.5, description="seconds after that, once it has got SIGINT")
+    terminate_timeout: Seconds = Field(
         default=1.5, description="seconds after that, once it has got SIGTERM; then it is killed"
     )
-    restart_delay: Seconds = Field(
+    backoff_base: Seconds = Field(
         default=1.0, description="seconds between the unasked end of a process and its next start"
     )
     processes: Annotated[dict[ProcessName, ProcessSettings], BeforeValidator(_processes)] = Field(
@@ -247,11 +247,11 @@ class Settings(BaseModel):
             python=python,
             env=process.env,
             autostart=process.autostart,
-            ready_seconds=_first(process.ready_seconds, self.ready_seconds),
-            stop_seconds=_first(process.stop_seconds, self.stop_seconds),
-            interrupt_seconds=_first(process.interrupt_seconds, self.interrupt_seconds),
-            terminate_seconds=_first(process.terminate_seconds, self.terminate_seconds),
-            restart_delay=_first(process.restart_delay, self.restart_delay),
+            ready_timeout=_first(process.ready_timeout, self.ready_timeout),
+            stop_timeout=_first(process.stop_timeout, self.stop_timeout),
+            interrupt_timeout=_first(process.interrupt_timeout, self.interrupt_timeout),
+            terminate_timeout=_first(process.terminate_timeout, self.terminate_timeout),
+            backoff_base=_first(process.backoff_base, self.backoff_base),
         )
 
 

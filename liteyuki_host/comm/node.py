@@ -37,6 +37,11 @@ __all__ = ["Node", "current"]
 DEFAULT_PROCESS = "nonebot"
 """What a process is called as long as no host has said otherwise."""
 
+MORE_TIME_LIMIT = 3600.0
+"""Seconds that one more_time() may ask for. A limit, so that a mistaken unit does not switch the watchdog off."""
+
+Supervision = messages.Watch | messages.Drain | messages.DumpStacks
+
 LOCAL_BACKLOG = 5 * DEFAULT_WINDOW  # bytes that a topic may queue inside one process: as much as under a host
 
 
@@ -70,6 +75,7 @@ class Node(Exchange):
         self._controlled = Waiters()
         self._on_stop: Callable[[str], None] = lambda reason: None
         self._on_host_gone: Callable[[str], None] = lambda cause: None
+        self._on_supervision: Callable[[Supervision], None] = lambda message: None
 
     # --- under a host ---------------------------------------------------------------------------------------
 
@@ -85,12 +91,14 @@ class Node(Exchange):
         *,
         on_stop: Callable[[str], None],
         on_host_gone: Callable[[str], None],
+        on_supervision: Callable[[Supervision], None] = lambda message: None,
         timeout: float = 10.0,
     ) -> None:
         """Greet the host over *transport* and load the shared memory. Blocks; to be called before a loop runs.
 
         Args:
             on_stop, on_host_gone: called on the link's thread with the reason; must return soon.
+            on_supervision: the same, with what else the supervisor asks of this process.
             timeout: seconds for the whole greeting.
 
         Raises:
@@ -99,6 +107,7 @@ class Node(Exchange):
         if self._phase is _Phase.ATTACHED:
             raise HostError("this process is already attached to a host")
         self._on_stop, self._on_host_gone = on_stop, on_host_gone
+        self._on_supervision = on_supervision
         own_name, self.process = self.process, process
         self._greeted.clear()
         self._greeting_error = None
@@ -186,13 +195,37 @@ class Node(Exchange):
                 end.incoming.reopen()
                 end.outgoing.forget()
 
-    def hooks_done(self, *, adapters: Sequence[str]) -> None:
-        """Tell the host that the start-up hooks have returned."""
-        self._tell(messages.HooksDone(list(adapters)))
+    def hooks_done(self, *, adapters: Sequence[str], failed_plugins: Sequence[str] = ()) -> None:
+        """Tell the host that the start-up hooks have returned, and which plugins could not be loaded."""
+        self._tell(messages.HooksDone(list(adapters), list(failed_plugins)))
 
     def ready(self, *, address: str | None, details: Mapping[str, str]) -> None:
         """Tell the host that the bot can be reached, and where."""
         self._tell(messages.Ready(address, dict(details)))
+
+    def beat(self, late: float) -> None:
+        """Tell the host that the bot's event loop turns. To be called on that loop only."""
+        self._tell(messages.Beat(late))
+
+    def more_time(self, seconds: float, reason: str = "") -> None:
+        """Ask the host to put off by *seconds* whatever limit runs against this process now: of its start, its
+        blocked event loop, its drain or its stop. From any thread; without a host nothing happens.
+
+        Args:
+            seconds: from now; more than 0, at most ``MORE_TIME_LIMIT`` (an hour).
+            reason: for the log.
+
+        Raises:
+            ValueError: *seconds* is not between 0 and the limit.
+        """
+        if not 0 < seconds <= MORE_TIME_LIMIT:
+            raise ValueError(f"more_time() takes seconds between 0 and {MORE_TIME_LIMIT:g}, not {seconds!r}")
+        if self._phase is _Phase.ATTACHED:
+            self._tell(messages.MoreTime(float(seconds), reason[:200]))
+
+    def drained(self, *, unfinished: Sequence[str], refused: int) -> None:
+        """Tell the host that no new events are begun and which handlers still run."""
+        self._tell(messages.Drained(list(unfinished), refused))
 
     def request_restart(self, process: str | None = None) -> None:
         """Ask the host to restart *process* (None: this one). Returns at once; from any thread.
@@ -462,6 +495,8 @@ class Node(Exchange):
     def on_control(self, message: messages.Control) -> None:
         if isinstance(message, messages.Stop):
             self._on_stop(message.reason)
+        elif isinstance(message, Supervision):
+            self._on_supervision(message)
         elif isinstance(message, messages.ControlReply):
             if message.id in self._controls:
                 self._controls[message.id] = message

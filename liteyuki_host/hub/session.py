@@ -30,12 +30,28 @@ class SessionListener(Protocol):
         """The child greeted."""
         ...
 
-    def on_hooks_done(self, adapters: Sequence[str]) -> None:
-        """NoneBot's start-up hooks have returned."""
+    def on_hooks_done(self, adapters: Sequence[str], failed_plugins: Sequence[str]) -> None:
+        """NoneBot's start-up hooks have returned; it runs without the plugins that failed to load."""
         ...
 
     def on_ready(self, address: str | None, details: Mapping[str, str]) -> None:
         """The bot can be reached at *address* (None: it has no port)."""
+        ...
+
+    def on_beat(self, late: float) -> None:
+        """The bot's event loop turns; *late*: seconds by which this beat was late there."""
+        ...
+
+    def on_pong(self) -> None:
+        """The child's link answered a :meth:`Session.ping`; that needs no event loop."""
+        ...
+
+    def on_more_time(self, seconds: float, reason: str) -> None:
+        """The child asks for *seconds* more than its limits allow."""
+        ...
+
+    def on_drained(self, unfinished: Sequence[str], refused: int) -> None:
+        """The child begins no events any more, and only the *unfinished* handlers still run."""
         ...
 
     def on_closed(self, cause: str | None) -> None:
@@ -76,6 +92,22 @@ class Session:
     def stop(self, reason: str) -> None:
         """Ask the child to end, as if its user had pressed Ctrl+C. Returns at once."""
         self.link.send_control(messages.Stop(reason))
+
+    def drain(self, timeout: float) -> None:
+        """Have the child begin no new events and finish the running ones; ``on_drained`` tells. Returns at once."""
+        self.link.send_control(messages.Drain(timeout))
+
+    def watch(self, interval: float) -> None:
+        """Have the bot's event loop send a beat every *interval* seconds; ``on_beat`` tells."""
+        self.link.send_control(messages.Watch(interval))
+
+    def ping(self) -> None:
+        """Ask the child's link for a sign of life; ``on_pong`` tells. Returns at once."""
+        self.link.send_control(messages.Ping(0))
+
+    def dump_stacks(self) -> None:
+        """Have the child write the stack of every thread to its stderr."""
+        self.link.send_control(messages.DumpStacks())
 
     def close(self, cause: str) -> None:
         """End the link from this side. More calls do nothing."""
@@ -137,7 +169,15 @@ class Session:
 
     def on_control(self, message: messages.Control) -> None:
         if isinstance(message, messages.HooksDone):
-            self._listener.on_hooks_done(message.adapters)
+            self._listener.on_hooks_done(message.adapters, message.failed_plugins)
+        elif isinstance(message, messages.Beat):
+            self._listener.on_beat(message.late)
+        elif isinstance(message, messages.Pong):
+            self._listener.on_pong()
+        elif isinstance(message, messages.MoreTime):
+            self._listener.on_more_time(message.seconds, message.reason)
+        elif isinstance(message, messages.Drained):
+            self._listener.on_drained(message.unfinished, message.refused)
         elif isinstance(message, messages.Ready):
             self._listener.on_ready(message.address, message.details)
         elif isinstance(message, messages.ControlRequest):

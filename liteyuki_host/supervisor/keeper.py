@@ -282,7 +282,7 @@ class Keeper:
         life = Life(self.spec.name, self._poster(), self._wake)
         transport, handles = open_link()
         try:
-            life.child = Child.spawn(self.spec, plan, handles, life.on_exit)
+            life.child = Child.spawn(self.spec, plan, [handles], life.on_exit)
         except BaseException:
             transport.close()
             getattr(transport, "release", transport.close)()  # no thread of a link's is in it yet
@@ -324,12 +324,12 @@ class Keeper:
             until: float | None = None
             if life.link_closed_at is not None:
                 # After a goodbye the interpreter may still be ending; a broken link explains itself soon.
-                patience = self.spec.stop_seconds if life.link_cause is None else LINK_GRACE_SECONDS
+                patience = self.spec.stop_timeout if life.link_cause is None else LINK_GRACE_SECONDS
                 until = life.link_closed_at + patience
                 if now >= until:
                     return Verdict.LINK_LOST
             elif not life.ready:
-                until = child.started_at + self.spec.ready_seconds
+                until = child.started_at + self.spec.ready_timeout
                 if now >= until:
                     return Verdict.NOT_READY
             with anyio.move_on_after(None if until is None else until - now):
@@ -375,7 +375,7 @@ class Keeper:
             logger.info(f"child {name} ended by itself: {words}{hint}; not starting it again")
             self._tell_waiting(f"{name} ended by itself: {words}", everybody=True)
             return False
-        logger.error(f"child {name} {words}; starting it again in {self.spec.restart_delay:g} s")
+        logger.error(f"child {name} {words}; starting it again in {self.spec.backoff_base:g} s")
         self._tell_waiting(f"{name} {words}")
         return True
 
@@ -399,7 +399,7 @@ class Keeper:
     async def _end_in_trouble(self, life: Life, verdict: Verdict) -> None:
         name, spec = self.spec.name, self.spec
         if verdict is Verdict.NOT_READY:
-            words = f"not ready in {spec.ready_seconds:g} s"
+            words = f"not ready in {spec.ready_timeout:g} s"
             if not life.greeting.is_set():
                 likely = "it never reached the host"
             elif not life.hooks_done:
@@ -408,7 +408,7 @@ class Keeper:
                 likely = "its start-up hooks are done, but its port does not open"
             logger.error(f"child {name} {words}: {likely}; ending it")
         elif life.link_cause is None:
-            words = f"said goodbye but was still there {spec.stop_seconds:g} s later"
+            words = f"said goodbye but was still there {spec.stop_timeout:g} s later"
             logger.error(f"child {name} {words} (a thread that is not a daemon?); killing it")
         else:
             words = f"lost its link to the host ({life.link_cause})"
@@ -419,7 +419,7 @@ class Keeper:
             self._hurry.set()
         rung = await self._climb(life, words)
         self._last_exit = words
-        again = f"; starting it again in {spec.restart_delay:g} s" if self._wanted else ""
+        again = f"; starting it again in {spec.backoff_base:g} s" if self._wanted else ""
         how = describe_exit(_of(life.returncode))
         logger.info(f"child {name} ended after {rung or 'the loss of its link'} ({how}){again}")
 
@@ -443,7 +443,7 @@ class Keeper:
 
     async def _back_off(self) -> None:
         self._enter(State.BACKING_OFF)
-        deadline = time.monotonic() + self.spec.restart_delay
+        deadline = time.monotonic() + self.spec.backoff_base
         while self._wanted and not (self._at_once or self._restart_asked):
             self._wake.clear()
             with anyio.move_on_after(max(deadline - time.monotonic(), 0)) as waiting:
@@ -488,7 +488,7 @@ class Keeper:
         task = asyncio.ensure_future(_run_hook(hook, self.spec.name))
         hurry = asyncio.ensure_future(self._hurry.wait())
         try:
-            limit = None if what == "after_restart" else self.spec.stop_seconds
+            limit = None if what == "after_restart" else self.spec.stop_timeout
             await asyncio.wait({task, hurry}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 if not task.cancelled():

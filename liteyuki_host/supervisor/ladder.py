@@ -38,13 +38,13 @@ def rungs_for(spec: ProcessSpec, child: Stoppable, ask: Callable[[], None] | Non
     Args:
         ask: sends the stop message. None for a child that never came up: nobody there would read it.
     """
-    rungs = [] if ask is None else [Rung("the stop message", ask, spec.stop_seconds)]
+    rungs = [] if ask is None else [Rung("the stop message", ask, spec.stop_timeout)]
     if sys.platform == "win32":
-        return [*rungs, Rung("CTRL_BREAK", child.interrupt, spec.interrupt_seconds)]
+        return [*rungs, Rung("CTRL_BREAK", child.interrupt, spec.interrupt_timeout)]
     return [
         *rungs,
-        Rung("SIGINT", child.interrupt, spec.interrupt_seconds),
-        Rung("SIGTERM", child.terminate, spec.terminate_seconds),
+        Rung("SIGINT", child.interrupt, spec.interrupt_timeout),
+        Rung("SIGTERM", child.terminate, spec.terminate_timeout),
     ]
 
 

@@ -20,6 +20,10 @@ __all__ = ["HubLike", "Life", "ProcessStatus", "SessionLike", "SupervisorEvents"
 
 class SessionLike(Protocol):
     def stop(self, reason: str) -> None: ...
+    def drain(self, timeout: float) -> None: ...
+    def watch(self, interval: float) -> None: ...
+    def ping(self) -> None: ...
+    def dump_stacks(self) -> None: ...
     def close(self, cause: str) -> None: ...
 
 
@@ -32,7 +36,7 @@ class HubLike(Protocol):
 class SupervisorEvents(Protocol):
     """Told by the process's own task; a failure is logged and ends nothing.
 
-    The two ``before`` events are waited for, up to ``stop_seconds`` of the process.
+    The two ``before`` events are waited for, up to ``stop_timeout`` of the process.
     """
 
     async def before_process_shutdown(self, name: str) -> None: ...
@@ -73,7 +77,15 @@ class Life:
         self.session: SessionLike | None = None
         self.greeting = asyncio.Event()
         self.hooks_done = False
+        self.failed_plugins: frozenset[str] = frozenset()
         self.ready = False
+        self.beat_at: float | None = None
+        self.pong_at: float | None = None
+        self.asked_until = 0.0
+        """Until when the child has asked for more time; ``time.monotonic()``."""
+        self.asked_why = ""
+        self.unfinished: tuple[str, ...] = ()
+        self.refused = 0
         self.address: str | None = None
         self.details: Mapping[str, str] = {}
         self.link_closed_at: float | None = None
@@ -82,6 +94,7 @@ class Life:
         self.returncode: int | None = None
         self.gone = asyncio.Event()
         self.link_closed = asyncio.Event()
+        self.drained = asyncio.Event()
         self._post = post
         self._wake = wake
 
@@ -90,11 +103,23 @@ class Life:
     def on_hello(self, pid: int) -> None:
         self._heard(then=self.greeting.set)
 
-    def on_hooks_done(self, adapters: Sequence[str]) -> None:
-        self._heard(hooks_done=True)
+    def on_hooks_done(self, adapters: Sequence[str], failed_plugins: Sequence[str]) -> None:
+        self._heard(hooks_done=True, failed_plugins=frozenset(failed_plugins))
 
     def on_ready(self, address: str | None, details: Mapping[str, str]) -> None:
         self._heard(hooks_done=True, ready=True, address=address, details=dict(details))
+
+    def on_beat(self, late: float) -> None:
+        self._heard(beat_at=time.monotonic())
+
+    def on_pong(self) -> None:
+        self._heard(pong_at=time.monotonic())
+
+    def on_more_time(self, seconds: float, reason: str) -> None:
+        self._heard(asked_until=time.monotonic() + seconds, asked_why=reason)
+
+    def on_drained(self, unfinished: Sequence[str], refused: int) -> None:
+        self._heard(unfinished=tuple(unfinished), refused=refused, then=self.drained.set)
 
     def on_closed(self, cause: str | None) -> None:
         self._heard(link_closed_at=time.monotonic(), link_cause=cause, then=self.link_closed.set)

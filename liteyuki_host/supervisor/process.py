@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +46,26 @@ class Child:
 
     @classmethod
     def spawn(
-        cls, spec: ProcessSpec, plan: ProjectPlan, handles: ChildHandles, on_exit: Callable[[int], None]
+        cls,
+        spec: ProcessSpec,
+        plan: ProjectPlan,
+        handles: Sequence[ChildHandles],
+        on_exit: Callable[[int], None],
+        *,
+        output: int | None = None,
     ) -> Child:
         """Start the child. ``on_exit(returncode)`` is called once, on a thread of ours, when it is gone.
+
+        Args:
+            handles: what the child inherits; they stay the caller's to close.
+            output: descriptor for the child's stdout and stderr; None: the host's own.
 
         Raises:
             ProcessFailed: the operating system refused: no such interpreter or folder, no permission.
         """
-        options: dict[str, Any] = dict(handles.popen_options)
+        options, environment = _inherited(handles)
+        if output is not None:
+            options.update(stdout=output, stderr=subprocess.STDOUT)
         if sys.platform == "win32":
             # Its own group: the console's Ctrl+C reaches the host only, and CTRL_BREAK can be aimed at it.
             # Suspended until it is in its job: a virtual environment's python.exe at once starts another process.
@@ -68,7 +80,7 @@ class Child:
             popen = subprocess.Popen(
                 launch_command(spec, plan),
                 cwd=plan.folder,
-                env=child_environment(spec, handles.environment),
+                env=child_environment(spec, environment),
                 stdin=subprocess.DEVNULL,
                 **options,
             )
@@ -155,6 +167,20 @@ def _confine(popen: subprocess.Popen[bytes]) -> Any:
         job.assign(popen)
         return job
     return None
+
+
+def _inherited(handles: Sequence[ChildHandles]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The Popen options and the environment that let all *handles* through."""
+    options: dict[str, Any] = {}
+    environment: dict[str, str] = {}
+    for handle in handles:
+        given = handle.popen_options
+        descriptors = (*options.get("pass_fds", ()), *given.get("pass_fds", ()))
+        options.update(given)
+        if descriptors:
+            options["pass_fds"] = descriptors
+        environment.update(handle.environment)
+    return options, environment
 
 
 def launch_command(spec: ProcessSpec, plan: ProjectPlan) -> list[str]:

@@ -53,10 +53,22 @@ class Listener:
     def on_hello(self, pid: int) -> None:
         pass
 
-    def on_hooks_done(self, adapters: Any) -> None:
+    def on_hooks_done(self, adapters: Any, failed_plugins: Any) -> None:
         pass
 
     def on_ready(self, address: str | None, details: Any) -> None:
+        pass
+
+    def on_beat(self, late: Any) -> None:
+        pass
+
+    def on_pong(self) -> None:
+        pass
+
+    def on_more_time(self, seconds: Any, reason: Any) -> None:
+        pass
+
+    def on_drained(self, unfinished: Any, refused: Any) -> None:
         pass
 
     def on_closed(self, cause: str | None) -> None:

@@ -115,11 +115,23 @@ def test_the_supervisor_hears_of_hello_hooks_and_ready_in_order() -> None:
         def on_hello(self, pid: int) -> None:
             heard.append("hello")
 
-        def on_hooks_done(self, adapters: Any) -> None:
+        def on_hooks_done(self, adapters: Any, failed_plugins: Any) -> None:
             heard.append(("hooks", list(adapters)))
 
         def on_ready(self, address: str | None, details: Any) -> None:
             heard.append(("ready", address, dict(details)))
+
+        def on_beat(self, late: Any) -> None:
+            pass
+
+        def on_pong(self) -> None:
+            pass
+
+        def on_more_time(self, seconds: Any, reason: Any) -> None:
+            pass
+
+        def on_drained(self, unfinished: Any, refused: Any) -> None:
+            pass
 
         def on_closed(self, cause: str | None) -> None:
             heard.append(("closed", cause))

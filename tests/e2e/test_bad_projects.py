@@ -89,13 +89,13 @@ def test_wrong_settings_are_one_line_each(tmp_path: Path) -> None:
         tmp_path,
         {
             "pyproject.toml": '[tool.lycomm]\nstop_secnds = 3\n[tool.lycomm.processes.host]\nproject = "."\n',
-            ".env": "LYCOMM_READY_SECONDS=soon\n",
+            ".env": "LYCOMM_READY_TIMEOUT=soon\n",
         },
     )
     with host_process(tmp_path, LYCOMM_LOG_LEVEL="LOUD") as host:
         assert host.wait() == 2
         assert len(host.lines) == 4
-        assert "stop_seconds" in host.text  # did you mean
+        assert "stop_timeout" in host.text  # did you mean
 
 
 def test_a_main_process_module_that_cannot_be_loaded(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ async def test_a_blocked_loop_does_not_stop_the_link(lab: Lab) -> None:
 
 async def test_a_restart_hands_over_what_was_not_consumed(tmp_path: Path) -> None:
     """F20, D24: messages used to vanish with the child that had read them."""
-    async with running_host(tmp_path, "solo", restart_delay=0.1) as lab:
+    async with running_host(tmp_path, "solo", backoff_base=0.1) as lab:
         from loguru import logger
 
         reports: list[str] = []
@@ -298,7 +298,7 @@ async def test_a_restart_hands_over_what_was_not_consumed(tmp_path: Path) -> Non
 
 
 async def test_death_is_one_step(tmp_path: Path) -> None:
-    async with running_host(tmp_path, "one", "two", restart_delay=0.1) as lab:
+    async with running_host(tmp_path, "one", "two", backoff_base=0.1) as lab:
         memory = SharedMemory(lab.host.hub)
         await lab.ask("one", "hold_lock", key="turn")
         await lab.ask("one", "ephemeral", key="owner")

@@ -38,10 +38,22 @@ class Listener:
     def on_hello(self, pid: int) -> None:
         self.hello.append(pid)
 
-    def on_hooks_done(self, adapters: object) -> None:
+    def on_hooks_done(self, adapters: object, failed_plugins: object) -> None:
         pass
 
     def on_ready(self, address: str | None, details: object) -> None:
+        pass
+
+    def on_beat(self, late: object) -> None:
+        pass
+
+    def on_pong(self) -> None:
+        pass
+
+    def on_more_time(self, seconds: object, reason: object) -> None:
+        pass
+
+    def on_drained(self, unfinished: object, refused: object) -> None:
         pass
 
     def on_closed(self, cause: str | None) -> None:

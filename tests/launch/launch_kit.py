@@ -29,7 +29,7 @@ class HostProcess:
     def __init__(self, project: Path, **spec: object) -> None:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("LYCOMM_", "NONEBOT_"))}
         self.popen = subprocess.Popen(
-            [sys.executable, str(MINI_HOST), json.dumps({"project": str(project), "restart_delay": 0.2, **spec})],
+            [sys.executable, str(MINI_HOST), json.dumps({"project": str(project), "backoff_base": 0.2, **spec})],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

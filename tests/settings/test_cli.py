@@ -88,12 +88,12 @@ def test_check_of_another_folder_that_is_good(tmp_path: Path) -> None:
 
 
 def test_wrong_settings_are_one_line_each_and_exit_with_2(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("LYCOMM_STOP_SECONDS=abc\n")
+    (tmp_path / ".env").write_text("LYCOMM_STOP_TIMEOUT=abc\n")
     done = lycomm("check", folder=tmp_path, LYCOMM_LOG_LEVL="INFO")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "lycomm: LYCOMM_LOG_LEVL in the environment: no such setting; did you mean LYCOMM_LOG_LEVEL?",
-        "lycomm: LYCOMM_STOP_SECONDS in .env: 'abc' is not a number (seconds)",
+        "lycomm: LYCOMM_STOP_TIMEOUT in .env: 'abc' is not a number (seconds)",
     ]
 
 

@@ -50,20 +50,20 @@ def folder(tmp_path: Path) -> Folder:
 
 def test_arguments_beat_the_environment_beats_dotenv_beats_pyproject(folder: Folder) -> None:
     folder.toml("[tool.lycomm]\nready_seconds=1\nstop_seconds=1\ninterrupt_seconds=1\nterminate_seconds=1")
-    folder.env("LYCOMM_STOP_SECONDS=2\nLYCOMM_INTERRUPT_SECONDS=2\nLYCOMM_TERMINATE_SECONDS=2")
-    environ = {"LYCOMM_INTERRUPT_SECONDS": "3", "LYCOMM_TERMINATE_SECONDS": "3"}
-    settings = folder.load(environ, terminate_seconds=4)
-    assert settings.ready_seconds == 1
-    assert settings.stop_seconds == 2
-    assert settings.interrupt_seconds == 3
-    assert settings.terminate_seconds == 4
+    folder.env("LYCOMM_STOP_TIMEOUT=2\nLYCOMM_INTERRUPT_TIMEOUT=2\nLYCOMM_TERMINATE_TIMEOUT=2")
+    environ = {"LYCOMM_INTERRUPT_TIMEOUT": "3", "LYCOMM_TERMINATE_TIMEOUT": "3"}
+    settings = folder.load(environ, terminate_timeout=4)
+    assert settings.ready_timeout == 1
+    assert settings.stop_timeout == 2
+    assert settings.interrupt_timeout == 3
+    assert settings.terminate_timeout == 4
 
 
 def test_the_file_of_the_environment_beats_dotenv_as_in_nonebot(folder: Folder) -> None:
-    folder.env("LYCOMM_LOG_LEVEL=DEBUG\nLYCOMM_STOP_SECONDS=2")
+    folder.env("LYCOMM_LOG_LEVEL=DEBUG\nLYCOMM_STOP_TIMEOUT=2")
     folder.env("LYCOMM_LOG_LEVEL=ERROR", ".env.prod").env("LYCOMM_LOG_LEVEL=TRACE", ".env.dev")
     assert folder.load().log_level == "ERROR"
-    assert folder.load().stop_seconds == 2
+    assert folder.load().stop_timeout == 2
     assert folder.load({"ENVIRONMENT": "dev"}).log_level == "TRACE"
     assert folder.load({"ENVIRONMENT": "missing"}).log_level == "DEBUG"
     folder.env("environment=dev")
@@ -79,15 +79,15 @@ def test_dotenv_takes_variables_from_the_given_environment_and_a_byte_order_mark
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LEVEL", "TRACE")  # not the environment that is asked
-    folder.env("\ufeffLYCOMM_LOG_LEVEL=${LEVEL}\nN=7\nLYCOMM_STOP_SECONDS=${N}${MISSING:-5}")
+    folder.env("\ufeffLYCOMM_LOG_LEVEL=${LEVEL}\nN=7\nLYCOMM_STOP_TIMEOUT=${N}${MISSING:-5}")
     settings = folder.load({"LEVEL": "ERROR"})
     assert settings.log_level == "ERROR"
-    assert settings.stop_seconds == 75
+    assert settings.stop_timeout == 75
 
 
 def test_the_environment_of_this_process_is_not_read(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LYCOMM_STOP_SECONDS", "77")
-    assert folder.load().stop_seconds == Settings().stop_seconds
+    monkeypatch.setenv("LYCOMM_STOP_TIMEOUT", "77")
+    assert folder.load().stop_timeout == Settings().stop_timeout
 
 
 @pytest.mark.parametrize("text", ['["a.b", "c"]', "a.b,c", " a.b , c, "])
@@ -128,11 +128,11 @@ def test_with_nothing_declared_there_is_one_process_in_the_folder(folder: Folder
 def test_a_process_has_the_settings_of_all_where_it_has_none_of_its_own(folder: Folder) -> None:
     folder.toml("""
         [tool.lycomm]
-        ready_seconds = 11
-        stop_seconds = 12
-        interrupt_seconds = 13
-        terminate_seconds = 14
-        restart_delay = 15
+        ready_timeout = 11
+        stop_timeout = 12
+        interrupt_timeout = 13
+        terminate_timeout = 14
+        backoff_base = 15
         [tool.lycomm.processes.plain]
         [tool.lycomm.processes.own]
         project = "bots/own"
@@ -140,11 +140,11 @@ def test_a_process_has_the_settings_of_all_where_it_has_none_of_its_own(folder: 
         python = "envs/own/bin/python"
         env = { PORT = 8081, SUPERUSERS = ["1"], NAME = "小雪", FLAG = true }
         autostart = false
-        ready_seconds = 1
-        stop_seconds = 0
-        interrupt_seconds = 2
-        terminate_seconds = 3
-        restart_delay = 0.5
+        ready_timeout = 1
+        stop_timeout = 0
+        interrupt_timeout = 2
+        terminate_timeout = 3
+        backoff_base = 0.5
     """)
     specs = folder.load().process_specs()
     assert specs == {
@@ -180,8 +180,8 @@ def test_a_relative_folder_becomes_absolute(folder: Folder, monkeypatch: pytest.
 
 def test_processes_in_the_environment_are_json_and_replace_those_of_a_weaker_layer(folder: Folder) -> None:
     folder.toml("[tool.lycomm.processes.a]\n[tool.lycomm.processes.b]")
-    settings = folder.load({"LYCOMM_PROCESSES": '{"c": {"stop_seconds": 3}}'})
-    assert {name: spec.stop_seconds for name, spec in settings.process_specs().items()} == {"c": 3}
+    settings = folder.load({"LYCOMM_PROCESSES": '{"c": {"stop_timeout": 3}}'})
+    assert {name: spec.stop_timeout for name, spec in settings.process_specs().items()} == {"c": 3}
 
 
 def test_the_defaults_are_those_of_the_spec_and_end_a_stuck_child_within_ten_seconds() -> None:
@@ -190,7 +190,7 @@ def test_the_defaults_are_those_of_the_spec_and_end_a_stuck_child_within_ten_sec
     assert len(names) == 5
     spec = ProcessSpec("x", Path())
     assert {name: getattr(spec, name) for name in names} == {name: getattr(settings, name) for name in names}
-    assert settings.stop_seconds + settings.interrupt_seconds + settings.terminate_seconds < 10
+    assert settings.stop_timeout + settings.interrupt_timeout + settings.terminate_timeout < 10
 
 
 # Problems: one line each, with the place
@@ -200,25 +200,25 @@ def test_the_defaults_are_those_of_the_spec_and_end_a_stuck_child_within_ten_sec
     ("environ", "line"),
     [
         (
-            {"LYCOMM_STOP_SECONDS": "abc"},
-            "LYCOMM_STOP_SECONDS in the environment: 'abc' is not a number (seconds)",
+            {"LYCOMM_STOP_TIMEOUT": "abc"},
+            "LYCOMM_STOP_TIMEOUT in the environment: 'abc' is not a number (seconds)",
         ),
-        ({"LYCOMM_STOP_SECONDS": ""}, "LYCOMM_STOP_SECONDS in the environment: '' is not a number (seconds)"),
+        ({"LYCOMM_STOP_TIMEOUT": ""}, "LYCOMM_STOP_TIMEOUT in the environment: '' is not a number (seconds)"),
         (
-            {"LYCOMM_STOP_SECONDS": "nan"},
-            "LYCOMM_STOP_SECONDS in the environment: 'nan' is not a number (seconds)",
-        ),
-        (
-            {"LYCOMM_STOP_SECONDS": "-1"},
-            "LYCOMM_STOP_SECONDS in the environment: '-1' is not between 0 and 86400 (seconds)",
+            {"LYCOMM_STOP_TIMEOUT": "nan"},
+            "LYCOMM_STOP_TIMEOUT in the environment: 'nan' is not a number (seconds)",
         ),
         (
-            {"LYCOMM_RESTART_DELAY": "inf"},
-            "LYCOMM_RESTART_DELAY in the environment: 'inf' is not between 0 and 86400 (seconds)",
+            {"LYCOMM_STOP_TIMEOUT": "-1"},
+            "LYCOMM_STOP_TIMEOUT in the environment: '-1' is not between 0 and 86400 (seconds)",
         ),
         (
-            {"LYCOMM_READY_SECONDS": "0"},
-            "LYCOMM_READY_SECONDS in the environment: '0' is not between 0.1 and 86400 (seconds)",
+            {"LYCOMM_BACKOFF_BASE": "inf"},
+            "LYCOMM_BACKOFF_BASE in the environment: 'inf' is not between 0 and 86400 (seconds)",
+        ),
+        (
+            {"LYCOMM_READY_TIMEOUT": "0"},
+            "LYCOMM_READY_TIMEOUT in the environment: '0' is not between 0.1 and 86400 (seconds)",
         ),
         (
             {"LYCOMM_CHANNEL_WINDOW": "0"},
@@ -253,12 +253,12 @@ def test_the_defaults_are_those_of_the_spec_and_end_a_stuck_child_within_ten_sec
         ),
         ({"LYCOMM_PROCESSES": "[]"}, "LYCOMM_PROCESSES in the environment: [] is not a table of processes"),
         (
-            {"LYCOMM_PROCESSES": '{"web": {"stop_seconds": "x"}}'},
-            "LYCOMM_PROCESSES.web.stop_seconds in the environment: 'x' is not a number (seconds)",
+            {"LYCOMM_PROCESSES": '{"web": {"stop_timeout": "x"}}'},
+            "LYCOMM_PROCESSES.web.stop_timeout in the environment: 'x' is not a number (seconds)",
         ),
         (
             {"LYCOMM_STOP_SECOND": "1"},
-            "LYCOMM_STOP_SECOND in the environment: no such setting; did you mean LYCOMM_STOP_SECONDS?",
+            "LYCOMM_STOP_SECOND in the environment: no such setting; did you mean LYCOMM_STOP_TIMEOUT?",
         ),
         (
             {"LYCOMM_COMMAND": "1"},
@@ -275,8 +275,8 @@ def test_a_problem_in_the_environment_is_one_line(folder: Folder, environ: dict[
     ("toml", "line"),
     [
         (
-            "stop_seconds = true",
-            "stop_seconds in [tool.lycomm] of pyproject.toml: True is not a number (seconds)",
+            "stop_timeout = true",
+            "stop_timeout in [tool.lycomm] of pyproject.toml: True is not a number (seconds)",
         ),
         ("plugins = 3", "plugins in [tool.lycomm] of pyproject.toml: 3 is not a list of module names"),
         (
@@ -292,11 +292,11 @@ def test_a_problem_in_the_environment_is_one_line(folder: Folder, environ: dict[
         ("processes.web = 3", "web in [tool.lycomm.processes] of pyproject.toml: 3 is not a table"),
         (
             "processes.web.stop_second = 3",
-            "stop_second in [tool.lycomm.processes.web] of pyproject.toml: no such setting; did you mean stop_seconds?",
+            "stop_second in [tool.lycomm.processes.web] of pyproject.toml: no such setting; did you mean stop_timeout?",
         ),
         (
-            "processes.web.stop_seconds = -3",
-            "stop_seconds in [tool.lycomm.processes.web] of pyproject.toml: -3 is not between 0 and 86400 (seconds)",
+            "processes.web.stop_timeout = -3",
+            "stop_timeout in [tool.lycomm.processes.web] of pyproject.toml: -3 is not between 0 and 86400 (seconds)",
         ),
         (
             "processes.web.autostart = 'yes'",
@@ -351,39 +351,39 @@ def test_good_process_names(folder: Folder, name: str) -> None:
 
 
 def test_problems_in_dotenv_name_the_file(folder: Folder) -> None:
-    folder.env("LYCOMM_STOP_SECONDS=abc\nLYCOMM_LINK=fd:7").env("LYCOMM_READY_SECONDS=abc", ".env.prod")
+    folder.env("LYCOMM_STOP_TIMEOUT=abc\nLYCOMM_LINK=fd:7").env("LYCOMM_READY_TIMEOUT=abc", ".env.prod")
     assert folder.problems() == [
         "LYCOMM_LINK in .env: the host sets it for its children: remove it",
-        "LYCOMM_READY_SECONDS in .env.prod: 'abc' is not a number (seconds)",
-        "LYCOMM_STOP_SECONDS in .env: 'abc' is not a number (seconds)",
+        "LYCOMM_READY_TIMEOUT in .env.prod: 'abc' is not a number (seconds)",
+        "LYCOMM_STOP_TIMEOUT in .env: 'abc' is not a number (seconds)",
     ]
 
 
 def test_all_problems_of_all_layers_are_reported_at_once(folder: Folder) -> None:
-    folder.toml("[tool.lycomm]\nx = 1\nprocesses.a.x = 1\nprocesses.b.stop_seconds = -1").env("LYCOMM_Y=1")
-    problems = folder.problems({"LYCOMM_LOG_LEVEL": "?"}, z=1, restart_delay=None)
+    folder.toml("[tool.lycomm]\nx = 1\nprocesses.a.x = 1\nprocesses.b.stop_timeout = -1").env("LYCOMM_Y=1")
+    problems = folder.problems({"LYCOMM_LOG_LEVEL": "?"}, z=1, backoff_base=None)
     assert [problem.split(":")[0] for problem in problems] == [
         "x in [tool.lycomm] of pyproject.toml",
         "LYCOMM_Y in .env",
         "z in Host(...)",
         "LYCOMM_LOG_LEVEL in the environment",
-        "restart_delay in Host(...)",
+        "backoff_base in Host(...)",
         "x in [tool.lycomm.processes.a] of pyproject.toml",
-        "stop_seconds in [tool.lycomm.processes.b] of pyproject.toml",
+        "stop_timeout in [tool.lycomm.processes.b] of pyproject.toml",
     ]
 
 
 def test_a_bad_value_that_a_stronger_layer_replaces_does_no_harm(folder: Folder) -> None:
-    assert folder.env("LYCOMM_STOP_SECONDS=abc").load(stop_seconds=3).stop_seconds == 3
+    assert folder.env("LYCOMM_STOP_TIMEOUT=abc").load(stop_timeout=3).stop_timeout == 3
 
 
 def test_a_long_value_does_not_fill_the_screen(folder: Folder) -> None:
-    [line] = folder.problems({"LYCOMM_STOP_SECONDS": "x" * 100_000})
+    [line] = folder.problems({"LYCOMM_STOP_TIMEOUT": "x" * 100_000})
     assert len(line) < 120
 
 
 def test_a_dotenv_line_of_ours_that_says_nothing_is_a_problem(folder: Folder) -> None:
-    folder.env("A=1\nLYCOMM_STOP_SECONDS 5\n")
+    folder.env("A=1\nLYCOMM_STOP_TIMEOUT 5\n")
     assert folder.problems() == [f"{folder.path / '.env'} line 2: not of the form LYCOMM_NAME=value"]
 
 
@@ -405,7 +405,7 @@ def test_pyproject_that_is_not_toml_or_not_a_table_is_one_line(folder: Folder) -
 
 def test_a_broken_file_does_not_hide_the_other_problems(folder: Folder) -> None:
     folder.toml("[").env("LYCOMM_X=1")
-    assert len(folder.problems(stop_seconds=-1)) == 3
+    assert len(folder.problems(stop_timeout=-1)) == 3
 
 
 def test_a_folder_that_does_not_exist_is_one_line(folder: Folder) -> None:

@@ -41,6 +41,18 @@ class FakeSession:
         self.stops.append(reason)
         self.tell(stop=reason)
 
+    def drain(self, timeout: float) -> None:
+        self.tell(drain=timeout)
+
+    def watch(self, interval: float) -> None:
+        self.tell(watch=interval)
+
+    def ping(self) -> None:
+        self.tell(ping=True)
+
+    def dump_stacks(self) -> None:
+        self.tell(dump_stacks=True)
+
     def close(self, cause: str) -> None:
         self._transport.close()
 
@@ -58,9 +70,17 @@ class FakeSession:
         if "hello" in message:
             self._listener.on_hello(message["hello"])
         elif "hooks_done" in message:
-            self._listener.on_hooks_done(message["hooks_done"])
+            self._listener.on_hooks_done(message["hooks_done"], message.get("failed_plugins", []))
         elif "ready" in message:
             self._listener.on_ready(message["ready"], message["details"])
+        elif "beat" in message:
+            self._listener.on_beat(message["beat"])
+        elif "pong" in message:
+            self._listener.on_pong()
+        elif "more_time" in message:
+            self._listener.on_more_time(message["more_time"], message.get("reason", ""))
+        elif "drained" in message:
+            self._listener.on_drained(message["drained"], message.get("refused", 0))
         elif "goodbye" in message:
             self._cause = None
 
@@ -144,5 +164,5 @@ def plan(spec: ProcessSpec) -> ProjectPlan:
 def child(name: str = "bot", behaviour: str = "", **options: Any) -> ProcessSpec:
     """A declared process that runs fake_project with short seconds."""
     env = {"FAKE_CHILD": behaviour, **options.pop("env", {})}
-    options = {"ready_seconds": 20.0, "stop_seconds": 10.0, "restart_delay": 0.05, **options}
+    options = {"ready_timeout": 20.0, "stop_timeout": 10.0, "backoff_base": 0.05, **options}
     return ProcessSpec(name=name, project=options.pop("project", FAKE_PROJECT), env=env, **options)

@@ -38,7 +38,7 @@ class Stubborn:
 
 
 LADDER = ["the stop message", "SIGINT", "SIGTERM", "a kill"]
-QUICK = child(stop_seconds=0.01, interrupt_seconds=0.01, terminate_seconds=0.01)
+QUICK = child(stop_timeout=0.01, interrupt_timeout=0.01, terminate_timeout=0.01)
 
 
 async def stop(stubborn: Stubborn, *, reachable: bool = True, hurry: asyncio.Event | None = None) -> str | None:
@@ -70,7 +70,7 @@ async def test_a_child_that_is_gone_already_is_not_asked() -> None:
 async def test_hurry_in_the_middle_of_a_rung_goes_straight_to_the_kill() -> None:
     stubborn = Stubborn("a kill")
     hurry = asyncio.Event()
-    patient = child(stop_seconds=3600.0)
+    patient = child(stop_timeout=3600.0)
     rungs = rungs_for(patient, stubborn, stubborn.ask)
     climbing = asyncio.create_task(climb("bot", rungs, stubborn, gone=stubborn.gone, hurry=hurry))
     while not stubborn.asked:

@@ -26,7 +26,7 @@ class NoHandles:
 
 def spawn(python: Path | str, folder: Path, on_exit: object = print) -> Child:
     plan = ProjectPlan(folder, Path(python), "toml", None)
-    return Child.spawn(child(), plan, NoHandles(), on_exit)  # type: ignore[arg-type]
+    return Child.spawn(child(), plan, [NoHandles()], on_exit)  # type: ignore[arg-type]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ async def test_the_stop_ladder_and_the_rung_that_worked(
     supervise: Supervise, log_lines: LogLines, behaviour: str, rung: str, words: str
 ) -> None:
     seconds = 10.0 if not behaviour else 0.2
-    spec = child(behaviour=behaviour, stop_seconds=seconds, interrupt_seconds=0.2, terminate_seconds=0.2)
+    spec = child(behaviour=behaviour, stop_timeout=seconds, interrupt_timeout=0.2, terminate_timeout=0.2)
     async with supervise(spec) as supervisor:
         await supervisor.wait_ready("bot", DEADLINE)
         pid = pid_of(supervisor)
@@ -144,7 +144,7 @@ async def test_what_a_child_has_started_is_gone_with_it(
 
 async def test_a_second_stop_neither_restarts_nor_shortens_the_ladder(supervise: Supervise) -> None:
     hub = FakeHub()
-    spec = child(behaviour="ignore-message", stop_seconds=0.5, interrupt_seconds=10.0)
+    spec = child(behaviour="ignore-message", stop_timeout=0.5, interrupt_timeout=10.0)
     async with supervise(spec, hub=hub) as supervisor:
         await supervisor.wait_ready("bot", DEADLINE)
         loop = asyncio.get_running_loop()
@@ -162,7 +162,7 @@ async def test_a_second_stop_neither_restarts_nor_shortens_the_ladder(supervise:
 
 async def test_kill_now_ends_a_ladder_that_is_being_climbed(supervise: Supervise, log_lines: LogLines) -> None:
     hub = FakeHub()
-    async with supervise(child(behaviour="ignore-message", stop_seconds=3600.0), hub=hub) as supervisor:
+    async with supervise(child(behaviour="ignore-message", stop_timeout=3600.0), hub=hub) as supervisor:
         await supervisor.wait_ready("bot", DEADLINE)
         stopping = asyncio.create_task(supervisor.stop_all())
         while not hub.sessions[0].stops:
@@ -184,7 +184,7 @@ async def test_stop_during_the_start_of_a_child_that_never_greets(supervise: Sup
 
 async def test_every_child_is_stopped_at_the_same_time(supervise: Supervise) -> None:
     slow = "ignore-message ignore-SIGINT ignore-SIGTERM"
-    seconds = {"stop_seconds": 0.5, "interrupt_seconds": 0.5, "terminate_seconds": 0.5}
+    seconds = {"stop_timeout": 0.5, "interrupt_timeout": 0.5, "terminate_timeout": 0.5}
     async with supervise(*(child(f"bot{n}", slow, **seconds) for n in range(4))) as supervisor:
         for n in range(4):
             await supervisor.wait_ready(f"bot{n}", DEADLINE)
@@ -279,7 +279,7 @@ async def test_a_lost_link_ends_the_child(supervise: Supervise, log_lines: LogLi
 
 
 async def test_a_child_that_stays_after_its_goodbye_is_killed(supervise: Supervise, log_lines: LogLines) -> None:
-    async with supervise(child(behaviour="linger-after-goodbye", stop_seconds=0.2)):
+    async with supervise(child(behaviour="linger-after-goodbye", stop_timeout=0.2)):
         await log_lines.line(r"^child bot said goodbye but was still there 0\.2 s later .*; killing it$")
         await log_lines.line("^child bot ended after a kill ")
 
@@ -295,7 +295,7 @@ async def test_a_child_that_stays_after_its_goodbye_is_killed(supervise: Supervi
 async def test_a_child_that_is_not_ready_in_time_is_ended_with_the_likely_cause(
     supervise: Supervise, log_lines: LogLines, behaviour: str, likely: str
 ) -> None:
-    spec = child(behaviour=behaviour, ready_seconds=0.5, stop_seconds=0.1, interrupt_seconds=5.0)
+    spec = child(behaviour=behaviour, ready_timeout=0.5, stop_timeout=0.1, interrupt_timeout=5.0)
     async with supervise(spec) as supervisor:
         with pytest.raises(ProcessFailed, match=r"not ready in 0\.5 s"):
             await asyncio.wait_for(supervisor.astart("bot"), DEADLINE)
@@ -405,7 +405,7 @@ async def test_a_hook_that_hangs_delays_a_stop_by_no_more_than_its_seconds(
 ) -> None:
     events = Events()
     events.hang = {"before shutdown bot"}
-    async with supervise(child(stop_seconds=0.3), events=events) as supervisor:
+    async with supervise(child(stop_timeout=0.3), events=events) as supervisor:
         await supervisor.wait_ready("bot", DEADLINE)
         await asyncio.wait_for(supervisor.astop("bot"), DEADLINE)
         await log_lines.line("^before_process_shutdown hooks of bot take longer than 0.3 s; going on$")
@@ -464,7 +464,7 @@ async def test_200_racing_operations_end_in_what_was_wanted_last(supervise: Supe
     rng = random.Random(seed)
     hub = FakeHub()
     waiting: list[asyncio.Task[None]] = []
-    async with supervise(child(restart_delay=0.01), hub=hub) as supervisor:
+    async with supervise(child(backoff_base=0.01), hub=hub) as supervisor:
         for _ in range(200):
             choice = rng.choice(["start", "stop", "restart", "astart", "astop", "arestart", "kill", "exit 0"])
             pid = status(supervisor).pid

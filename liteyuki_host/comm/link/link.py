@@ -50,7 +50,7 @@ class LinkHandler(Protocol):
         ...
 
     def on_control(self, message: Control) -> None:
-        """A control message other than greeting, ping and pong arrived."""
+        """A control message other than greeting, ping, and the pong that somebody waits for."""
         ...
 
     def on_opened(self, stream: Stream) -> None:
@@ -381,6 +381,8 @@ class Link:
                     waiting = self._pong.pop(message.id, None)
                 if waiting is not None:
                     waiting.release()
+                else:  # nobody waits for this one; it is a sign of life
+                    self._handler.on_control(message)
             elif type(message) is Hello:
                 self._handler.on_hello(message)
             elif type(message) is not Goodbye:

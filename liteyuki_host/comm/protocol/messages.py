@@ -71,6 +71,7 @@ class HooksDone(Message, frozen=True, tag=6):
     """NoneBot's start-up hooks have returned."""
 
     adapters: list[str] = []
+    failed_plugins: list[str] = []  # that NoneBot could not load; the bot runs without them
 
 
 class Ready(Message, frozen=True, tag=7):
@@ -114,6 +115,42 @@ class Subscribe(Message, frozen=True, tag=13):
     stream: int
 
 
+class Watch(Message, frozen=True, tag=14):
+    """From the host: send a Beat every `interval` seconds from now on; 0: no more."""
+
+    interval: float
+
+
+class Beat(Message, frozen=True, tag=15):
+    """The bot's event loop is alive. Sent from that loop, so no beat means that it does not turn."""
+
+    late: float = 0.0  # seconds between when the loop should have sent it and when it did
+
+
+class MoreTime(Message, frozen=True, tag=16):
+    """A child asks that whatever limit runs against it now (start, loop, drain, stop) be put off."""
+
+    seconds: float
+    reason: str = ""
+
+
+class Drain(Message, frozen=True, tag=17):
+    """Begin no new events, let the running handlers finish, and say Drained; after `timeout` seconds in any case."""
+
+    timeout: float
+
+
+class Drained(Message, frozen=True, tag=18):
+    """No handler runs any more, or the time was up."""
+
+    unfinished: list[str] = []  # handlers that still ran, in words for the log
+    refused: int = 0  # events that came meanwhile and were not begun
+
+
+class DumpStacks(Message, frozen=True, tag=19):
+    """Write the stack of every thread to stderr. Done by the link's thread, so also while the loop is blocked."""
+
+
 Control = (
     Hello
     | Goodbye
@@ -128,6 +165,12 @@ Control = (
     | ControlRequest
     | ControlReply
     | Subscribe
+    | Watch
+    | Beat
+    | MoreTime
+    | Drain
+    | Drained
+    | DumpStacks
 )
 
 # --- the shared memory: requests to the host ----------------------------------------------------------------

@@ -28,6 +28,13 @@ CONTROL = [
     m.ControlRequest(7, "restart", "nonebot"),
     m.ControlReply(7, None, b"\x01"),
     m.Subscribe(4),
+    m.HooksDone(["OneBot V11"], ["nonebot_plugin_broken"]),
+    m.Watch(0.5),
+    m.Beat(0.25),
+    m.MoreTime(120.0, "building an index"),
+    m.Drain(10.0),
+    m.Drained(["echo (message.private.friend)"], 3),
+    m.DumpStacks(),
 ]
 REQUESTS = [
     m.Put(1, "k", b"\xc0", 1.5, True),
