@@ -5,29 +5,32 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import signal
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
 import anyio
+import anyio.to_thread
 from loguru import logger
 
-from . import lifespan, log
+from . import lifespan, log, signals
 from .comm.errors import HostError, HostNotRunning, LycommError
 from .comm.exchange import set_current
 from .comm.node import Node
 from .comm.protocol.messages import ControlRequest
+from .comm.topics import STATES_TOPIC, publish
 from .hub import Hub, Session
 from .lifespan import Lifespan
+from .output.files import LogFiles
 from .settings import Settings, load_settings
-from .supervisor.supervisor import Supervisor
+from .supervisor.output import Output, to_the_console
+from .supervisor.states import Transition
+from .supervisor.supervisor import Context, Supervisor
 
 __all__ = ["Host", "get_bot"]
 
@@ -75,11 +78,17 @@ class Host:
         self.hub = Hub(
             window=self.settings.channel_window,
             message_limit=self.settings.message_limit,
-            memory_limit=self.settings.memory_limit,
+            memory_limit=self.settings.shared_memory_limit,
         )
         specs = self.settings.process_specs()
         self._lifespan = Lifespan()
-        self._supervisor = Supervisor(self.hub, specs, events=_ProcessHooks(self._lifespan))
+        self._log_files = _log_files(self.settings)
+        self._supervisor = Supervisor(
+            self.hub,
+            specs,
+            events=_ProcessEvents(self._lifespan, self.hub),
+            outputs={name: self._output_of(name) for name in specs},
+        )
         self._processes = list(specs)
         self._plugins: list[str] = []
         self._stop_asked = threading.Event()
@@ -121,16 +130,18 @@ class Host:
         """Run once the processes have been started. It may go on for ever; it is cancelled when the host stops."""
         return self._lifespan.register(lifespan.AFTER_START, hook)
 
+    # Process hooks may take the process's name, and after it a `Context`: why, pid, uptime, restarts, last exit.
+
     def on_before_process_shutdown(self, hook: F) -> F:
-        """Run with the process's name before it is asked to end, also for a restart."""
+        """Run with the process's name and context before it is asked to end, also for a restart."""
         return self._lifespan.register(lifespan.BEFORE_PROCESS_SHUTDOWN, hook)
 
     def on_before_process_restart(self, hook: F) -> F:
-        """Run with the process's name before an asked restart."""
+        """Run with the process's name and context before a planned restart: asked, reload, memory, age."""
         return self._lifespan.register(lifespan.BEFORE_PROCESS_RESTART, hook)
 
     def on_after_restart(self, hook: F) -> F:
-        """Run with the process's name once it is ready again after an asked restart."""
+        """Run with the process's name and context once it is ready again after a planned restart."""
         return self._lifespan.register(lifespan.AFTER_RESTART, hook)
 
     def on_after_shutdown(self, hook: F) -> F:
@@ -153,6 +164,14 @@ class Host:
         """Ask for one process, or all, to be stopped until started again. Raises UnknownProcess."""
         for process in self._named(name):
             self._supervisor.stop(process)
+
+    def reload_process(self, name: str | None = None) -> None:
+        """Have the new code of one process, or of all, tried and, if it can start, used. Raises UnknownProcess.
+
+        What ``SIGHUP`` does for all. A process that cannot start with it is left as it runs; the log says why.
+        """
+        for process in self._named(name):
+            self._supervisor.reload(process)
 
     def stop(self) -> None:
         """Ask the host to end: every process by its stop ladder, then ``run`` returns. More calls do nothing."""
@@ -183,7 +202,10 @@ class Host:
         await self._on_loop(lambda: self._supervisor.wait_ready(name, timeout))
 
     def status(self) -> list[dict[str, Any]]:
-        """One dict per process: name, state, pid, uptime (s), restarts, last_exit, address. From any thread."""
+        """One dict per process: name, state, pid, uptime (s), restarts, last_exit, memory (bytes), address.
+
+        From any thread.
+        """
         return [
             {
                 "name": status.name,
@@ -192,10 +214,19 @@ class Host:
                 "uptime": status.uptime,
                 "restarts": status.restarts,
                 "last_exit": status.last_exit,
+                "memory": status.memory,
                 "address": status.address,
             }
             for status in self._supervisor.status()
         ]
+
+    def history(self, name: str) -> Sequence[Transition]:
+        """The last state transitions of a process, oldest first. From any thread. Raises UnknownProcess."""
+        return self._supervisor.history(name)
+
+    def output(self, name: str) -> Output:
+        """What a process has written lately, to stdout and stderr. Raises UnknownProcess."""
+        return self._supervisor.output(name)
 
     # --- running --------------------------------------------------------------------------------------------
 
@@ -205,10 +236,10 @@ class Host:
         Raises:
             HostError: a main-process module cannot be loaded, or this host has run already.
         """
-        handler = log.configure(self.settings.log_level)
+        handler = log.configure(self.settings.log_level, self._log_files)
         try:
-            with self._signal_handlers():
-                anyio.run(self.serve, backend="asyncio")
+            with signals.handled(self._signal_handlers()):
+                anyio.run(self._serve_with_signals, backend="asyncio")
         finally:
             logger.complete()
             logger.remove(handler)
@@ -256,22 +287,17 @@ class Host:
         if _current is self:
             _current = None
         logger.info("host stopped")
+        if self._log_files is not None:
+            await anyio.to_thread.run_sync(self._log_files.flush, 1.0)
 
-    @contextmanager
-    def _signal_handlers(self) -> Iterator[None]:
-        """Ctrl+C and SIGTERM stop the host; a second one does not wait. Only where Python allows handlers at all."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        # signal.signal and not the loop's own handlers: Windows has only these.
-        names = ["SIGINT", "SIGTERM", "SIGBREAK"]
-        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        before = {number: signal.signal(number, self._signalled) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    async def _serve_with_signals(self) -> None:
+        with signals.waking(asyncio.get_running_loop()):
+            await self.serve()
+
+    def _signal_handlers(self) -> dict[str, signals.Handler]:
+        """Ctrl+C and SIGTERM stop the host, a second one does not wait; SIGHUP reloads."""
+        stop = dict.fromkeys(("SIGINT", "SIGTERM", "SIGBREAK"), self._signalled)
+        return {**stop, "SIGHUP": self._reload_signalled}
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
@@ -281,7 +307,15 @@ class Host:
             self._supervisor.kill_now()
             self.stop()
 
+    def _reload_signalled(self, number: int, frame: FrameType | None) -> None:
+        for process in self._processes:
+            self._supervisor.reload(process, "SIGHUP")
+
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _output_of(self, name: str) -> Output:
+        show = [to_the_console, *([] if self._log_files is None else [self._log_files.show])]
+        return Output(name, capacity=self.settings.output_buffer, show=show)
 
     def _named(self, name: str | None) -> list[str]:
         return self._processes if name is None else [name]
@@ -323,6 +357,7 @@ class Host:
             "restart": partial(self.restart_process, process),
             "start": partial(self.start_process, process),
             "stop": partial(self.stop_process, process),
+            "reload": partial(self.reload_process, process),
             "status": self.status,
         }
         operation = operations.get(request.verb)
@@ -337,20 +372,42 @@ class Host:
             session.reply_control(request.id, error=str(error))
 
 
-class _ProcessHooks:
-    """The supervisor's events, as hooks."""
+class _ProcessEvents:
+    """The supervisor's events, as hooks and publications."""
 
-    def __init__(self, hooks: Lifespan) -> None:
+    def __init__(self, hooks: Lifespan, hub: Hub) -> None:
         self._lifespan = hooks
+        self._hub = hub
 
-    async def before_process_shutdown(self, name: str) -> None:
-        await self._lifespan.fire(lifespan.BEFORE_PROCESS_SHUTDOWN, name)
+    async def before_process_shutdown(self, context: Context) -> None:
+        await self._lifespan.fire(lifespan.BEFORE_PROCESS_SHUTDOWN, context.name, context)
 
-    async def before_process_restart(self, name: str) -> None:
-        await self._lifespan.fire(lifespan.BEFORE_PROCESS_RESTART, name)
+    async def before_process_restart(self, context: Context) -> None:
+        await self._lifespan.fire(lifespan.BEFORE_PROCESS_RESTART, context.name, context)
 
-    async def after_restart(self, name: str) -> None:
-        await self._lifespan.fire(lifespan.AFTER_RESTART, name)
+    async def after_restart(self, context: Context) -> None:
+        await self._lifespan.fire(lifespan.AFTER_RESTART, context.name, context)
+
+    def stepped(self, step: Transition) -> None:
+        publish(
+            STATES_TOPIC,
+            {
+                "process": step.process,
+                "previous": str(step.previous),
+                "state": str(step.state),
+                "cause": step.cause,
+                "at": step.at,
+                "pid": step.pid,
+                "restarts": step.restarts,
+            },
+            exchange=self._hub,
+        )
+
+
+def _log_files(settings: Settings) -> LogFiles | None:
+    if settings.log_folder is None:
+        return None
+    return LogFiles(settings.log_folder, rotation=settings.log_rotation, retention=settings.log_retention)
 
 
 def _refuse_inside_a_child() -> None:

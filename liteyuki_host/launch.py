@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from liteyuki_host._child.ending import Ending
+    from liteyuki_host._child.orders import Orders
     from liteyuki_host.comm.node import Node
     from liteyuki_host.comm.transport import Transport
 
@@ -25,8 +26,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the project to its end. Returns the exit code."""
     options = _parse(argv)
     try:
+        from liteyuki_host._child.guard import arm
+
+        without = arm(os.environ)  # before anything that takes time
+        from liteyuki_host._child.stacks import Stacks
+
+        stacks = Stacks(options.process)
+        stacks.arm()
         from liteyuki_host._child.codes import CANNOT_START, NOT_UNDER_HOST
         from liteyuki_host._child.ending import Ending
+        from liteyuki_host._child.orders import Orders
         from liteyuki_host.comm.errors import LycommError
         from liteyuki_host.comm.node import current
         from liteyuki_host.comm.transport import take_link
@@ -35,16 +44,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if transport is None:
             _complain("liteyuki_host.launch is started by the host only: run `lycomm run` in the bot's folder")
             return NOT_UNDER_HOST
-        ending = Ending()
+        if options.trial:
+            from liteyuki_host._child.trial import Trial
+
+            Trial(transport).run(options.process, options.script if options.kind == "script" else None)
+        ending = Ending(without)
         ending.arm()
         node = current()
+        orders = Orders(stacks)
         try:
-            _attach(node, transport, options.process, ending)
+            _attach(node, transport, options.process, ending, orders)
         except LycommError as exc:
             if not ending.host_gone:
                 _complain(f"{options.process}: no understanding with the host: {exc}")
             return CANNOT_START
-        return _run_attached(node, options, ending)
+        return _run_attached(node, options, ending, orders)
     except KeyboardInterrupt:
         return 0  # asked to end before there was anything to end
 
@@ -54,21 +68,28 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--process", required=True, help="the name this child was declared with")
     parser.add_argument("--kind", required=True, choices=["script", "toml"])
     parser.add_argument("--script", type=Path, help="what to run, for --kind script")
+    parser.add_argument("--trial", action="store_true", help="only load the project, and tell whether that works")
     options = parser.parse_args(argv)
     if options.kind == "script" and options.script is None:
         parser.error("--kind script needs --script")
     return options
 
 
-def _attach(node: Node, transport: Transport, process: str, ending: Ending) -> None:
-    node.attach(transport, process, on_stop=ending.on_stop, on_host_gone=ending.on_host_gone)
+def _attach(node: Node, transport: Transport, process: str, ending: Ending, orders: Orders) -> None:
+    node.attach(
+        transport,
+        process,
+        on_stop=ending.on_stop,
+        on_host_gone=ending.on_host_gone,
+        on_supervision=orders.take,
+    )
 
 
-def _run_attached(node: Node, options: argparse.Namespace, ending: Ending) -> int:
+def _run_attached(node: Node, options: argparse.Namespace, ending: Ending, orders: Orders) -> int:
     launched = sys.modules["__main__"]  # keeps our globals while the project's __main__ takes our place
     code = 1
     try:
-        code = _run_project(node, options, ending)
+        code = _run_project(node, options, ending, orders)
     except KeyboardInterrupt:
         code = 0  # the project was asked to end, and did
     finally:
@@ -78,7 +99,7 @@ def _run_attached(node: Node, options: argparse.Namespace, ending: Ending) -> in
     return code
 
 
-def _run_project(node: Node, options: argparse.Namespace, ending: Ending) -> int:
+def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders: Orders) -> int:
     from loguru import logger
 
     from liteyuki_host._child.codes import CANNOT_START, STARTUP_FAILED
@@ -96,9 +117,11 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending) -> int
     from liteyuki_host._child.project import run_script, run_toml
 
     use_line_format(options.process)
+    for words in ending.without:
+        logger.debug(words)
     hooks = StartupHooks()
     ending.before_interrupt(hooks.release_all)
-    watch = DriverWatch(node, hooks)
+    watch = DriverWatch(node, hooks, orders)
     watch.install()
     try:
         run_script(options.script) if options.kind == "script" else run_toml()

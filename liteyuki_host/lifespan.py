@@ -41,7 +41,7 @@ class Lifespan:
         self._hooks.setdefault(moment, []).append(hook)
         return hook
 
-    async def fire(self, moment: Moment, *arguments: str, timeout: float | None = None) -> None:
+    async def fire(self, moment: Moment, *arguments: object, timeout: float | None = None) -> None:
         """Run the hooks of *moment* one after another and wait for each, at most *timeout* seconds."""
         for hook in self._hooks.get(moment, []):
             try:
@@ -65,10 +65,9 @@ class Lifespan:
             await asyncio.wait(tasks, timeout=5.0)
 
 
-async def _run(moment: Moment, hook: Callable[..., Any], arguments: tuple[str, ...]) -> None:
+async def _run(moment: Moment, hook: Callable[..., Any], arguments: tuple[object, ...]) -> None:
     try:
-        if not _takes_arguments(hook):
-            arguments = ()
+        arguments = arguments[: _how_many(hook, len(arguments))]
         if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(getattr(hook, "__call__", None)):  # noqa: B004
             await hook(*arguments)
         else:
@@ -79,13 +78,18 @@ async def _run(moment: Moment, hook: Callable[..., Any], arguments: tuple[str, .
         logger.opt(exception=error).error(f"{moment} hook {_name(hook)} failed; the host goes on")
 
 
-def _takes_arguments(hook: Callable[..., Any]) -> bool:
-    """Process hooks get the process name, if they want it."""
+def _how_many(hook: Callable[..., Any], offered: int) -> int:
+    """How many of the *offered* arguments a hook wants: it may take the name, the name and the context, or nothing.
+
+    ``*names`` is the name alone.
+    """
     try:
-        inspect.signature(hook).bind("name")
+        parameters = inspect.signature(hook).parameters.values()
     except (TypeError, ValueError):
-        return False
-    return True
+        return 0
+    named = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    takes_any = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    return min(offered, len(named) or int(takes_any))
 
 
 async def in_daemon_thread(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The host's settings: what exists, what is allowed, and where each value was written.
+"""The host's settings: what exists, and where each value was written. What it may be: ``settings_values``.
 
 Four layers, the first that has a value wins: arguments of ``Host(...)``, ``LYCOMM_*`` in the environment,
 ``LYCOMM_*`` in ``.env`` and ``.env.{ENVIRONMENT}`` (the latter wins, as in NoneBot), ``[tool.lycomm]`` in
@@ -9,157 +9,156 @@ The layers are read here and not by pydantic, so that an error can say in which 
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as short_repr  # a value in an error line must not fill the screen
+from reprlib import repr as short_repr
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from .comm.errors import SettingsError
 from .project import FileProblem, find_table, read_env_files, read_pyproject
-from .supervisor.spec import ProcessSpec
+from .settings_values import (
+    CHILD_VARIABLES,
+    GiB,
+    KiB,
+    ListOf,
+    MiB,
+    Number,
+    OneOf,
+    Size,
+    did_you_mean,
+    environment_table,
+    module_name,
+    process_name,
+    process_table,
+    reload_mode,
+    switch,
+    text,
+    text_or_none,
+)
+from .supervisor import order
+from .supervisor.spec import ProcessSpec, Reload, Restart, Strategy
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
 PLUGIN_SETTINGS = ("lycomm_commands", "lycomm_restart_command", "lycomm_status_command")
 """Settings of nonebot_plugin_lycomm. They stand in the same ``.env``; the plugin reads and checks them."""
 
-CHILD_VARIABLES = ("LYCOMM_LINK", "LYCOMM_PROCESS")
-"""What a host puts into its child's environment. A host may itself be the child of another one."""
-
-KiB = 1024
-MiB = 1024 * KiB
-GiB = 1024 * MiB
 DAY = 86400  # seconds; more than that is a mistake, and too much for a timer would be an OverflowError later
 
-
-# Checks. Each takes what a layer holds (text in the environment, a TOML or Python value elsewhere) and raises
-# ValueError with the words that follow the setting's name in the error line.
-
-
-@dataclass(frozen=True)
-class _Number:
-    kind: type[int | float]
-    low: float
-    high: float
-    unit: str
-
-    def __call__(self, value: object) -> float:
-        number = self._number(value)
-        if number is None:
-            what = "a whole number" if self.kind is int else "a number"
-            raise ValueError(f"{short_repr(value)} is not {what} ({self.unit})")
-        if not self.low <= number <= self.high:
-            raise ValueError(f"{short_repr(value)} is not between {self.low} and {self.high} ({self.unit})")
-        return number
-
-    def _number(self, value: object) -> float | None:
-        if not isinstance(value, str | int | float) or isinstance(value, bool):
-            return None
-        try:
-            number = self.kind(value)
-            return number if number == float(value) else None  # 2.5 is no int; NaN equals nothing
-        except (ValueError, OverflowError):
-            return None
+Name = Annotated[str, BeforeValidator(process_name)]
+Text = Annotated[str, BeforeValidator(text)]
+Switch = Annotated[bool, BeforeValidator(switch)]
+Seconds = Annotated[float, BeforeValidator(Number(float, 0, DAY, "seconds"))]
+# A bot needs about a second to import NoneBot: with less it would never be ready.
+ReadyTimeout = Annotated[float, BeforeValidator(Number(float, 1, DAY, "seconds"))]
+# Heartbeats are sent four times per limit and at most four times a second.
+Watch = Annotated[float, BeforeValidator(Number(float, 1, DAY, "seconds", off=True))]
+# Less than a minute would be a restart loop; more than a year is a typing error.
+Age = Annotated[float, BeforeValidator(Number(float, 60, 365 * DAY, "seconds", off=True))]
 
 
-def _log_level(value: object) -> str:
-    if not isinstance(value, str) or value.upper() not in LOG_LEVELS:
-        raise ValueError(f"{short_repr(value)} is not one of {', '.join(LOG_LEVELS)}")
-    return value.upper()
-
-
-def _plugins(value: object) -> list[str]:
-    if isinstance(value, str):
-        names = [part.strip() for part in value.split(",") if part.strip()]
-        value = _json(value) if value.lstrip().startswith("[") else names
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{short_repr(value)} is not a list of module names")
-    for name in value:
-        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"{short_repr(name)} is not a module name")
-    return list(value)
-
-
-def _processes(value: object) -> Mapping[Any, Any]:
-    value = _json(value) if isinstance(value, str) else value
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{short_repr(value)} is not a table of processes")
-    return value
-
-
-def _process_name(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", value):
-        raise ValueError(
-            f"{short_repr(value)} is not a process name (letters, digits, _ . -; a letter or digit first; at most 64)"
-        )
-    if value.lower() == "host":
-        raise ValueError(f"{value!r} is the name of the host itself: call the process something else")
-    return value
-
-
-def _text(value: object) -> str:
-    value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(value, str) or not value or not _usable(value):
-        raise ValueError(f"{short_repr(value)} is not a text")
-    return value
-
-
-def _switch(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{short_repr(value)} is not true or false")
-    return value
-
-
-def _env(value: object) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{short_repr(value)} is not a table of environment variables")
-    env: dict[str, str] = {}
-    for name, item in value.items():
-        if not isinstance(name, str) or not name or "=" in name or not _usable(name):
-            raise ValueError(f"{short_repr(name)} is not the name of an environment variable")
-        if name.upper() in CHILD_VARIABLES:
-            raise ValueError(f"{name} is set by the host: remove it")
-        try:
-            env[name] = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
-        except (TypeError, ValueError):
-            raise ValueError(f"{name}={short_repr(item)} is neither text nor JSON") from None
-        if not _usable(env[name]):
-            raise ValueError(f"{name}={short_repr(item)} contains what no environment can")
-    return env
-
-
-def _usable(text: str) -> bool:
-    """Whether the operating system takes *text* in a path or an environment."""
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:  # half of a surrogate pair, from JSON
-        return False
-
-
-def _json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{short_repr(text)} is not JSON ({error})") from None
-
-
-Seconds = Annotated[float, BeforeValidator(_Number(float, 0, DAY, "seconds"))]
-ReadyTimeout = Annotated[float, BeforeValidator(_Number(float, 0.1, DAY, "seconds"))]
-Text = Annotated[str, BeforeValidator(_text)]
-ProcessName = Annotated[str, BeforeValidator(_process_name)]
-
-
-class ProcessSettings(BaseModel):
-    """One ``[tool.lycomm.processes.NAME]``. Seconds that are None are those of `Settings`."""
+class Supervision(BaseModel):
+    """How a process is supervised: for all in `Settings`, for one in `ProcessSettings`. Defaults: `ProcessSpec`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Start and stop. The stop ladder's three rungs are together less than the 10 s in which one Ctrl+C has to end
+    # everything; draining comes before them, and only while handlers run.
+    ready_timeout: ReadyTimeout = Field(
+        default=ProcessSpec.ready_timeout,
+        description="seconds from the start of a process until it is ready, at least 1; longer is a failed start",
+    )
+    drain_timeout: Seconds = Field(
+        default=ProcessSpec.drain_timeout,
+        description="seconds running handlers get to finish before an asked stop or restart; "
+        "none pass when none run; 0: do not wait",
+    )
+    stop_timeout: Seconds = Field(
+        default=ProcessSpec.stop_timeout,
+        description="seconds a process gets to end by itself after the host's stop message",
+    )
+    interrupt_timeout: Seconds = Field(
+        default=ProcessSpec.interrupt_timeout, description="seconds after that, once it has got SIGINT"
+    )
+    terminate_timeout: Seconds = Field(
+        default=ProcessSpec.terminate_timeout,
+        description="seconds after that, once it has got SIGTERM; then it is killed",
+    )
+
+    # Restarts
+    restart: Annotated[Restart, BeforeValidator(OneOf(tuple(Restart)))] = Field(
+        default=ProcessSpec.restart,
+        description=f"whether a process that ended unasked is started again: {', '.join(Restart)}",
+    )
+    max_restarts: Annotated[int, BeforeValidator(Number(int, 0, 1000, "restarts"))] = Field(
+        default=ProcessSpec.max_restarts,
+        description="restarts within restart_window, 0 to 1000; one more, and the process has failed",
+    )
+    restart_window: Annotated[float, BeforeValidator(Number(float, 0.1, DAY, "seconds"))] = Field(
+        default=ProcessSpec.restart_window, description="seconds over which restarts are counted, at least 0.1"
+    )
+    backoff_base: Seconds = Field(
+        default=ProcessSpec.backoff_base,
+        description="seconds before the first restart in a row; doubled for each further one",
+    )
+    backoff_max: Seconds = Field(
+        default=ProcessSpec.backoff_max,
+        description="seconds a restart waits at most, at least backoff_base",
+    )
+
+    # Watchdog
+    loop_timeout: Watch = Field(
+        default=ProcessSpec.loop_timeout,
+        description="seconds the event loop may be blocked before the process is replaced, at least 1; 0: not watched",
+    )
+    freeze_timeout: Watch = Field(
+        default=ProcessSpec.freeze_timeout,
+        description="seconds the whole process may be silent before it is replaced, at least 1; 0: not watched",
+    )
+
+    # Limits
+    memory_limit: Annotated[int, BeforeValidator(Size(32 * MiB, 1024 * GiB, off=True))] = Field(
+        default=ProcessSpec.memory_limit,
+        description="bytes of memory of a process and all it started, 32 MiB to 1024 GiB; "
+        "with more it is restarted as if asked; 0: no limit",
+    )
+    max_age: Age = Field(
+        default=ProcessSpec.max_age,
+        description="seconds after which a process is restarted as if asked, 60 to 31536000, varied by 10 %; 0: never",
+    )
+
+    # Reload
+    reload: Annotated[Reload, BeforeValidator(reload_mode)] = Field(
+        default=ProcessSpec.reload,
+        description=f"what a change of the project's files leads to: {', '.join(Reload)}; true is swap",
+    )
+    reload_dirs: Annotated[tuple[Path, ...], BeforeValidator(ListOf(text, "folders"))] = Field(
+        default=tuple(ProcessSpec.reload_dirs),
+        description="folders that are watched, relative to the host's folder; none: the project's",
+    )
+
+    # Order
+    after: Annotated[tuple[str, ...], BeforeValidator(ListOf(process_name, "process names"))] = Field(
+        default=tuple(ProcessSpec.after),
+        description="processes that are to be ready before this one is started; "
+        "for all processes: it applies to those that it does not name",
+    )
+    strategy: Annotated[Strategy, BeforeValidator(OneOf(tuple(Strategy)))] = Field(
+        default=ProcessSpec.strategy,
+        description=f"who is restarted when a process ends unasked: {', '.join(Strategy)} (it and later ones)",
+    )
+
+
+class ProcessSettings(Supervision):
+    """One ``[tool.lycomm.processes.NAME]``.
+
+    What it inherits from `Supervision` counts only where it was written and is not None. `Settings.process_specs`
+    has what is in force.
+    """
 
     project: Text = Field(default=".", description="folder of the NoneBot project, relative to the host's folder")
     entry: Text | None = Field(
@@ -171,64 +170,72 @@ class ProcessSettings(BaseModel):
         description="interpreter, a command on PATH or a path relative to the host's folder; "
         "None: project's .venv or venv, else the host's",
     )
-    env: Annotated[dict[str, str], BeforeValidator(_env)] = Field(
+    env: Annotated[dict[str, str], BeforeValidator(environment_table)] = Field(
         default={},
         description="environment variables for this process; numbers, lists and tables are passed as JSON",
     )
-    autostart: Annotated[bool, BeforeValidator(_switch)] = Field(default=True, description="start it with the host")
-    ready_timeout: ReadyTimeout | None = Field(default=None, description="seconds, for this process")
-    stop_timeout: Seconds | None = Field(default=None, description="seconds, for this process")
-    interrupt_timeout: Seconds | None = Field(default=None, description="seconds, for this process")
-    terminate_timeout: Seconds | None = Field(default=None, description="seconds, for this process")
-    backoff_base: Seconds | None = Field(default=None, description="seconds, for this process")
+    autostart: Switch = Field(default=True, description="start it with the host")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_is_not_written(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {name: value for name, value in values.items() if value is not None or name not in cls.model_fields}
 
 
-class Settings(BaseModel):
+class Settings(Supervision):
     """All settings of a host, checked. Made by `load_settings`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
-    plugins: Annotated[list[str], BeforeValidator(_plugins)] = Field(
+    plugins: Annotated[list[str], BeforeValidator(ListOf(module_name, "module names"))] = Field(
         default=[], description="modules loaded into the host, in this order"
     )
-    log_level: Annotated[str, BeforeValidator(_log_level)] = Field(
+    processes: Annotated[dict[Name, ProcessSettings], BeforeValidator(process_table)] = Field(
+        default={}, description="the bots by name; empty: one, nonebot, in the host's folder"
+    )
+
+    # Communication
+    channel_window: Annotated[int, BeforeValidator(Size(64 * KiB, 256 * MiB))] = Field(
+        default=4 * MiB,
+        description="bytes under way in each direction of a channel before senders wait, 64 KiB to 256 MiB",
+    )
+    message_limit: Annotated[int, BeforeValidator(Size(KiB, 256 * MiB))] = Field(
+        default=16 * MiB, description="bytes of one message or value, encoded, 1 KiB to 256 MiB"
+    )
+    shared_memory_limit: Annotated[int, BeforeValidator(Size(64 * KiB, 64 * GiB))] = Field(
+        default=256 * MiB,
+        description="bytes of all keys and values of the shared memory, encoded, 64 KiB to 64 GiB",
+    )
+
+    # Logs
+    log_level: Annotated[str, BeforeValidator(OneOf(LOG_LEVELS))] = Field(
         default="INFO", description=f"least level of the host's log lines: {', '.join(LOG_LEVELS)}"
     )
-    channel_window: Annotated[int, BeforeValidator(_Number(int, 64 * KiB, 256 * MiB, "bytes"))] = Field(
-        default=4 * MiB,
-        description="bytes under way in each direction of a channel before senders wait; 64 KiB to 256 MiB",
+    log_dir: Annotated[str | None, BeforeValidator(text_or_none)] = Field(
+        default=None, description="folder for log files, relative to the host's folder; None or empty: no files"
     )
-    message_limit: Annotated[int, BeforeValidator(_Number(int, KiB, 256 * MiB, "bytes"))] = Field(
-        default=16 * MiB, description="bytes of one message or value, encoded; 1 KiB to 256 MiB"
+    log_rotation: Annotated[int, BeforeValidator(Size(64 * KiB, GiB))] = Field(
+        default=10 * MiB, description="bytes of a log file before a new one is begun, 64 KiB to 1 GiB"
     )
-    memory_limit: Annotated[int, BeforeValidator(_Number(int, 64 * KiB, 64 * GiB, "bytes"))] = Field(
-        default=256 * MiB,
-        description="bytes of all keys and values of the shared memory, encoded; 64 KiB to 64 GiB",
+    log_retention: Annotated[int, BeforeValidator(Number(int, 0, 1000, "files"))] = Field(
+        default=5, description="files that are kept of each process besides the current one, 0 to 1000"
     )
-    ready_timeout: ReadyTimeout = Field(
-        default=60.0,
-        description="seconds from the start of a process until it is ready; longer is a failed start",
-    )
-    # The stop ladder's three rungs. Together less than the 10 s in which one Ctrl+C has to end everything.
-    stop_timeout: Seconds = Field(
-        default=6.0, description="seconds a process gets to end by itself after the host's stop message"
-    )
-    interrupt_timeout: Seconds = Field(default=1.5, description="seconds after that, once it has got SIGINT")
-    terminate_timeout: Seconds = Field(
-        default=1.5, description="seconds after that, once it has got SIGTERM; then it is killed"
-    )
-    backoff_base: Seconds = Field(
-        default=1.0, description="seconds between the unasked end of a process and its next start"
-    )
-    processes: Annotated[dict[ProcessName, ProcessSettings], BeforeValidator(_processes)] = Field(
-        default={}, description="the bots by name; empty: one, nonebot, in the host's folder"
+    output_buffer: Annotated[int, BeforeValidator(Size(64 * KiB, 256 * MiB))] = Field(
+        default=MiB,
+        description="bytes of each process's last output that the host keeps in memory, 64 KiB to 256 MiB",
     )
 
     @property
     def folder(self) -> Path:
         """Absolute; where the settings were read, and what relative paths in them are relative to."""
         return self._folder
+
+    @property
+    def log_folder(self) -> Path | None:
+        """`log_dir`, absolute; None: no log files."""
+        return None if self.log_dir is None else self._absolute(self.log_dir)
 
     def process_specs(self) -> dict[str, ProcessSpec]:
         """The declared processes, with the defaults filled in. Nothing is checked against the disk."""
@@ -238,25 +245,28 @@ class Settings(BaseModel):
     def _spec(self, name: str, process: ProcessSettings) -> ProcessSpec:
         python = process.python
         if python is not None and Path(python).name != python:  # more than a command's name
-            python = str(self._folder / os.path.expanduser(python))
+            python = str(self._absolute(python))
+        supervision = {setting: self._in_force(process, setting) for setting in Supervision.model_fields}
+        supervision["reload_dirs"] = tuple(self._absolute(folder) for folder in supervision["reload_dirs"])
+        if "after" not in process.model_fields_set and name in self.after:
+            supervision["after"] = ()  # the first ones cannot come after themselves
         return ProcessSpec(
             name=name,
             # Not resolved: a link to the current release is followed anew at each start.
-            project=self._folder / os.path.expanduser(process.project),
+            project=self._absolute(process.project),
             entry=process.entry,
             python=python,
             env=process.env,
             autostart=process.autostart,
-            ready_timeout=_first(process.ready_timeout, self.ready_timeout),
-            stop_timeout=_first(process.stop_timeout, self.stop_timeout),
-            interrupt_timeout=_first(process.interrupt_timeout, self.interrupt_timeout),
-            terminate_timeout=_first(process.terminate_timeout, self.terminate_timeout),
-            backoff_base=_first(process.backoff_base, self.backoff_base),
+            **supervision,
         )
 
+    def _in_force(self, process: Supervision, setting: str) -> Any:
+        """A setting's own value in *process*, else that of all."""
+        return getattr(process if setting in process.model_fields_set else self, setting)
 
-def _first(own: float | None, default: float) -> float:
-    return default if own is None else own
+    def _absolute(self, path: str | Path) -> Path:
+        return self._folder / os.path.expanduser(path)
 
 
 # The layers.
@@ -309,12 +319,48 @@ def load_settings(arguments: Mapping[str, Any], *, folder: Path, environ: Mappin
                 problems.append(f"{source.spell(name)}: {_unknown(source, name)}")
     try:
         settings = Settings.model_validate(values)
+        settings._folder = folder
+        problems += _impossible(settings, sources)
     except ValidationError as errors:
         problems += [_explain(error, sources) for error in errors.errors(include_url=False)]
     if problems:
         raise SettingsError("\n".join(problems))
-    settings._folder = folder
     return settings
+
+
+def _impossible(settings: Settings, sources: Mapping[str, _Source]) -> Iterator[str]:
+    """What every value by itself allows and all together do not; and folders that are not there."""
+    yield from _impossible_in(settings, settings, (), sources)
+    for name, process in settings.processes.items():
+        yield from _impossible_in(settings, process, ("processes", name), sources)
+    specs = settings.process_specs()
+    unknown = [name for name in settings.after if name not in specs]
+    for name in unknown:
+        guess = did_you_mean(name, {known: known for known in specs})
+        yield f"{sources['after'].spell('after')}: there is no process {name}{guess}"
+    if not unknown:  # or each process that has it from there would say so again
+        yield from (f"{sources['processes'].spell('processes')}: {line}" for line in order.problems(specs))
+
+
+def _impossible_in(
+    settings: Settings, level: Supervision, path: tuple[str, ...], sources: Mapping[str, _Source]
+) -> Iterator[str]:
+    """The same of one level: the settings of all, or those of the process at *path*."""
+
+    def place(name: str) -> str:
+        keys = (*path, name)
+        return sources[keys[0]].spell(*keys)
+
+    written = level.model_fields_set
+    base, most = (settings._in_force(level, name) for name in ("backoff_base", "backoff_max"))
+    if most < base and written & {"backoff_base", "backoff_max"}:
+        yield (
+            f"{place('backoff_max' if 'backoff_max' in written else 'backoff_base')}: "
+            f"backoff_max ({most:g} s) is less than backoff_base ({base:g} s): raise the one or lower the other"
+        )
+    for folder in map(settings._absolute, level.reload_dirs):
+        if not folder.is_dir():
+            yield f"{place('reload_dirs')}: folder {folder} does not exist: create it or take it off the list"
 
 
 def _layers(
@@ -357,12 +403,7 @@ def _unknown(source: _Source, name: str) -> str:
     known = list(Settings.model_fields)
     if source.variables:
         known += [setting.removeprefix("lycomm_") for setting in PLUGIN_SETTINGS]
-    return "no such setting" + _did_you_mean(name, {setting: source.name(setting) for setting in known})
-
-
-def _did_you_mean(name: str, known: Mapping[str, str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {known[close[0]]}?" if close else ""
+    return "no such setting" + did_you_mean(name, {setting: source.name(setting) for setting in known})
 
 
 def _explain(error: Any, sources: Mapping[str, _Source]) -> str:
@@ -373,7 +414,7 @@ def _explain(error: Any, sources: Mapping[str, _Source]) -> str:
         return f"{where}: {error['ctx']['error']}"
     if error["type"] == "extra_forbidden":
         known = {key: key for key in ProcessSettings.model_fields}
-        return f"{where}: no such setting{_did_you_mean(path[-1], known)}"
+        return f"{where}: no such setting{did_you_mean(path[-1], known)}"
     if error["type"] == "model_type":
         return f"{where}: {short_repr(error['input'])} is not a table"
     return f"{where}: {short_repr(error['input'])}: {error['msg']}"

@@ -68,8 +68,25 @@ __all__ = [  # noqa: RUF022 - grouped by where a name comes from
     # .threads
     "background_thread",
     # here
+    "more_time",
     "restart_process",
 ]
+
+
+def more_time(seconds: float, reason: str = "") -> None:
+    """Tell the host that this bot will be busy for *seconds* from now, before the work that takes so long begins.
+
+    Whatever limit runs against the bot then is put off by as much: of its start, of a blocked event loop, of
+    finishing its handlers, of its stop. From any thread or task; without a host nothing happens.
+
+    Args:
+        seconds: more than 0, at most 3600; ask again for more.
+        reason: for the host's log; 200 characters of it are kept.
+
+    Raises:
+        ValueError: *seconds* is out of bounds.
+    """
+    current().more_time(seconds, reason)
 
 
 def restart_process(name: str | None = None) -> None:

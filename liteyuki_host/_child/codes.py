@@ -1,6 +1,5 @@
-"""Exit codes of a child that mean something to the supervisor. Everything else is the bot's own business.
-
-Codes, not messages, because the most telling failures happen before there is a link.
+"""What host and child tell each other without a link: exit codes, because the most telling failures happen before there
+is one, and how the port is to be opened. Any other exit code is the bot's own business.
 """
 
 from __future__ import annotations
@@ -13,3 +12,12 @@ NOT_UNDER_HOST = 2
 
 STARTUP_FAILED = 3
 """Uvicorn's own code: a start-up hook raised, or the port could not be bound."""
+
+SHARE_PORT = "LYCOMM_SHARE_PORT"
+"""Environment variable: a later incarnation of this bot is to open the same port while this one still serves."""
+
+ALONE = "alone"
+"""Its value where no other incarnation is there: a port in use is a mistake."""
+
+BESIDE = "beside"
+"""Its value where one is."""

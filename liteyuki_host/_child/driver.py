@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -18,9 +19,14 @@ import nonebot.log
 from loguru import logger
 from nonebot.drivers import ASGIMixin, Driver
 
+from liteyuki_host._child.codes import BESIDE, SHARE_PORT
+from liteyuki_host._child.drain import Draining
 from liteyuki_host._child.hooks import StartupHooks
 from liteyuki_host._child.listening import Listening
+from liteyuki_host._child.orders import LoopOrder, Orders
+from liteyuki_host._child.pulse import Pulse
 from liteyuki_host._child.trouble import CannotRun, explain
+from liteyuki_host.comm.protocol.messages import Watch
 from liteyuki_host.log import line_format
 
 if TYPE_CHECKING:
@@ -45,11 +51,14 @@ def use_line_format(process: str) -> None:
 class DriverWatch:
     """Wraps ``nonebot.init`` once; everything else follows from there."""
 
-    def __init__(self, node: Node, hooks: StartupHooks) -> None:
+    def __init__(self, node: Node, hooks: StartupHooks, orders: Orders) -> None:
         self.cannot_listen = False
         """The start is failing because the port is not to be had."""
         self._node = node
         self._hooks = hooks
+        self._orders = orders
+        self._pulse = Pulse(node.beat)
+        self._draining = Draining(lambda unfinished, refused: node.drained(unfinished=unfinished, refused=refused))
         self._driver: Driver | None = None
         self._init = nonebot.init
         self._failed_plugins = FailedPlugins()
@@ -69,6 +78,7 @@ class DriverWatch:
 
     def _follow(self, driver: Driver) -> None:
         self._failed_plugins.listen()
+        self._draining.install()
         on_startup = driver.on_startup
         run: Callable[..., None] = driver.run
 
@@ -77,12 +87,17 @@ class DriverWatch:
             return func  # it is used as a decorator
 
         def run_and_report(*args: Any, **kwargs: Any) -> None:
-            self._failed_plugins.report()
+            failed_plugins = self._failed_plugins.report()
             _no_reload(driver)
             listening = Listening.of(driver.config, args, kwargs) if isinstance(driver, ASGIMixin) else None
+            sharing = os.environ.pop(SHARE_PORT, None)
+            if listening is not None and sharing is not None:
+                listening = listening.share(driver.type, beside=sharing == BESIDE)
+                if listening.own is not None:
+                    kwargs["fd"] = listening.own.fileno()
 
             async def after_start() -> None:
-                await self._after_start(listening)
+                await self._after_start(listening, failed_plugins)
 
             # The last step of a start: after the hooks of all plugins, and after the adapters' own ready hooks,
             # which come later. Those have no public registration on the driver.
@@ -94,13 +109,14 @@ class DriverWatch:
         # Set on the object: whoever holds the driver, and nonebot.run(), comes through here.
         vars(driver)["on_startup"] = on_startup_without_blocking
         vars(driver)["run"] = run_and_report
-        _load_our_plugin()
+        load_our_plugin()
 
-    async def _after_start(self, listening: Listening | None) -> None:
+    async def _after_start(self, listening: Listening | None, failed_plugins: list[str]) -> None:
         """Must not raise: that would be the bot's failure to start."""
         try:
+            self._follow_orders()
             adapters = list(nonebot.get_adapters())
-            self._node.hooks_done(adapters=adapters)
+            self._node.hooks_done(adapters=adapters, failed_plugins=failed_plugins)
             if listening is None:
                 self._node.ready(address=None, details={})
                 return
@@ -113,6 +129,19 @@ class DriverWatch:
         except Exception:
             logger.exception("the start could not be reported to the host")
 
+    def _follow_orders(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio; no driver of NoneBot's own uses it. No beat ever comes, and so none is missed
+            return
+        self._orders.follow(loop, self._obey)
+
+    def _obey(self, order: LoopOrder) -> None:
+        if isinstance(order, Watch):
+            self._pulse.watch(order.interval)
+        else:
+            self._draining.drain(order.timeout)
+
     async def _report_open(self, listening: Listening, adapters: list[str]) -> None:
         try:
             await listening.wait_until_open()
@@ -121,7 +150,7 @@ class DriverWatch:
             logger.exception("the open port could not be reported to the host")
 
 
-def _load_our_plugin() -> None:
+def load_our_plugin() -> None:
     """For projects that do not declare it. The bot starts without it rather than not at all.
 
     Loaded before the project's own plugins: one that imports it without ``require()``, as the page of 2024 does,
@@ -149,15 +178,21 @@ class FailedPlugins:
     def listen(self) -> None:
         self._sink = logger.add(self._note, level="ERROR", format="{message}", catch=True)
 
-    def report(self) -> None:
-        """Before the driver runs: everything has been loaded by then."""
+    def report(self) -> list[str]:
+        """Before the driver runs: everything has been loaded by then. Returns their names."""
+        failed = self.take()
+        for name, exc in failed.items():
+            logger.error(f"plugin {name} was not loaded: {explain(exc)}; the bot runs without it")
+        return list(failed)
+
+    def take(self) -> dict[str, BaseException]:
+        """The same without a word. Let go of them soon: they hold on to everything that their tracebacks name."""
         if self._sink is not None:
             with contextlib.suppress(ValueError):  # the project has removed every handler
                 logger.remove(self._sink)
             self._sink = None
-        for name, exc in self._failed.items():
-            logger.error(f"plugin {name} was not loaded: {explain(exc)}; the bot runs without it")
-        self._failed.clear()
+        failed, self._failed = self._failed, {}
+        return failed
 
     def _note(self, message: Any) -> None:
         record = message.record

@@ -1,24 +1,30 @@
 """How a child comes to its end: asked to by the host, or because there is no host any more.
 
 Both work while the project is still importing and while its event loop is blocked: everything here happens on
-the link's thread and on a daemon thread of its own.
+the link's thread and on a daemon thread of its own. Where no thread can run any more, :mod:`.guard` ends the child.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 ORPHAN_SECONDS = 1.0
 """What a child without a host gets to end by itself. With the rest it must be gone in 2 s."""
 
 
 class Ending:
-    def __init__(self) -> None:
+    def __init__(self, without: Sequence[str] = ()) -> None:
+        """
+        Args:
+            without: the layers of :mod:`.guard` that could not be had, in words.
+        """
+        self.without = without
         self.requested = False
         self.host_gone = False
         self.finished = False  # the project has ended; nothing is left to interrupt
@@ -42,7 +48,8 @@ class Ending:
 
     def on_host_gone(self, cause: str) -> None:
         self.host_gone = True
-        threading.Thread(target=self._kill_after_deadline, name="lycomm-orphan", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no thread to be had, or the interpreter is ending: the guard kills
+            threading.Thread(target=self._kill_after_deadline, name="lycomm-orphan", daemon=True).start()
         self._interrupt_once()
 
     def finish(self) -> None:
@@ -70,15 +77,16 @@ class Ending:
 
     def _kill_after_deadline(self) -> None:
         threading.Event().wait(ORPHAN_SECONDS)
-        _kill_own_group()
+        kill_own_group()
 
     def _at_the_very_end(self) -> None:
         # A host would kill what is left of our group; without one it is on us.
         if self.host_gone and os.getpid() == self._pid:
-            _kill_own_group()
+            kill_own_group()
 
 
-def _kill_own_group() -> None:
+def kill_own_group() -> None:
+    """This process and all it started, at once. Does not return."""
     if sys.platform == "win32":
         os.kill(os.getpid(), signal.SIGTERM)  # TerminateProcess; the host's job object takes the rest
     elif os.getpgrp() == os.getpid():

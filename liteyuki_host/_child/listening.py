@@ -1,4 +1,10 @@
-"""Where a NoneBot driver is going to listen, and whether it does."""
+"""Where a NoneBot driver is going to listen, and whether it does.
+
+A bot that is reloaded without a gap (``reload = "overlap"``) is there twice for a moment, on one port. For that the
+server gets a socket of ours with SO_REUSEPORT. As long as both listen, Linux spreads new connections over them, and
+macOS gives them to one of the two. When the old one closes its socket, connections that it had not yet accepted are
+reset: a client that connects in just that millisecond has to try again, as OneBot clients do.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +16,10 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from loguru import logger
 
 from liteyuki_host._child.trouble import CannotRun
 
@@ -22,6 +30,10 @@ PORT_SECONDS = 3.0
 
 REVERSE_WEBSOCKETS = {"OneBot V11": "/onebot/v11/ws", "OneBot V12": "/onebot/v12/ws"}
 """Adapters whose clients connect to us, by their names, and the path each one adds to the server."""
+
+
+TAKE_A_SOCKET = {"fastapi", "quart"}
+"""Drivers whose ``run(fd=)`` listens on a socket that is there already: those with uvicorn."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,10 @@ class Listening:
     """A Unix socket's path, instead of host and port."""
     bound: bool = False
     """Somebody has bound the socket for us (``fd=``)."""
+    own: socket.socket | None = None
+    """Ours for the server (``fd=``), see :meth:`share`."""
+    beside: bool = False
+    """Another incarnation of this bot listens already."""
 
     @classmethod
     def of(cls, config: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Listening:
@@ -50,6 +66,37 @@ class Listening:
         host = (args[0] if args else kwargs.get("host")) or config.host
         port = (args[1] if len(args) > 1 else kwargs.get("port")) or config.port
         return cls(str(host), int(port), tls, uds=kwargs.get("uds"))
+
+    def share(self, driver: str, *, beside: bool) -> Listening:
+        """Where another incarnation can listen too: the same with :attr:`own`, to be passed on as ``fd=``.
+
+        Unchanged where there is no port, and where it cannot be shared, which is logged.
+
+        Args:
+            driver: its type, ``fastapi+httpx`` for instance.
+        """
+        if self.bound or self.uds is not None or self.port == 0:
+            return self
+        if not hasattr(socket, "SO_REUSEPORT"):
+            logger.warning('this system cannot open a port twice: reload = "overlap" does not work here, use "swap"')
+            return self
+        if TAKE_A_SOCKET.isdisjoint(driver.split("+")):
+            logger.warning(
+                f'driver {driver} takes no open socket: reload = "overlap" does not work with it, use "swap"'
+            )
+            return self
+        try:
+            family, _ = self._ours()
+        except OSError:
+            return self  # wait_until_free() puts it into words
+        own = socket.socket(family, socket.SOCK_STREAM)
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            own.setsockopt(socket.SOL_SOCKET, option, 1)
+        # asyncio does so for each connection, but not where uvicorn has opened the socket by number, as a Unix one;
+        # connections inherit it.
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _for_one_family(own)
+        return replace(self, own=own, beside=beside)
 
     @property
     def address(self) -> str | None:
@@ -71,7 +118,7 @@ class Listening:
         return f"{scheme}{'s' if self.tls else ''}://{host}:{self.port}"
 
     async def wait_until_free(self) -> None:
-        """Before the server binds: try it, so that a port in use is told in words.
+        """Before the server binds: try it, so that a port in use is told in words. Binds :attr:`own`.
 
         It also keeps :meth:`wait_until_open` from taking the other program's port for ours.
 
@@ -97,19 +144,36 @@ class Listening:
             await asyncio.sleep(0.1)
 
     def _try_to_bind(self) -> None:
-        kind = socket.SOCK_STREAM
-        found = socket.getaddrinfo(self.host, self.port, type=kind, flags=socket.AI_PASSIVE)
-        for family, _, _, _, where in found:
-            with socket.socket(family, kind) as probe:
+        # Also for a socket of our own: without this, two different bots could share a port by mistake.
+        for family, where in () if self.beside else self._places():
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
                 if sys.platform != "win32":  # as asyncio does: a port in TIME_WAIT is free
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                _for_one_family(probe)
                 probe.bind(where)
+        if self.own is not None:
+            self.own.bind(self._ours()[1])
+
+    def _places(self) -> list[tuple[int, Any]]:
+        """Family and address of every socket that the server would open."""
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [(family, where) for family, _, _, _, where in found]
+
+    def _ours(self) -> tuple[int, Any]:
+        """Of them the one for our own: IPv4 where a name (``localhost``) has both."""
+        places = self._places()
+        return min(places, key=lambda place: place[0] != socket.AF_INET)
 
     async def wait_until_open(self) -> None:
         """Until it accepts a connection."""
         if self.port == 0 and self.uds is None:
+            return
+        if self.own is not None:
+            # A connection would not tell: it may be the other incarnation that accepts it.
+            while not self.own.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                await asyncio.sleep(PROBE_INTERVAL_SECONDS)
+            # The server has a copy. With ours the port would stay open behind its back when it closes.
+            self.own.close()
             return
         while True:
             with contextlib.suppress(OSError):
@@ -123,3 +187,9 @@ class Listening:
             return await asyncio.open_unix_connection(self.uds)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return await asyncio.open_connection(host, self.port)
+
+
+def _for_one_family(sock: socket.socket) -> None:
+    """As asyncio does: ``::`` is not also every IPv4 address."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

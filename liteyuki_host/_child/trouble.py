@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
+
+MAX_WORDS = 500
+"""Characters of one line. Validation errors repeat whole configurations."""
 
 
 class CannotRun(Exception):
@@ -23,6 +27,36 @@ def explain(exc: BaseException, folder: Path | None = None) -> str:
     words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
     place = _place(exc, folder or Path.cwd())
     return f"{words} ({place})" if place else words
+
+
+def locate(exc: BaseException, folder: Path, otherwise: str | None = None) -> str:
+    """The same as one line that begins with the place: ``plugins/weather.py line 12: SyntaxError: invalid syntax``.
+
+    Args:
+        folder: the project's; the place is the innermost one in here.
+        otherwise: what the line begins with when no place is.
+    """
+    place = _place(exc, folder)
+    if isinstance(exc, ModuleNotFoundError) and exc.name:
+        words = _missing(exc.name, folder)
+    elif isinstance(exc, SyntaxError):
+        words = f"{type(exc).__name__}: {exc.msg}"
+        inside = _relative(exc.filename, folder)
+        if inside is not None:
+            place = f"{inside} line {exc.lineno}"
+        elif exc.filename:
+            words += f" ({exc.filename} line {exc.lineno})"
+    else:
+        words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+    line = " ".join(": ".join(filter(None, [place or otherwise, words])).split())
+    return line if len(line) <= MAX_WORDS else f"{line[: MAX_WORDS - 4]} ..."
+
+
+def _missing(name: str, folder: Path) -> str:
+    top = name.partition(".")[0]
+    if (folder / top).is_dir() or (folder / f"{top}.py").is_file():
+        return f"there is no module {name!r} in this project"
+    return missing_module(name)
 
 
 def missing_module(name: str, package: str | None = None) -> str:
@@ -47,7 +81,17 @@ def show_traceback(exc: BaseException, script: Path) -> None:
 
 def _place(exc: BaseException, folder: Path) -> str | None:
     for frame in reversed(traceback.extract_tb(exc.__traceback__)):
-        path = Path(frame.filename)
-        if folder in path.parents and "site-packages" not in path.parts:
-            return f"{path.relative_to(folder)} line {frame.lineno}"
+        inside = _relative(frame.filename, folder)
+        if inside is not None:
+            return f"{inside} line {frame.lineno}"
+    return None
+
+
+def _relative(file: str | None, folder: Path) -> Path | None:
+    """None: it is no file of the project's own."""
+    if not file or file.startswith("<"):
+        return None
+    path, folder = Path(os.path.realpath(file)), Path(os.path.realpath(folder))  # the project may be a link
+    if folder in path.parents and "site-packages" not in path.parts:
+        return path.relative_to(folder)
     return None

@@ -237,7 +237,7 @@ class Node(Exchange):
         self._tell(messages.ControlRequest(0, "restart", process or self.process))
 
     async def control(self, verb: str, process: str | None = None, *, timeout: float = 10.0) -> Any:
-        """Ask the host to do *verb* (``restart``, ``start``, ``stop``, ``status``) and wait for its answer.
+        """Ask the host to do *verb* (``restart``, ``start``, ``stop``, ``reload``, ``status``) and wait for its answer.
 
         Raises:
             HostNotAttached: there is no host.

@@ -456,7 +456,9 @@ def _good(key: str, outcome: Outcome) -> Outcome:
     if outcome.error is None:
         return outcome
     if outcome.error == Refusal.FULL:
-        raise SharedMemoryFull(f"shared_memory[{key!r}]: the shared memory is full; delete keys or raise memory_limit")
+        raise SharedMemoryFull(
+            f"shared_memory[{key!r}]: the shared memory is full; delete keys or raise shared_memory_limit"
+        )
     raise SharedMemoryError(f"shared_memory[{key!r}]: {outcome.error}")
 
 

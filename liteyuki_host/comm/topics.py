@@ -21,9 +21,13 @@ from .exchange import Exchange, check_name, current
 from .protocol.frames import Flag
 from .waiting import on_event_loop
 
-__all__ = ["apublish", "publish", "subscribe", "unsubscribe"]
+__all__ = ["STATES_TOPIC", "apublish", "publish", "subscribe", "unsubscribe"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+STATES_TOPIC = "lycomm.states"
+"""The host publishes each state transition of each process here: a dict of ``process``, ``previous``, ``state``,
+``cause`` (words), ``at`` (``time.time()``), ``pid`` (None when there is none) and ``restarts``."""
 
 
 def publish(topic: str, data: Any, *, exchange: Exchange | None = None) -> None:

@@ -68,7 +68,9 @@ class Hub(Exchange):
             limit=memory_limit, view=self.view, on_changes=self._broadcast_changes, on_deadline=self._deadline_set
         )
         self.on_control: Callable[[Session, messages.ControlRequest], None] | None = None
-        self._sessions: dict[str, Session] = {}  # the admitted ones, by process
+        self._succession = threading.RLock()  # one session comes or goes at a time; before all other locks
+        self._sessions: dict[str, Session] = {}  # by process: the one that has its channels and topics
+        self._standbys: dict[str, Session] = {}  # by process: the one that takes over when that one is gone
         self._incarnations = itertools.count(1)
         self._routes_lock = threading.RLock()  # before a link's lock, never after it
         self._routes: dict[str, Route] = {}
@@ -76,6 +78,7 @@ class Hub(Exchange):
         self._topics: dict[str, dict[Session, Outgoing]] = {}
         self._withheld: list[tuple[StreamSource, int]] = []  # memory credit kept back while somebody lags
         self._withheld_lock = threading.Lock()
+        self._watching_laggards = False  # a thread does; there is at most one
         self._room = Waiters()
         self._requests = itertools.count(1)
         self._wake_expiry: Callable[[], None] | None = None
@@ -91,65 +94,104 @@ class Hub(Exchange):
                 self._claim(self._routes[channel], HOST)
                 self._claim(self._routes[channel], name)
 
-    def connect(self, process: str, transport: Transport, listener: SessionListener) -> Session:
-        """Take a link to a new incarnation of *process*; it counts once it has greeted."""
+    def connect(
+        self, process: str, transport: Transport, listener: SessionListener, *, standby: bool = False
+    ) -> Session:
+        """Take a link to a new incarnation of *process*; it counts once it has greeted.
+
+        Args:
+            standby: its predecessor goes on until it ends by itself. Until then the new one has the shared memory,
+                publishes and asks, but channels and topics are not its own: what it opens and sends there is kept.
+        """
         owner = f"{process}#{next(self._incarnations)}"
-        session = Session(self, process, owner, transport, listener)
+        session = Session(self, process, owner, transport, listener, standby=standby)
         session.start()
         return session
 
     def admit(self, session: Session) -> None:
-        """The child has greeted: give it the shared memory, then everything that waits for it."""
-        previous = self._sessions.get(session.process)
-        if previous is not None:  # its end has not been noticed yet, and must not look like that of the new one
-            self.dismiss(previous, "a new incarnation of it has come")
-        with self.authority.lock:
-            now = time.monotonic()
-            part: list[tuple[str, bytes, int, float | None]] = []
-            size = 0
-            for item in self.authority.store.snapshot(now):
-                part.append(item)
-                size += len(item[0]) + len(item[1])
-                if size >= SNAPSHOT_PART:
-                    session.send_memory(messages.encode_message(messages.SnapshotPart(part)))
-                    part, size = [], 0
-            if part:
+        """The child has greeted: give it the shared memory, then everything that waits for it, or its place in line."""
+        process = session.process
+        with self._succession:
+            waiting, previous = self._standbys.get(process), self._sessions.get(process)
+            if waiting is not None:  # the first to go: it must not take over now
+                cause = f"another new incarnation of {process} has come before this one took over"
+                self.dismiss(waiting, cause)
+                self._close_soon(waiting, cause)
+            if previous is not None and not session.standby:
+                # Its end has not been noticed yet, and must not look like that of the new one.
+                self.dismiss(previous, "a new incarnation of it has come")
+            waits = session.standby and previous is not None
+            with self.authority.lock:
+                self._send_snapshot(session)
+                (self._standbys if waits else self._sessions)[process] = session
+            if not waits:
+                self._begin(session)
+
+    def _send_snapshot(self, session: Session) -> None:
+        """Send the whole shared memory. The caller holds the authority's lock: every later change follows it."""
+        now = time.monotonic()
+        part: list[tuple[str, bytes, int, float | None]] = []
+        size = 0
+        for item in self.authority.store.snapshot(now):
+            part.append(item)
+            size += len(item[0]) + len(item[1])
+            if size >= SNAPSHOT_PART:
                 session.send_memory(messages.encode_message(messages.SnapshotPart(part)))
-            end = messages.SnapshotEnd(self.authority.store.revision, sorted(self._routes))
-            session.send_memory(messages.encode_message(end))
-            session.snapshot_sent()
-            self._sessions[session.process] = session
+                part, size = [], 0
+        if part:
+            session.send_memory(messages.encode_message(messages.SnapshotPart(part)))
+        end = messages.SnapshotEnd(self.authority.store.revision, sorted(self._routes))
+        session.send_memory(messages.encode_message(end))
+        session.snapshot_sent()
+
+    def _begin(self, session: Session) -> None:
+        """From now on it is the session of its process: what waits for it goes first."""
         with self._routes_lock:
             for route in list(self._routes.values()):
                 if session.process in route.ends:
                     self._bind(route, session)
+        session.take_over()
 
     def dismiss(self, session: Session, cause: str) -> None:
         """The child is gone. In one step: its locks free, its ephemeral keys go, who waits for it fails, and what it
-        had not consumed waits for its next incarnation."""
-        with self.authority.lock:
-            if self._sessions.get(session.process) is session:
-                del self._sessions[session.process]
-            self.authority.owner_died(session.owner)
-        with self._topics_lock:
-            for topic, subscribers in list(self._topics.items()):
-                subscribers.pop(session, None)
-                if not subscribers:
-                    del self._topics[topic]
-        with self._routes_lock:
-            for route in list(self._routes.values()):
-                if session.process not in route.ends:
-                    continue
-                outgoing = route.outgoing.get(session.process)
-                if outgoing is not None:
-                    route.fail_requests(session.process, outgoing.unbind(session.link), cause)
-                elif route.other(session.process) == HOST:
-                    self.end(route.name).unbind(session.link, cause)
+        had not consumed waits for its next incarnation; if that is connected already, it takes over."""
+        process = session.process
+        successor: Session | None = None
+        with self._succession:
+            with self.authority.lock:
+                if self._sessions.get(process) is session:
+                    del self._sessions[process]
+                    successor = self._standbys.pop(process, None)
+                    if successor is not None:
+                        self._sessions[process] = successor
+                elif self._standbys.get(process) is session:
+                    del self._standbys[process]
+                self.authority.owner_died(session.owner)
+            with self._topics_lock:
+                for topic, subscribers in list(self._topics.items()):
+                    subscribers.pop(session, None)
+                    if not subscribers:
+                        del self._topics[topic]
+            with self._routes_lock:
+                for route in list(self._routes.values()):
+                    if process not in route.ends:
+                        continue
+                    outgoing = route.outgoing.get(process)
+                    if outgoing is not None:
+                        route.fail_requests(process, outgoing.unbind(session.link), cause)
+                    elif route.other(process) == HOST:
+                        self.end(route.name).unbind(session.link, cause)
+            if successor is not None:
+                self._begin(successor)
         self.memory_read()
 
     def session(self, process: str) -> Session | None:
-        """The connected incarnation of *process*."""
+        """The connected incarnation of *process* that has its channels and topics."""
         return self._sessions.get(process)
+
+    def _everybody(self) -> list[Session]:
+        """Who follows the shared memory; successors first."""
+        return [*self._standbys.values(), *self._sessions.values()]
 
     def control_requested(self, session: Session, request: messages.ControlRequest) -> None:
         """A child asks for something of the supervisor."""
@@ -160,7 +202,7 @@ class Hub(Exchange):
 
     def close(self, reason: str) -> None:
         """The host ends: report what nobody will consume, and wake everybody who waits."""
-        for session in list(self._sessions.values()):
+        for session in self._everybody():  # nobody takes over from what ends with the host
             session.close(reason)
             session.link.join(1.0)  # what it acknowledged before its end is not lost
         self._closed = True
@@ -351,9 +393,7 @@ class Hub(Exchange):
         if self._laggards():
             if not may_wait:
                 return False
-            if isinstance(self._room.wait(lambda: NOTHING if self._laggards() else True, LAG_SECONDS), Nothing):
-                for session in self._laggards():
-                    self._disconnect(session)
+            self._wait_for_laggards()
         self.authority.perform(HOST, request, done or (lambda outcome: None))
         return True
 
@@ -370,6 +410,27 @@ class Hub(Exchange):
         for session in laggards:
             if session.memory_backlog > limit:
                 self._disconnect(session)
+        with self._withheld_lock:
+            if not self._withheld or self._watching_laggards:
+                return
+            self._watching_laggards = True
+        threading.Thread(target=self._watch_laggards, name="lycomm-laggards", daemon=True).start()
+
+    def _watch_laggards(self) -> None:
+        """Run by a thread while writes of children are held up: a frozen process is not to hold them up for ever."""
+        while True:
+            self._wait_for_laggards()
+            self.memory_read()
+            with self._withheld_lock:
+                if not self._withheld:
+                    self._watching_laggards = False
+                    return
+
+    def _wait_for_laggards(self) -> None:
+        """Wait until nobody lags; who still does after LAG_SECONDS is disconnected."""
+        if isinstance(self._room.wait(lambda: NOTHING if self._laggards() else True, LAG_SECONDS), Nothing):
+            for session in self._laggards():
+                self._disconnect(session)
 
     def memory_read(self) -> None:
         """A child has read memory events, or is gone: let the writers go on when nobody lags."""
@@ -381,19 +442,23 @@ class Hub(Exchange):
             self._room.wake()
 
     def _laggards(self) -> list[Session]:
-        return [session for session in list(self._sessions.values()) if session.memory_backlog > self.window]
+        return [session for session in self._everybody() if session.memory_backlog > self.window]
 
     def _disconnect(self, session: Session) -> None:
         if session.disconnecting:
             return
-        session.disconnecting = True
+        session.disconnecting = True  # before the line: what takes it may write
         logger.error(
             f"child {session.process} has not read its link for a long time ({session.memory_backlog:,} bytes of the "
             "shared memory wait for it); it is disconnected so that the others can go on"
         )
-        threading.Thread(
-            target=session.close, args=("it does not read its link",), name="lycomm-disconnect", daemon=True
-        ).start()
+        self._close_soon(session, "it does not read its link")
+
+    @staticmethod
+    def _close_soon(session: Session, cause: str) -> None:
+        """Close its link on a thread of its own, which ends within a second: its goodbye may have to wait."""
+        session.disconnecting = True
+        threading.Thread(target=session.close, args=(cause,), name="lycomm-disconnect", daemon=True).start()
 
     def _broadcast_changes(self, changes: list[messages.Change]) -> None:
         for change in changes:
@@ -402,7 +467,7 @@ class Hub(Exchange):
 
     def _broadcast(self, payload: bytes) -> None:
         with self.authority.lock:
-            for session in self._sessions.values():
+            for session in self._everybody():
                 session.send_memory(payload)
 
     # --- the clock ------------------------------------------------------------------------------------------

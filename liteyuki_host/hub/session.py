@@ -14,8 +14,10 @@ from ..comm.link import Link
 from ..comm.protocol import messages
 from ..comm.protocol.connection import Connection, Role
 from ..comm.protocol.credit import MESSAGE_CHARGE, Stream
+from ..comm.protocol.frames import Flag
 from ..comm.protocol.store import Outcome
 from ..comm.transport import Transport
+from .standby import Standby
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -62,11 +64,21 @@ class SessionListener(Protocol):
 class Session:
     """See the module's docstring. Made by ``Hub.connect``; implements the link's handler."""
 
-    def __init__(self, hub: Hub, process: str, owner: str, transport: Transport, listener: SessionListener) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        process: str,
+        owner: str,
+        transport: Transport,
+        listener: SessionListener,
+        *,
+        standby: bool = False,
+    ) -> None:
         self.process = process
         self.owner = owner  # this incarnation, as the holder of locks and ephemeral keys
         self.pid: int | None = None
         self.disconnecting = False  # the hub has given it up
+        self._standby = Standby() if standby else None  # there until its turn comes
         self._snapshot_end = 0
         self._hub = hub
         self._listener = listener
@@ -136,6 +148,36 @@ class Session:
         store = self.link.connection.store
         return store.sent - max(store.acknowledged, self._snapshot_end)
 
+    # --- the turn of a successor ------------------------------------------------------------------------------
+
+    @property
+    def standby(self) -> bool:
+        """Whether it is connected and waits for the end of its predecessor."""
+        return self._standby is not None
+
+    def take_over(self) -> None:
+        """Its turn has come: do what it has asked for meanwhile. From any thread; nothing happens the second time."""
+        if self._standby is not None:
+            self._standby.end(self)
+            self._standby = None
+
+    def open(self, stream: Stream) -> None:
+        """Join the child's *stream* with the channel or topic that it is for."""
+        kind, name = stream.key
+        if kind == "topic":
+            self._hub.subscribe_session(self, name, stream)
+        else:
+            refused = self._hub.open_channel(self, name)
+            if refused is not None:
+                self.link.send_control(messages.OpenRefused(stream.id, refused))
+
+    def deliver(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
+        """Hand on what the child sent on *stream*."""
+        if stream.receiver is not None:
+            stream.receiver.deliver(payloads, flags, request_id, stream.source)
+        elif not flags & Flag.REPLY:  # refused, or a topic: it is nobody's, but its credit is not to be used up
+            self.link.consumed(stream, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+
     # --- LinkHandler ----------------------------------------------------------------------------------------
 
     def on_hello(self, hello: messages.Hello) -> None:
@@ -147,19 +189,14 @@ class Session:
         self._listener.on_hello(hello.pid)
 
     def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
-        if stream.receiver is not None:
-            stream.receiver.deliver(payloads, flags, request_id, stream.source)
-        else:  # refused, or a topic: what arrives is nobody's, but its credit is not to be used up
-            self.link.consumed(stream, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+        standby = self._standby
+        if standby is None or not standby.keep_message(stream, payloads, flags, request_id):
+            self.deliver(stream, payloads, flags, request_id)
 
     def on_opened(self, stream: Stream) -> None:
-        kind, name = stream.key
-        if kind == "topic":
-            self._hub.subscribe_session(self, name, stream)
-        else:
-            refused = self._hub.open_channel(self, name)
-            if refused is not None:
-                self.link.send_control(messages.OpenRefused(stream.id, refused))
+        standby = self._standby
+        if standby is None or not standby.keep_wish(stream, True):
+            self.open(stream)
 
     def on_credit(self, stream: Stream) -> None:
         if stream.user is not None:
@@ -185,16 +222,25 @@ class Session:
         elif isinstance(message, (messages.Unsubscribe, messages.Subscribe)):
             stream = self.link.connection.streams.get(message.stream)
             if stream is not None and stream.key[0] == "topic":
-                if isinstance(message, messages.Subscribe):
-                    self._hub.subscribe_session(self, stream.key[1], stream)
-                else:
-                    self._hub.unsubscribe_session(self, stream.key[1])
+                self._want(stream, isinstance(message, messages.Subscribe))
 
     def on_end(self, cause: LinkError) -> None:
         # The supervisor first: whoever fails because of this end and asks it, is not to hear of a ready child.
         said_goodbye = self.link.connection.goodbye is not None and not self.disconnecting
         self._listener.on_closed(None if said_goodbye else str(cause))
         self._hub.dismiss(self, str(cause))
+        if self._standby is not None:
+            for channel, count in self._standby.given_up().items():
+                self._hub.losses.add(channel, count, f"the new {self.process} that sent it ended before it took over")
+
+    def _want(self, topic: Stream, wanted: bool) -> None:
+        standby = self._standby
+        if standby is not None and standby.keep_wish(topic, wanted):
+            return
+        if wanted:
+            self._hub.subscribe_session(self, topic.key[1], topic)
+        else:
+            self._hub.unsubscribe_session(self, topic.key[1])
 
 
 class _Requests:

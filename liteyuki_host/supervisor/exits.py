@@ -1,11 +1,15 @@
-"""How a process ended, in words. Pure: a return code in, a phrase out."""
+"""Why a run of a child ended, as a kind for the restart policy and as words for people. Pure: no process is asked."""
 
 from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import dataclass
+from enum import Enum
 
 from liteyuki_host._child.codes import CANNOT_START, STARTUP_FAILED
+
+_SIGKILL = 9  # `signal` has no such name on Windows
 
 # The few NTSTATUS values an operator is likely to meet; the rest are shown as they are.
 _WINDOWS_WORDS = {
@@ -16,6 +20,104 @@ _WINDOWS_WORDS = {
     0xC00000FD: "stack overflow",
     0xC0000409: "stack buffer overrun",
 }
+
+
+class Kind(Enum):
+    """What sort of end it was. To the restart policy everything but CLEAN and CANNOT_START is the same failure."""
+
+    CLEAN = "clean"
+    """Code 0: it meant to end, before it was ready or after."""
+    CRASH = "crash"
+    """Any other code, or a signal, once ready."""
+    OUT_OF_MEMORY = "out of memory"
+    """Killed by the system, which had no memory left."""
+    FAILED_START = "failed start"
+    """Ended before it was ready."""
+    CANNOT_START = "cannot start"
+    """Its configuration is wrong: no start will work before somebody changes something."""
+    NOT_READY = "not ready"
+    """Longer than ``ready_timeout`` before it was ready."""
+    BLOCKED = "blocked"
+    """Its event loop has not turned for ``loop_timeout``."""
+    FROZEN = "frozen"
+    """The whole process was stopped for ``freeze_timeout``."""
+    LOCK_HELD = "lock held"
+    """Native code kept the interpreter's lock for ``freeze_timeout``."""
+    LINK_LOST = "link lost"
+    """It was there, but could not be reached any more."""
+    STUCK = "stuck"
+    """It said goodbye, and was still there ``stop_timeout`` later."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a run ended, or had to be ended."""
+
+    kind: Kind
+    words: str
+    """For people; they go on after the name of the child: ``killed by SIGSEGV``, ``not ready in 60 s``."""
+
+
+def cause_of_exit(
+    returncode: int, *, ready: bool, greeted: bool, out_of_memory: bool = False, platform: str = sys.platform
+) -> Cause:
+    """The cause of an end that nobody asked for.
+
+    Args:
+        returncode: as ``subprocess.Popen.returncode`` has it: negative means a signal, except on Windows.
+        ready: whether it had become ready.
+        greeted: whether it had reached the host.
+        out_of_memory: whether the system has killed something for lack of memory meanwhile. It counts only for a
+            SIGKILL: other ends are not the system's doing.
+    """
+    if out_of_memory and returncode == -_SIGKILL and platform != "win32":
+        early = "" if ready else " before it was ready"
+        words = f"{describe_exit(returncode, platform=platform)}{early}: out of memory"
+        return Cause(Kind.OUT_OF_MEMORY, f"{words} (the system ended it to save the others)")
+    if ready:
+        return Cause(Kind.CRASH if returncode else Kind.CLEAN, describe_exit(returncode, platform=platform))
+    words = describe_failed_start(returncode, greeted=greeted, platform=platform)
+    if returncode == CANNOT_START:
+        return Cause(Kind.CANNOT_START, words)
+    return Cause(Kind.FAILED_START if returncode else Kind.CLEAN, words)
+
+
+# The causes for which the supervisor ends a child. Seconds are the limit that was exceeded.
+
+
+def cannot_start(why: str) -> Cause:
+    """Found out before there was a process."""
+    return Cause(Kind.CANNOT_START, why)
+
+
+def not_ready(seconds: float) -> Cause:
+    return Cause(Kind.NOT_READY, f"not ready in {seconds:g} s")
+
+
+def blocked(seconds: float) -> Cause:
+    return Cause(Kind.BLOCKED, f"event loop blocked {seconds:g} s")
+
+
+def frozen(seconds: float) -> Cause:
+    return Cause(Kind.FROZEN, f"process stopped {seconds:g} s")
+
+
+def lock_held(seconds: float) -> Cause:
+    return Cause(Kind.LOCK_HELD, f"interpreter's lock held {seconds:g} s")
+
+
+def link_lost(why: str) -> Cause:
+    return Cause(Kind.LINK_LOST, f"lost its link to the host ({why})")
+
+
+def stuck(seconds: float) -> Cause:
+    return Cause(Kind.STUCK, f"said goodbye but was still there {seconds:g} s later")
+
+
+# A return code in words.
 
 
 def describe_exit(returncode: int, *, platform: str = sys.platform) -> str:

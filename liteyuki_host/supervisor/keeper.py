@@ -10,39 +10,27 @@ waits for the child's end) is posted there.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import random
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-import anyio.to_thread
 from loguru import logger
 
-from liteyuki_host._child.codes import CANNOT_START
 from liteyuki_host.comm.errors import ProcessFailed
-from liteyuki_host.comm.transport import open_link
-from liteyuki_host.supervisor.exits import describe_exit, describe_failed_start
-from liteyuki_host.supervisor.ladder import climb, first_of, rungs_for
-from liteyuki_host.supervisor.life import HubLike, Life, ProcessStatus, SupervisorEvents
-from liteyuki_host.supervisor.process import Child, why_no_host_in
+from liteyuki_host.supervisor import stopping
+from liteyuki_host.supervisor.exits import Cause, Kind, cause_of_exit, describe_exit
+from liteyuki_host.supervisor.life import Context, Life, ProcessStatus, SupervisorEvents
+from liteyuki_host.supervisor.memory import oom_kills
+from liteyuki_host.supervisor.policy import Decision, Policy, Record, decide
+from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec
-from liteyuki_host.supervisor.states import State
+from liteyuki_host.supervisor.states import State, Story, Transition
+from liteyuki_host.supervisor.vigil import Renewal, Trouble, Vigil
+from liteyuki_host.supervisor.waiters import GoneWaiters, ReadyWaiters
 
-if TYPE_CHECKING:
-    from liteyuki_host.project import ProjectPlan
-
-LINK_GRACE_SECONDS = 0.5
-"""From a broken link to the kill. Mostly the process is ending just then, and its exit code says why."""
-
-GREETING_SECONDS = 2.0
-"""For a child that is to stop right after its spawn to come up, so that it can be asked in words."""
-
-LAST_WORDS_SECONDS = 1.0
-"""From the child's end to the end of its link: what it sent before is still being read."""
+SERVING = (State.READY, State.BUSY)
 
 
 class Verdict(Enum):
@@ -52,20 +40,10 @@ class Verdict(Enum):
     """It is gone, and nobody had asked."""
     ASKED = auto()
     """Somebody wants it stopped or restarted."""
-    NOT_READY = auto()
-    LINK_LOST = auto()
-    """The process is there, but cannot be reached any more."""
-
-
-@dataclass(eq=False)
-class _Waiter:
-    """Somebody waits until the process is ready."""
-
-    future: asyncio.Future[None]
-    start: int
-    """The earliest start that counts: after a restart was asked, the child that was there does not."""
-    patient: bool
-    """Waits through failed starts as long as another one follows."""
+    REPLACED = auto()
+    """Its successor is ready."""
+    IN_TROUBLE = auto()
+    """It is there, and has to go."""
 
 
 class Keeper:
@@ -74,72 +52,118 @@ class Keeper:
     def __init__(
         self,
         spec: ProcessSpec,
-        hub: HubLike,
+        spawner: Spawner,
         *,
         events: SupervisorEvents,
-        inspect: Callable[[ProcessSpec], ProjectPlan],
-        host_python: Path,
+        on_unasked_end: Callable[[str, str], None],
     ) -> None:
+        """
+        Args:
+            on_unasked_end: called with the name and the cause when it is started again after an end that nobody
+                asked for.
+        """
         self.spec = spec
         self.state = State.DECLARED
-        self._hub = hub
+        self.story = Story()
+        self.predecessors: Sequence[Keeper] = ()
+        """Those it comes ``after``."""
+        self._spawner = spawner
         self._events = events
-        self._inspect = inspect
-        self._interpreters_seen = {host_python}
+        self._on_unasked_end = on_unasked_end
+        self._policy = Policy.of(spec)
 
         self._wanted = False
+        self._why = "with the host"  # the last start, stop or restart was asked
         self._restart_asked = False  # not yet acted on by a new start
         self._restarting = False  # hooks of a restart: `before` has been called, `after` has not
         self._at_once = False  # somebody asked again: no back-off
         self._closing = False
+        self._given_up = False  # it is stopped because it needed restarts too often
         self._hurry = asyncio.Event()
         self._wake = asyncio.Event()  # something has changed: look again
 
         self._life: Life | None = None
+        self._successor: Life | None = None  # ready, and to take the place of the life
+        self._retiring: set[asyncio.Task[None]] = set()  # the ends of replaced children
         self._busy = False  # between the decision to start and the end of that child
         self._ending = False  # within that: it is decided that this child ends
         self._starts = 0
+        self._record = Record()
         self._last_exit: str | None = None
-        self._waiting_ready: list[_Waiter] = []
-        self._waiting_gone: list[asyncio.Future[None]] = []
+        self._memory: int | None = None
+        self._ready_waiters = ReadyWaiters()
+        self._gone_waiters = GoneWaiters()
         self._announcements: set[asyncio.Task[None]] = set()
 
     # What is wanted. Each returns at once.
 
-    def start(self) -> None:
+    def start(self, why: str = "asked") -> None:
         if self._closing:
             return
         if not (self._wanted or self._ending):
             # A stop that nobody has acted on yet: it will not happen now.
-            self._tell_gone(f"{self.spec.name} was asked to start again")
+            self._gone_waiters.tell(f"{self.spec.name} was asked to start again")
+        if not self._wanted:
+            self._why = why
+            self._forget_failures()
         self._wanted = self._at_once = True
         self._wake.set()
 
-    def stop(self) -> None:
+    def _forget_failures(self) -> None:
+        """Somebody starts it by hand: what it was given up for counts no more."""
+        self._record = Record()
+        self._given_up = False
+
+    def stop(self, why: str = "asked") -> None:
+        if self._wanted:
+            self._why = why
         self._wanted = self._restart_asked = self._restarting = False
-        self._tell_waiting(f"{self.spec.name} was asked to stop", everybody=True)
+        self._ready_waiters.tell_everybody(f"{self.spec.name} was asked to stop")
         self._wake.set()
 
-    def restart(self) -> None:
-        if not self._closing:
-            self._wanted = self._at_once = self._restart_asked = True
-            self._wake.set()
+    def restart(self, why: str = "asked") -> None:
+        if self._closing:
+            return
+        if not self._restart_asked:
+            self._why = why
+        if not self._wanted:
+            self._forget_failures()
+        self._wanted = self._at_once = self._restart_asked = True
+        self._wake.set()
+
+    def replace(self, successor: Life, why: str) -> bool:
+        """Let a child that is ready take the place of the one that serves. Returns whether it will: it is the
+        keeper's then."""
+        if not self.is_ready or self._successor is not None:
+            return False
+        successor.wake = self._wake
+        self._successor, self._why = successor, why
+        self._wake.set()
+        return True
+
+    def start_no_more(self) -> None:
+        """From now on nobody can ask for a start."""
+        self._closing = True
 
     def close(self) -> None:
         """Stop, and accept no start any more; :meth:`run` returns when the child is gone."""
         self._closing = True
-        self.stop()
+        self.stop("the host stops")
 
     def kill(self) -> None:
         """Stop without the ladder, also when it is being climbed already."""
         self.stop()
         self._hurry.set()
 
+    def look_again(self) -> None:
+        """A process that this one comes after has changed its state."""
+        self._wake.set()
+
     # Waiting for it.
 
     async def started(self) -> None:
         """After :meth:`start`: until ready. Raises ProcessFailed when this start fails."""
-        if not self._is_ready():
+        if not self.is_ready:
             this_one = self._busy and not self._ending and not self._leaving()
             await self._ready_or_why(self._starts if this_one else self._starts + 1)
 
@@ -152,7 +176,7 @@ class Keeper:
         if self.state in (State.FAILED, State.STOPPED) and not self._wanted:
             cause = f": {self._last_exit}" if self._last_exit else ""
             raise ProcessFailed(f"{self.spec.name} is {self.state}{cause}")
-        if not self._is_ready():
+        if not self.is_ready:
             await self._ready_or_why(0, patient=True)
 
     async def stopped(self) -> None:
@@ -161,39 +185,27 @@ class Keeper:
         Raises ProcessFailed when a start overtakes the stop.
         """
         if self._busy:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting_gone.append(future)
-            await future
+            await self._gone_waiters.wait()
 
     async def _ready_or_why(self, start: int, *, patient: bool = False) -> None:
         if self._closing:
             raise ProcessFailed(f"{self.spec.name} is not started: the host is stopping")
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), start, patient)
-        self._waiting_ready.append(waiter)
-        try:
-            await waiter.future
-        finally:
-            if waiter in self._waiting_ready:
-                self._waiting_ready.remove(waiter)
+        await self._ready_waiters.wait(start, patient=patient)
 
-    def _tell_waiting(self, failure: str | None, *, everybody: bool = False) -> None:
-        """Release who waits for this start: it is ready (None) or it is not (why)."""
-        for waiter in list(self._waiting_ready):
-            counts = waiter.start <= self._starts and (failure is None or not waiter.patient)
-            if not (counts or everybody):
-                continue
-            self._waiting_ready.remove(waiter)
-            _release(waiter.future, failure)
-
-    def _tell_gone(self, failure: str | None) -> None:
-        waiting, self._waiting_gone = self._waiting_gone, []
-        for future in waiting:
-            _release(future, failure)
-
-    def _is_ready(self) -> bool:
+    @property
+    def is_ready(self) -> bool:
         # Whoever has just seen the link break and asks must not be told of the child that is ending.
-        reachable = self._life is not None and self._life.link_closed_at is None
-        return self.state is State.READY and reachable and not self._leaving()
+        reachable = self._life is not None and self._life.reachable
+        return self.state in SERVING and reachable and not self._leaving()
+
+    @property
+    def is_wanted(self) -> bool:
+        return self._wanted
+
+    @property
+    def failed_plugins(self) -> frozenset[str]:
+        """Plugins that the child that serves runs without."""
+        return self._life.failed_plugins if self._life is not None else frozenset()
 
     def _leaving(self) -> bool:
         return not self._wanted or self._restart_asked
@@ -207,11 +219,16 @@ class Keeper:
             state=self.state,
             pid=child.pid if child is not None else None,
             started_at=child.started_at if child is not None else None,
-            restarts=max(self._starts - 1, 0),
+            restarts=self._restarts,
             last_exit=self._last_exit,
+            memory=self._memory if child is not None else None,
             address=life.address if life is not None else None,
             details=life.details if life is not None else {},
         )
+
+    @property
+    def _restarts(self) -> int:
+        return max(self._starts - 1, 0)
 
     # The task.
 
@@ -221,163 +238,179 @@ class Keeper:
             while not self._closing:
                 self._wake.clear()
                 if self._wanted:
-                    await self._live_once()
+                    if await self._its_turn():
+                        await self._live_once()
                     continue
+                self._spawner.release()
                 if self.state not in (State.DECLARED, State.FAILED):
-                    self._enter(State.STOPPED)
-                    self._tell_waiting(f"{self.spec.name} is stopped", everybody=True)
+                    self._enter(State.STOPPED, self._why)
+                    self._ready_waiters.tell_everybody(f"{self.spec.name} is stopped")
                 await self._wake.wait()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._leave_nothing()
 
+    async def _its_turn(self) -> bool:
+        """Wait for those it comes after. Returns whether it is still to be started."""
+        told: set[str] = set()
+        while self._wanted:
+            self._wake.clear()
+            missing = {other.spec.name: other.state for other in self.predecessors if other.is_in_the_way}
+            if not missing:
+                return True
+            if told != missing.keys():
+                told = set(missing)
+                words = ", ".join(f"{name} ({state})" for name, state in missing.items())
+                logger.info(f"child {self.spec.name} waits until these are ready: {words}")
+                self._enter(State.DECLARED, f"waits for {words}")
+            await self._wake.wait()
+        return False
+
+    @property
+    def is_in_the_way(self) -> bool:
+        """Whether those that come after this one have to wait. Not for one that nobody has asked for."""
+        return not self.is_ready and (self._wanted or self.state is State.FAILED)
+
     async def _live_once(self) -> None:
         """From the decision to start until no child is there, and the back-off where one is due."""
         self._busy = True
         self._hurry.clear()
+        decision: Decision | None = None
         try:
-            back_off = await self._start_watch_and_end()
+            decision = await self._start_watch_and_end()
         finally:
-            if self._life is None or self._life.child is None or not self._life.child.alive:
+            life = self._life
+            if life is None or life.child is None or not life.child.alive:
+                await self._successors_gone()
                 self._now_gone()
-        if back_off and self._wanted and not self._restart_asked:
-            await self._back_off()
+        if decision is not None and self._wanted and not self._restart_asked:
+            await self._back_off(decision)
 
-    async def _start_watch_and_end(self) -> bool:
-        """Returns whether the next start has to wait."""
+    async def _start_watch_and_end(self) -> Decision | None:
+        """Returns what the policy says about the end; None when somebody asked for it."""
         if self._restart_asked:
             await self._announce_restart()
             if not self._wanted:
-                return False
+                return None
         self._restart_asked = self._at_once = self._ending = False
         self._starts += 1
-        self._enter(State.STARTING)
+        self._enter(State.STARTING, self._why)
         try:
-            life = self._life = await self._spawn()
+            life = self._life = await self._spawner.spawn(self._wake)
         except ProcessFailed as exc:
             self._give_up(str(exc))
-            return False
+            return None
         except Exception as exc:
             logger.exception(f"child {self.spec.name} could not be started")
             self._give_up(f"{type(exc).__name__}: {exc}")
-            return False
-        verdict = await self._watch(life)
+            return None
+        logger.info(f"child {self.spec.name} started (pid {life.live_child.pid}): {self._why}")
+        while True:
+            verdict, trouble = await self._watch(life)
+            if verdict is not Verdict.REPLACED:
+                break
+            life = self._take_over(life)
         self._ending = True
         if verdict is Verdict.EXITED:
             return await self._after_unasked_exit(life)
         if verdict is Verdict.ASKED:
             await self._end_as_asked(life)
-            return False
-        await self._end_in_trouble(life, verdict)
-        return True
+            return None
+        assert trouble is not None
+        return await self._end_in_trouble(life, trouble)
 
-    async def _spawn(self) -> Life:
-        plan = await anyio.to_thread.run_sync(self._inspect, self.spec)
-        if plan.python not in self._interpreters_seen:
-            # Asked once: a child that cannot import us can only say so in a traceback.
-            problem = await anyio.to_thread.run_sync(why_no_host_in, plan.python, plan.folder)
-            if problem is not None:
-                raise ProcessFailed(problem)
-            self._interpreters_seen.add(plan.python)
-        life = Life(self.spec.name, self._poster(), self._wake)
-        transport, handles = open_link()
-        try:
-            life.child = Child.spawn(self.spec, plan, [handles], life.on_exit)
-        except BaseException:
-            transport.close()
-            getattr(transport, "release", transport.close)()  # no thread of a link's is in it yet
-            raise
-        finally:
-            handles.close()
-        try:
-            life.session = self._hub.connect(self.spec.name, transport, life)
-        except BaseException:
-            life.child.kill()
-            raise
-        logger.info(f"child {self.spec.name} started (pid {life.child.pid})")
-        return life
+    # Watching.
 
-    def _poster(self) -> Callable[[Callable[[], None]], None]:
-        loop = asyncio.get_running_loop()
-
-        def post(action: Callable[[], None]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody's interest
-                loop.call_soon_threadsafe(action)
-
-        return post
-
-    async def _watch(self, life: Life) -> Verdict:
+    async def _watch(self, life: Life) -> tuple[Verdict, Trouble | None]:
         """Follow the child until it is gone or has to go."""
-        child = _of(life.child)
+        vigil = Vigil(self.spec, life)
         while True:
             self._wake.clear()
             if life.returncode is not None:
-                return Verdict.EXITED
+                return Verdict.EXITED, None
             if self._leaving():
-                return Verdict.ASKED
+                return Verdict.ASKED, None
+            if self._successor is not None:
+                return Verdict.REPLACED, None
             if life.hooks_done and self.state is State.STARTING:
-                self._enter(State.HOOKS_DONE)
-            if life.ready and self.state is not State.READY:
-                self._now_ready(life, child)
-
-            now = time.monotonic()
-            until: float | None = None
-            if life.link_closed_at is not None:
-                # After a goodbye the interpreter may still be ending; a broken link explains itself soon.
-                patience = self.spec.stop_timeout if life.link_cause is None else LINK_GRACE_SECONDS
-                until = life.link_closed_at + patience
-                if now >= until:
-                    return Verdict.LINK_LOST
-            elif not life.ready:
-                until = child.started_at + self.spec.ready_timeout
-                if now >= until:
-                    return Verdict.NOT_READY
-            with anyio.move_on_after(None if until is None else until - now):
+                self._enter(State.HOOKS_DONE, "its start-up hooks have returned")
+                logger.debug(f"child {self.spec.name}: its start-up hooks have returned")
+            if life.ready and self.state not in SERVING:
+                self._now_ready(life)
+            found = await vigil.look()
+            self._memory = vigil.memory
+            if isinstance(found, Trouble):
+                return Verdict.IN_TROUBLE, found
+            if found is not None:
+                self._renew(found)
+            elif vigil.busy is not (self.state is State.BUSY):
+                self._now_busy_or_not(vigil)
+            until = vigil.next
+            with anyio.move_on_after(None if until is None else max(until - time.monotonic(), 0)):
                 await self._wake.wait()
 
-    def _now_ready(self, life: Life, child: Child) -> None:
-        self._enter(State.READY)
+    def _now_ready(self, life: Life) -> None:
         name = self.spec.name
-        seconds = time.monotonic() - child.started_at
+        seconds = time.monotonic() - life.live_child.started_at
+        self._enter(State.READY, f"ready in {seconds:.1f} s")
         logger.info(f"child {name} ready in {seconds:.1f} s" + (f": {life.address}" if life.address else ""))
         for what, where in life.details.items():
             logger.info(f"child {name}: {what} reverse WebSocket listens on {where}")
-        self._tell_waiting(None)
+        self._ready_waiters.tell(self._starts, None)
         if self._restarting:
             self._restarting = False
-            # In a task of its own: such a hook may well ask for, and wait for, the next operation.
-            task = asyncio.ensure_future(self._call("after_restart", self._events.after_restart))
-            self._announcements.add(task)
-            task.add_done_callback(self._announcements.discard)
+            self._announce_restarted()
 
-    # The three ways a child ends.
+    def _now_busy_or_not(self, vigil: Vigil) -> None:
+        if vigil.busy:
+            words = f"its event loop has not turned for {vigil.silent:.1f} s"
+            self._enter(State.BUSY, words)
+            logger.info(f"child {self.spec.name} is busy: {words}")
+        else:
+            self._enter(State.READY, "its event loop turns again")
+            logger.info(f"child {self.spec.name} is ready again: its event loop turns")
 
-    async def _after_unasked_exit(self, life: Life) -> bool:
+    def _renew(self, renewal: Renewal) -> None:
+        if renewal.counted:
+            decision = self._decide(Cause(Kind.CRASH, renewal.why), ready_for=0.0)
+            if decision.state is not State.BACKING_OFF:
+                logger.error(f"child {self.spec.name}: {renewal.why}; {decision.words}")
+                self.stop(renewal.why)
+                self._given_up = True
+                return
+        self.restart(renewal.why)
+
+    # The ways a child ends.
+
+    async def _after_unasked_exit(self, life: Life) -> Decision | None:
         self._at_once = False  # from here on it means: asked after this end
-        returncode = _of(life.returncode)
-        await self._close_link(life)
+        await stopping.close_link(self.spec, life)
         name = self.spec.name
-        words = describe_exit(returncode)
-        if not life.ready:
-            words = describe_failed_start(returncode, greeted=life.greeting.is_set())
-        self._last_exit = words
+        cause = cause_of_exit(
+            life.exit_code,
+            ready=life.ready,
+            greeted=life.greeting.is_set(),
+            out_of_memory=life.oom_kills is not None and (oom_kills() or 0) > life.oom_kills,
+        )
+        self._last_exit = cause.words
         if self._restart_asked or self._at_once or not self._wanted:
             again = "; starting it again" if self._wanted else ""
-            logger.info(f"child {name} ended by itself: {words}{again}")
-            return False
-        if returncode == CANNOT_START and not life.ready:
-            self._give_up(words)
-            return False
-        if returncode == 0:
+            logger.info(f"child {name} ended by itself: {cause.words}{again}")
+            return None
+        decision = self._decide(cause, _ready_for(life))
+        if cause.kind is Kind.CANNOT_START:
+            self._give_up(cause.words)
+            return None
+        if decision.state is State.STOPPED:
             # Its own Ctrl+C, or driver.exit(): it meant to end.
             self._wanted = False
+            self._why = cause.words
             hint = "" if life.ready else " (does its entry call nonebot.run()?)"
-            logger.info(f"child {name} ended by itself: {words}{hint}; not starting it again")
-            self._tell_waiting(f"{name} ended by itself: {words}", everybody=True)
-            return False
-        logger.error(f"child {name} {words}; starting it again in {self.spec.backoff_base:g} s")
-        self._tell_waiting(f"{name} {words}")
-        return True
+            logger.info(f"child {name} ended by itself: {cause.words}{hint}; not starting it again")
+            self._ready_waiters.tell_everybody(f"{name} ended by itself: {cause.words}")
+            return None
+        logger.error(f"child {name} {cause.words}; {decision.words}")
+        return self._carry_out(decision, cause)
 
     async def _end_as_asked(self, life: Life) -> None:
         name = self.spec.name
@@ -385,10 +418,18 @@ class Keeper:
             await self._announce_restart()
         await self._call("before_process_shutdown", self._events.before_process_shutdown)
         reason = "restart" if self._wanted else "stop"
-        self._enter(State.STOPPING)
+        self._enter(State.STOPPING, self._why)
+        logger.info(f"child {name} is to {reason}: {self._why}")
+        await self._drain_and_stop(life, reason)
+        if self._given_up and not self._wanted:
+            self._enter(State.FAILED, self._why)
+
+    async def _drain_and_stop(self, life: Life, reason: str) -> None:
+        name = self.spec.name
         asked_at = time.monotonic()
-        rung = await self._climb(life, reason)
-        words = self._last_exit = describe_exit(_of(life.returncode))
+        await stopping.drain(self.spec, life, self._hurry)
+        rung = await stopping.end(self.spec, life, reason, self._hurry)
+        words = self._last_exit = describe_exit(life.exit_code)
         seconds = time.monotonic() - asked_at
         logger.info(
             f"child {name} stopped after {rung} in {seconds:.1f} s ({words})"
@@ -396,54 +437,83 @@ class Keeper:
             else f"child {name} had just ended by itself ({words})"
         )
 
-    async def _end_in_trouble(self, life: Life, verdict: Verdict) -> None:
-        name, spec = self.spec.name, self.spec
-        if verdict is Verdict.NOT_READY:
-            words = f"not ready in {spec.ready_timeout:g} s"
-            if not life.greeting.is_set():
-                likely = "it never reached the host"
-            elif not life.hooks_done:
-                likely = "a start-up hook does not return, or an import takes that long"
-            else:
-                likely = "its start-up hooks are done, but its port does not open"
-            logger.error(f"child {name} {words}: {likely}; ending it")
-        elif life.link_cause is None:
-            words = f"said goodbye but was still there {spec.stop_timeout:g} s later"
-            logger.error(f"child {name} {words} (a thread that is not a daemon?); killing it")
-        else:
-            words = f"lost its link to the host ({life.link_cause})"
-            logger.error(f"child {name} {words}; killing it")
-        self._enter(State.STOPPING)
-        self._tell_waiting(f"{name} {words}")
-        if verdict is Verdict.LINK_LOST:
-            self._hurry.set()
-        rung = await self._climb(life, words)
+    async def _end_in_trouble(self, life: Life, trouble: Trouble) -> Decision | None:
+        name, words = self.spec.name, trouble.cause.words
+        likely = f": {trouble.likely}" if trouble.likely else ""
+        logger.error(f"child {name} {words}{likely}; {'killing' if trouble.kill else 'ending'} it")
+        if trouble.state is not None:
+            self._enter(trouble.state, words)
+        if trouble.cause.kind is not Kind.LINK_LOST:  # that one is ending, or cannot be helped
+            await stopping.show_stacks(life, self._hurry)
+        self._enter(State.STOPPING, words)
+        self._ready_waiters.tell(self._starts, f"{name} {words}")
+        rung = await stopping.end(self.spec, life, words, self._hurry, kill=trouble.kill)
         self._last_exit = words
-        again = f"; starting it again in {spec.backoff_base:g} s" if self._wanted else ""
-        how = describe_exit(_of(life.returncode))
-        logger.info(f"child {name} ended after {rung or 'the loss of its link'} ({how}){again}")
+        how = describe_exit(life.exit_code)
+        ended = f"child {name} ended after {rung or 'the loss of its link'} ({how})"
+        if not self._wanted or self._restart_asked:
+            logger.info(ended)
+            return None
+        decision = self._decide(trouble.cause, _ready_for(life))
+        logger.info(f"{ended}; {decision.words}")
+        return self._carry_out(decision, trouble.cause)
 
-    async def _climb(self, life: Life, reason: str) -> str | None:
-        child, session = _of(life.child), _of(life.session)
-        # An interpreter that is just coming up answers SIGINT with a traceback: let it greet first.
-        await first_of(life.greeting, life.link_closed, life.gone, self._hurry, timeout=GREETING_SECONDS)
-        reachable = life.greeting.is_set() and not life.link_closed.is_set()
-        ask = (lambda: session.stop(reason)) if reachable else None
-        rungs = rungs_for(self.spec, child, ask)
-        rung = await climb(self.spec.name, rungs, child, gone=life.gone, hurry=self._hurry)
-        await self._close_link(life)
-        return rung
+    # A successor takes over.
 
-    async def _close_link(self, life: Life) -> None:
-        """After the child's end: read what it sent before, then forget the link."""
-        await first_of(life.link_closed, timeout=LAST_WORDS_SECONDS)
-        _of(life.session).close(f"{self.spec.name} {describe_exit(_of(life.returncode))}")
+    def _take_over(self, old: Life) -> Life:
+        """The new child serves from now on; the old one finishes its work and ends beside it."""
+        life, self._successor = self._successor, None
+        assert life is not None
+        self._life = life
+        self._starts += 1
+        name = self.spec.name
+        logger.info(f"child {name}: pid {life.live_child.pid} takes over from pid {old.live_child.pid}")
+        for state in (State.STARTING, State.READY):
+            self._enter(state, self._why)
+        task = asyncio.ensure_future(self._retire(old))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+        return life
+
+    async def _retire(self, old: Life) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._call("before_process_shutdown", self._events.before_process_shutdown)
+            await self._drain_and_stop(old, "restart")
+        self._announce_restarted()
+
+    async def _successors_gone(self) -> None:
+        """Neither a replaced child nor one that was to replace is left when the next one starts."""
+        successor, self._successor = self._successor, None
+        if successor is not None:
+            await stopping.end(self.spec, successor, "stop", self._hurry)
+        if self._retiring:
+            await asyncio.wait(self._retiring)
 
     # Around a child's life.
 
-    async def _back_off(self) -> None:
-        self._enter(State.BACKING_OFF)
-        deadline = time.monotonic() + self.spec.backoff_base
+    def _decide(self, cause: Cause, ready_for: float) -> Decision:
+        jitter = random.uniform(-1, 1)
+        now = time.monotonic()
+        decision = decide(self._policy, self._record, cause, now=now, ready_for=ready_for, jitter=jitter)
+        self._record = decision.record
+        return decision
+
+    def _carry_out(self, decision: Decision, cause: Cause) -> Decision | None:
+        """What the policy says about an end that nobody asked for."""
+        failure = f"{self.spec.name} {cause.words}"
+        if decision.state is State.BACKING_OFF:
+            self._why = cause.words
+            self._ready_waiters.tell(self._starts, failure)
+            self._on_unasked_end(self.spec.name, cause.words)
+            return decision
+        self._wanted = self._restart_asked = self._restarting = False
+        self._enter(decision.state, cause.words)
+        self._ready_waiters.tell_everybody(failure)
+        return None
+
+    async def _back_off(self, decision: Decision) -> None:
+        self._enter(State.BACKING_OFF, self._why)
+        deadline = time.monotonic() + decision.delay
         while self._wanted and not (self._at_once or self._restart_asked):
             self._wake.clear()
             with anyio.move_on_after(max(deadline - time.monotonic(), 0)) as waiting:
@@ -454,14 +524,15 @@ class Keeper:
     def _give_up(self, why: str) -> None:
         self._wanted = self._restart_asked = self._restarting = False
         self._last_exit = why
-        self._enter(State.FAILED)
+        self._enter(State.FAILED, why)
         logger.error(f"child {self.spec.name} cannot start: {why}")
-        self._tell_waiting(why, everybody=True)
+        self._ready_waiters.tell_everybody(why)
 
     def _now_gone(self) -> None:
         self._life = None
+        self._memory = None
         self._busy = self._ending = False
-        self._tell_gone(None)
+        self._gone_waiters.tell()
 
     async def _leave_nothing(self) -> None:
         self._closing = True
@@ -470,12 +541,15 @@ class Keeper:
             task.cancel()
         life = self._life
         if life is not None and life.child is not None:  # only when the task was cancelled
+            self._hurry.set()
             life.child.kill()
             await life.gone.wait()
-            await self._close_link(life)
-            self._last_exit = describe_exit(_of(life.returncode))
+            await stopping.close_link(self.spec, life)
+            self._last_exit = describe_exit(life.exit_code)
+        await self._successors_gone()
+        self._spawner.release()
         if self.state not in (State.DECLARED, State.FAILED):
-            self._enter(State.STOPPED)
+            self._enter(State.STOPPED, self._why)
         self._now_gone()
 
     async def _announce_restart(self) -> None:
@@ -484,8 +558,14 @@ class Keeper:
             self._restarting = True
             await self._call("before_process_restart", self._events.before_process_restart)
 
-    async def _call(self, what: str, hook: Callable[[str], Awaitable[None]]) -> None:
-        task = asyncio.ensure_future(_run_hook(hook, self.spec.name))
+    def _announce_restarted(self) -> None:
+        # In a task of its own: such a hook may well ask for, and wait for, the next operation.
+        task = asyncio.ensure_future(self._call("after_restart", self._events.after_restart))
+        self._announcements.add(task)
+        task.add_done_callback(self._announcements.discard)
+
+    async def _call(self, what: str, hook: Callable[[Context], Awaitable[None]]) -> None:
+        task = asyncio.ensure_future(_run_hook(hook, self._context()))
         hurry = asyncio.ensure_future(self._hurry.wait())
         try:
             limit = None if what == "after_restart" else self.spec.stop_timeout
@@ -501,27 +581,24 @@ class Keeper:
             task.cancel()
             hurry.cancel()
 
-    def _enter(self, state: State) -> None:
+    def _context(self) -> Context:
+        status = self.status()
+        return Context(self.spec.name, self._why, status.pid, status.uptime, status.restarts, status.last_exit)
+
+    def _enter(self, state: State, cause: str) -> None:
+        if state is self.state and state is not State.DECLARED:
+            return
+        child = self._life.child if self._life is not None else None
+        pid = child.pid if child is not None else None
+        step = Transition(self.spec.name, self.state, state, cause, pid=pid, restarts=self._restarts)
         self.state = state
+        self.story.add(step)
+        self._events.stepped(step)
 
 
-async def _run_hook(hook: Callable[[str], Awaitable[None]], name: str) -> None:
-    await hook(name)
+async def _run_hook(hook: Callable[[Context], Awaitable[None]], context: Context) -> None:
+    await hook(context)
 
 
-def _release(future: asyncio.Future[None], failure: str | None) -> None:
-    if future.done():
-        return  # who waited has been cancelled
-    if failure is None:
-        future.set_result(None)
-    else:
-        future.set_exception(ProcessFailed(failure))
-
-
-T = TypeVar("T")
-
-
-def _of(value: T | None) -> T:
-    """What is there by now: the child after its spawn, the return code after its end."""
-    assert value is not None
-    return value
+def _ready_for(life: Life) -> float:
+    return 0.0 if life.ready_at is None else time.monotonic() - life.ready_at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -49,26 +49,39 @@ def rungs_for(spec: ProcessSpec, child: Stoppable, ask: Callable[[], None] | Non
 
 
 async def climb(
-    name: str, rungs: list[Rung], child: Stoppable, *, gone: asyncio.Event, hurry: asyncio.Event
+    name: str,
+    rungs: list[Rung],
+    child: Stoppable,
+    *,
+    gone: asyncio.Event,
+    hurry: asyncio.Event,
+    put_off: Callable[[float], float] = lambda deadline: deadline,
+    before_kill: Callable[[], Awaitable[None]] | None = None,
 ) -> str | None:
     """Try each rung for its seconds, then kill. Returns the one that worked, None when none was needed.
 
     Args:
         gone: set when the child has ended.
         hurry: set by an impatient operator; goes straight to the kill.
+        put_off: a deadline in, the later one that the child has asked for out.
+        before_kill: awaited before a kill that nobody is impatient for.
     """
     started = time.monotonic()
     for index, rung in enumerate(rungs):
         if gone.is_set() or hurry.is_set():
             break
         rung.act()
-        await first_of(gone, hurry, timeout=rung.seconds)
+        deadline = time.monotonic() + rung.seconds
+        while (left := put_off(deadline) - time.monotonic()) > 0 and not (gone.is_set() or hurry.is_set()):
+            await first_of(gone, hurry, timeout=left)
         if gone.is_set():
             return rung.name
         if not hurry.is_set():
             following = rungs[index + 1].name if index + 1 < len(rungs) else "a kill"
             waited = f"{time.monotonic() - started:.1f} s"
             logger.warning(f"child {name} is still there {waited} after the first request; next: {following}")
+    if before_kill is not None and not (gone.is_set() or hurry.is_set()):
+        await before_kill()
     if gone.is_set():
         return None
     child.kill()

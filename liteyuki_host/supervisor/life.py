@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from liteyuki_host.supervisor.process import Child
-from liteyuki_host.supervisor.states import State
+from liteyuki_host.supervisor.states import State, Transition
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.transport import Transport
     from liteyuki_host.hub import SessionListener
 
-__all__ = ["HubLike", "Life", "ProcessStatus", "SessionLike", "SupervisorEvents"]
+__all__ = ["Context", "HubLike", "Life", "ProcessStatus", "SessionLike", "SupervisorEvents"]
 
 
 class SessionLike(Protocol):
@@ -30,7 +31,25 @@ class SessionLike(Protocol):
 class HubLike(Protocol):
     """What the supervisor needs of the hub."""
 
-    def connect(self, process: str, transport: Transport, listener: SessionListener) -> SessionLike: ...
+    def connect(
+        self, process: str, transport: Transport, listener: SessionListener, *, standby: bool = False
+    ) -> SessionLike: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a hook around a process's life may want to know."""
+
+    name: str
+    cause: str
+    """Why it ends or was restarted, in words: ``asked``, ``plugins/weather.py has changed``."""
+    pid: int | None
+    uptime: float | None
+    """Seconds since the spawn of the child; None when there is none."""
+    restarts: int
+    """Starts after the first, for whatever reason."""
+    last_exit: str | None
+    """How the child before this one ended, in words."""
 
 
 class SupervisorEvents(Protocol):
@@ -39,9 +58,10 @@ class SupervisorEvents(Protocol):
     The two ``before`` events are waited for, up to ``stop_timeout`` of the process.
     """
 
-    async def before_process_shutdown(self, name: str) -> None: ...
-    async def before_process_restart(self, name: str) -> None: ...
-    async def after_restart(self, name: str) -> None: ...
+    async def before_process_shutdown(self, context: Context) -> None: ...
+    async def before_process_restart(self, context: Context) -> None: ...
+    async def after_restart(self, context: Context) -> None: ...
+    def stepped(self, step: Transition) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +77,8 @@ class ProcessStatus:
     """Starts after the first, for whatever reason."""
     last_exit: str | None
     """How it last ended, in words."""
+    memory: int | None
+    """Resident bytes of it and all it started, as last measured; None without a ``memory_limit``."""
     address: str | None
     """Where it listens; None before it is ready, and for a bot that opens no port."""
     details: Mapping[str, str] = field(default_factory=dict)
@@ -75,7 +97,12 @@ class Life:
         self.name = name
         self.child: Child | None = None
         self.session: SessionLike | None = None
+        self.belongings = contextlib.ExitStack()
+        """What the host holds for this child; closed by whoever ends it, in a worker thread."""
         self.greeting = asyncio.Event()
+        self.ready_at: float | None = None
+        self.oom_kills: int | None = None
+        """How often the system had ended a process for lack of memory when this one was spawned."""
         self.hooks_done = False
         self.failed_plugins: frozenset[str] = frozenset()
         self.ready = False
@@ -96,7 +123,30 @@ class Life:
         self.link_closed = asyncio.Event()
         self.drained = asyncio.Event()
         self._post = post
-        self._wake = wake
+        self.wake = wake
+
+    @property
+    def live_child(self) -> Child:
+        assert self.child is not None  # from the spawn on
+        return self.child
+
+    @property
+    def live_session(self) -> SessionLike:
+        assert self.session is not None  # from the spawn on
+        return self.session
+
+    @property
+    def exit_code(self) -> int:
+        assert self.returncode is not None  # once it is gone
+        return self.returncode
+
+    @property
+    def reachable(self) -> bool:
+        return self.ready and self.link_closed_at is None and self.returncode is None
+
+    def put_off(self, deadline: float) -> float:
+        """The later one, if the child has asked for more time."""
+        return max(deadline, self.asked_until)
 
     # SessionListener: called on the link's thread.
 
@@ -107,13 +157,14 @@ class Life:
         self._heard(hooks_done=True, failed_plugins=frozenset(failed_plugins))
 
     def on_ready(self, address: str | None, details: Mapping[str, str]) -> None:
-        self._heard(hooks_done=True, ready=True, address=address, details=dict(details))
+        now = time.monotonic()
+        self._heard(hooks_done=True, ready=True, ready_at=now, address=address, details=dict(details))
 
     def on_beat(self, late: float) -> None:
-        self._heard(beat_at=time.monotonic())
+        self.beat_at = time.monotonic()  # not worth waking the host's loop for: the watchdog looks by itself
 
     def on_pong(self) -> None:
-        self._heard(pong_at=time.monotonic())
+        self.pong_at = time.monotonic()
 
     def on_more_time(self, seconds: float, reason: str) -> None:
         self._heard(asked_until=time.monotonic() + seconds, asked_why=reason)
@@ -135,6 +186,6 @@ class Life:
                 setattr(self, fact, value)
             if then is not None:
                 then()
-            self._wake.set()
+            self.wake.set()
 
         self._post(record)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.log import wants_colours
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.transport import ChildHandles
@@ -53,12 +54,14 @@ class Child:
         on_exit: Callable[[int], None],
         *,
         output: int | None = None,
+        arguments: Sequence[str] = (),
     ) -> Child:
         """Start the child. ``on_exit(returncode)`` is called once, on a thread of ours, when it is gone.
 
         Args:
             handles: what the child inherits; they stay the caller's to close.
             output: descriptor for the child's stdout and stderr; None: the host's own.
+            arguments: more of them for the launcher.
 
         Raises:
             ProcessFailed: the operating system refused: no such interpreter or folder, no permission.
@@ -78,7 +81,7 @@ class Child:
             options["start_new_session"] = True
         try:
             popen = subprocess.Popen(
-                launch_command(spec, plan),
+                [*launch_command(spec, plan), *arguments],
                 cwd=plan.folder,
                 env=child_environment(spec, environment),
                 stdin=subprocess.DEVNULL,
@@ -110,6 +113,21 @@ class Child:
     def terminate(self) -> None:
         """SIGTERM to the child alone. Windows has none and kills the child at once."""
         self._signal(self._popen.terminate)
+
+    def show_stacks(self, over_link: Callable[[], None]) -> None:
+        """Have it write the stack of every thread to its stderr. Only for a child that has greeted.
+
+        On POSIX by the signal that its launcher listens to with a handler in C, which also works while the
+        interpreter's lock is held; a stopped child is woken for it.
+
+        Args:
+            over_link: asks for the same in a message; Windows has no such signal.
+        """
+        if sys.platform == "win32":
+            over_link()
+        else:
+            self._signal(lambda: os.kill(self.pid, signal.SIGUSR2))
+            self._signal(lambda: os.kill(self.pid, signal.SIGCONT))
 
     def kill(self) -> None:
         """Kill the child and everything it started."""
@@ -143,6 +161,14 @@ class Child:
             returncode = self._popen.wait()
             self._reaped = True
         self._on_exit(returncode)
+        self._reap_group()
+
+    def _reap_group(self) -> None:
+        """Where the host is process 1, as in many containers, what its children had started becomes its own."""
+        if sys.platform != "win32":
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.waitpid(-self.pid, 0)
 
     def _kill_group(self) -> None:
         if sys.platform != "win32":
@@ -199,9 +225,11 @@ def child_environment(spec: ProcessSpec, link: Mapping[str, str]) -> dict[str, s
         PYTHONIOENCODING="utf-8:replace",
         PYTHONUNBUFFERED="1",
     )
-    if sys.stdout is not None and sys.stdout.isatty():
-        environment.setdefault("LOGURU_COLORIZE", "true")
     environment.update(spec.env)
+    if wants_colours(sys.stdout) and not environment.get("NO_COLOR"):
+        # Its lines go to our terminal, but it sees a pipe.
+        environment.setdefault("LOGURU_COLORIZE", "true")
+        environment.setdefault("FORCE_COLOR", "1")
     environment["LYCOMM_PROCESS"] = spec.name
     environment.update(link)
     return environment

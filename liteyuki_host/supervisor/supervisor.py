@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +15,18 @@ import anyio
 
 from liteyuki_host.comm.errors import ProcessFailed, UnknownProcess
 from liteyuki_host.supervisor.keeper import Keeper
-from liteyuki_host.supervisor.life import HubLike, ProcessStatus, SupervisorEvents
+from liteyuki_host.supervisor.life import Context, HubLike, ProcessStatus, SupervisorEvents
+from liteyuki_host.supervisor.order import also_restarted, stop_levels
+from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.reloading import Reloader
+from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec
+from liteyuki_host.supervisor.states import Transition
 
 if TYPE_CHECKING:
     from liteyuki_host.project import ProjectPlan
 
-__all__ = ["HubLike", "ProcessStatus", "Supervisor", "SupervisorEvents"]
+__all__ = ["Context", "HubLike", "ProcessStatus", "Supervisor", "SupervisorEvents"]
 
 
 class Supervisor:
@@ -37,11 +42,13 @@ class Supervisor:
         specs: Mapping[str, ProcessSpec],
         *,
         events: SupervisorEvents,
+        outputs: Mapping[str, Output] | None = None,
         host_main: Path | None = None,
         inspect: Callable[[ProcessSpec], ProjectPlan] | None = None,
     ) -> None:
         """
         Args:
+            outputs: where the output of each process goes; by default it is kept and shown on stdout.
             host_main: the script that this host was started with; no child is to run it. By default found in
                 ``__main__``.
             inspect: says how a process is started, at each start; by default what its folder declares.
@@ -50,12 +57,21 @@ class Supervisor:
             from liteyuki_host.project import inspect_project
 
             inspect = partial(inspect_project, host_main=host_main or _main_script())
-        self._keepers = {
-            name: Keeper(spec, hub, events=events, inspect=inspect, host_python=Path(sys.executable))
-            for name, spec in specs.items()
-        }
+        self._specs = dict(specs)
+        self._events = events
+        self._outputs = dict(outputs or {name: Output(name) for name in specs})
+        self._keepers: dict[str, Keeper] = {}
+        self._reloaders: dict[str, Reloader] = {}
+        for name, spec in self._specs.items():
+            spawner = Spawner(spec, hub, self._outputs[name], inspect=inspect, host_python=Path(sys.executable))
+            keeper = Keeper(spec, spawner, events=self, on_unasked_end=self._restart_neighbours)
+            self._keepers[name] = keeper
+            self._reloaders[name] = Reloader(keeper, spawner)
+        for keeper in self._keepers.values():
+            keeper.predecessors = [self._keepers[other] for other in keeper.spec.after]
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before_serve: list[Callable[[], None]] = []
+        self._reloads: set[asyncio.Task[None]] = set()
         self._lock = threading.Lock()
 
     async def serve(self) -> None:
@@ -65,15 +81,26 @@ class Supervisor:
         """
         for keeper in self._keepers.values():
             if keeper.spec.autostart:
-                keeper.start()
+                keeper.start("with the host")
         with self._lock:
             self._loop = asyncio.get_running_loop()
             early, self._before_serve = self._before_serve, []
         for action in early:
             action()
-        async with anyio.create_task_group() as tasks:
-            for keeper in self._keepers.values():
-                tasks.start_soon(keeper.run)
+        async with anyio.create_task_group() as files:
+            for reloader in self._reloaders.values():
+                files.start_soon(reloader.follow_files)
+            async with anyio.create_task_group() as tasks:
+                for keeper in self._keepers.values():
+                    tasks.start_soon(keeper.run)
+            files.cancel_scope.cancel()
+        await self._end_reloads()
+
+    async def _end_reloads(self) -> None:
+        for task in self._reloads:
+            task.cancel()
+        if self._reloads:
+            await asyncio.wait(self._reloads)
 
     def start(self, name: str) -> None:
         """Have it running. Already so: nothing happens; failed or backing off: it is tried again at once.
@@ -93,6 +120,14 @@ class Supervisor:
         Asked again before the new child has been started, it is one restart.
         """
         self._on_loop(self._keeper(name).restart)
+
+    def reload(self, name: str, why: str = "asked") -> None:
+        """Try its new code in a throw-away process, and restart it if that can start. Raises UnknownProcess.
+
+        In the mode that the process declares, ``swap`` for one that declares none.
+        """
+        self._keeper(name)
+        self._on_loop(lambda: self._start_reload(self._reloaders[name], why))
 
     async def astart(self, name: str) -> None:
         """:meth:`start`, and wait until it is ready.
@@ -139,11 +174,17 @@ class Supervisor:
         raise ProcessFailed(f"{name} is not ready after {timeout:g} s: it is {keeper.state}")
 
     async def stop_all(self) -> None:
-        """Stop every process, all ladders at once; nothing starts any more. Returns when all are gone."""
+        """Stop every process; nothing starts any more. Returns when all are gone.
+
+        All ladders at once, except that a process ends before those that it comes ``after``.
+        """
         for keeper in self._keepers.values():
-            keeper.close()
-        for keeper in self._keepers.values():
-            await keeper.stopped()
+            keeper.start_no_more()
+        for level in stop_levels(self._specs):
+            for name in level:
+                self._keepers[name].close()
+            for name in level:
+                await self._keepers[name].stopped()
 
     def kill_now(self) -> None:
         """End every child at once, without or in the middle of the ladder: the operator's second Ctrl+C."""
@@ -153,6 +194,42 @@ class Supervisor:
     def status(self) -> list[ProcessStatus]:
         """A snapshot of each process, in the order of declaration. From any thread."""
         return [keeper.status() for keeper in self._keepers.values()]
+
+    def history(self, name: str) -> Sequence[Transition]:
+        """The last transitions of a process, oldest first. From any thread. Raises UnknownProcess."""
+        return self._keeper(name).story.steps()
+
+    def output(self, name: str) -> Output:
+        """What a process has written lately. Raises UnknownProcess."""
+        self._keeper(name)
+        return self._outputs[name]
+
+    # What the keepers tell.
+
+    async def before_process_shutdown(self, context: Context) -> None:
+        await self._events.before_process_shutdown(context)
+
+    async def before_process_restart(self, context: Context) -> None:
+        await self._events.before_process_restart(context)
+
+    async def after_restart(self, context: Context) -> None:
+        await self._events.after_restart(context)
+
+    def stepped(self, step: Transition) -> None:
+        for keeper in self._keepers.values():
+            if any(other.spec.name == step.process for other in keeper.predecessors):
+                keeper.look_again()
+        self._events.stepped(step)
+
+    def _restart_neighbours(self, name: str, cause: str) -> None:
+        for other in also_restarted(self._specs, name):
+            if self._keepers[other].is_wanted:
+                self._keepers[other].restart(f"{name} {cause} (strategy = {self._specs[name].strategy})")
+
+    def _start_reload(self, reloader: Reloader, why: str) -> None:
+        task = asyncio.ensure_future(reloader.reload(why))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
 
     def _keeper(self, name: str) -> Keeper:
         try:

@@ -16,6 +16,7 @@ LOGGING = [
     "liteyuki_host/supervisor/*.py",
     "liteyuki_host/_child/*.py",
     "liteyuki_host/hub/*.py",
+    "liteyuki_host/output/*.py",
     "liteyuki_host/comm/exchange.py",
 ]
 LEVELS = {"info", "success", "warning", "error", "exception"}

@@ -20,23 +20,27 @@ import pytest
 from liteyuki_host.comm import codec, errors
 from liteyuki_host.comm.protocol import connection, frames, messages, store
 from liteyuki_host.comm.protocol.states import TRANSITIONS, Input, State
-from liteyuki_host.settings import PLUGIN_SETTINGS, ProcessSettings, Settings
+from liteyuki_host.settings import PLUGIN_SETTINGS, ProcessSettings, Settings, Supervision, load_settings
 from liteyuki_host.supervisor.exits import describe_exit
+from liteyuki_host.supervisor.spec import Reload, Restart, Strategy
 from tests.docs.lines import lines_of_the_log, reasons
 from tests.docs.pages import PAGES, ROOT, blocks, code_in, table_rows, without_blocks
+from tests.settings.fields import unit_of
 
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 DOCS = ROOT / "docs"
-UNITS = {"seconds": "seconds", "秒": "seconds", "bytes": "bytes", "字节": "bytes", "": ""}
+UNITS = {
+    **{unit: unit for unit in ("seconds", "bytes", "files", "restarts", "")},
+    **{"秒": "seconds", "字节": "bytes", "个": "files", "次": "restarts"},
+}
 
 
 # Settings and commands
 
 
 def _settings_of(readme: Path) -> dict[str, tuple[str, str]]:
-    """Name, default, unit of the rows of the three settings tables."""
-    names = {f"LYCOMM_{name.upper()}" for name in Settings.model_fields}
-    names |= {name.upper() for name in PLUGIN_SETTINGS} | set(ProcessSettings.model_fields)
+    """Name, default, unit of the rows of the settings tables."""
+    names = {name.upper() for name in PLUGIN_SETTINGS} | set(ProcessSettings.model_fields)
     return {
         code_in(row[0]): (code_in(row[2]), UNITS[row[3]])
         for row in table_rows(readme)
@@ -46,32 +50,32 @@ def _settings_of(readme: Path) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
 def test_the_settings_tables_are_the_models(readme: Path) -> None:
-    plugin = runpy.run_path(str(ROOT / "nonebot_plugin_lycomm" / "config.py"))["Config"]().model_dump()
-    expected: dict[str, tuple[Any, str]] = {}
-    for name, value in plugin.items():
-        expected[name.upper()] = (value, "")
-    for name, field in Settings.model_fields.items():
-        expected[f"LYCOMM_{name.upper()}"] = (field.default, _unit(name, field.default))
+    plugin = runpy.run_path(str(ROOT / "nonebot_plugin_lycomm" / "config.py"))["Config"]()
+    shown = _settings_of(readme)
+    rows: list[tuple[str, Any, Any, str]] = []  # name, default of the model, what is shown as a value, unit
+    for name in type(plugin).model_fields:
+        rows.append((name.upper(), getattr(plugin, name), json.loads(shown[name.upper()][0]), ""))
+    of_all = Supervision.model_fields
+    of_host = {name: field for name, field in Settings.model_fields.items() if name not in of_all}
+    for name, field in {**of_host, **of_all}.items():
+        text = shown[f"LYCOMM_{name.upper()}"][0]
+        given = load_settings({}, folder=ROOT / "docs", environ={f"LYCOMM_{name.upper()}": text})
+        rows.append((f"LYCOMM_{name.upper()}", field.default, getattr(given, name), unit_of(field)))
     for name, field in ProcessSettings.model_fields.items():
-        expected[name] = (field.default, _unit(name, field.default))
-    shown = {name: (_value(default), unit) for name, (default, unit) in _settings_of(readme).items()}
-    assert shown == expected
-    assert list(shown) == list(expected), "in the order of the models"
+        if name not in of_all:
+            text = shown[name][0]
+            rows.append((name, field.default, json.loads(text) if text else None, ""))
+    assert {name: (value, shown[name][1]) for name, _, value, _ in rows} == {
+        name: (default, unit) for name, default, _, unit in rows
+    }
+    assert list(shown) == [name for name, *_ in rows], "in the order of the models"
 
 
-def _unit(name: str, default: object) -> str:
-    if name.endswith(("_seconds", "_delay")):
-        return "seconds"
-    return "bytes" if isinstance(default, int) and not isinstance(default, bool) else ""
-
-
-def _value(text: str) -> object:
-    if not text:
-        return None
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
+def test_the_settings_tables_have_every_word_that_may_be_written(readme: Path) -> None:
+    meanings = {code_in(row[0]): row[4] for row in table_rows(readme) if len(row) == 5}
+    for setting, words in (("RESTART", Restart), ("RELOAD", Reload), ("STRATEGY", Strategy)):
+        assert [word for word in words if f"`{word}`" not in meanings[f"LYCOMM_{setting}"]] == []
 
 
 def test_both_readmes_have_the_same_settings_and_commands() -> None:
@@ -282,19 +286,20 @@ def _fits(pattern: str, line: str) -> bool:
 
 def test_every_line_that_the_host_can_say_is_explained() -> None:
     documented = _documented_lines()
-    for place, pattern in [*lines_of_the_log(), *reasons()]:
-        shown = pattern.replace("(?:.*)", "…").replace("\\", "")
-        assert any(_fits(pattern, line) for line in documented), (
-            f"{place} says {shown!r}, which docs/operations.md does not explain"
-        )
+    unexplained = [
+        f"{place}: {pattern.replace('(?:.*)', '…')}".replace("\\", "")
+        for place, pattern in [*lines_of_the_log(), *reasons()]
+        if not any(_fits(pattern, line) for line in documented)
+    ]
+    assert not unexplained, "docs/operations.md does not explain:\n" + "\n".join(unexplained)
 
 
 def test_every_explained_line_can_be_said() -> None:
     patterns = [pattern for _, pattern in [*lines_of_the_log(), *reasons()]]
-    for row in table_rows(DOCS / "operations.md"):
-        line = code_in(row[0])
-        if len(row) in (2, 3) and " " in line and not line.startswith("lycomm"):
-            assert any(_fits(pattern, line) for pattern in patterns), f"nothing says {line!r} any more"
+    explained = [code_in(row[0]) for row in table_rows(DOCS / "operations.md") if len(row) in (2, 3)]
+    lines = [line for line in explained if line.count(" ") > 1 and not line.startswith("lycomm")]
+    unsaid = [line for line in lines if not any(_fits(pattern, line) for pattern in patterns)]
+    assert not unsaid, "nothing says any more:\n" + "\n".join(unsaid)
 
 
 def test_the_ends_of_processes_are_put_into_these_words() -> None:

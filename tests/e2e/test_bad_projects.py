@@ -88,7 +88,7 @@ def test_wrong_settings_are_one_line_each(tmp_path: Path) -> None:
     write(
         tmp_path,
         {
-            "pyproject.toml": '[tool.lycomm]\nstop_secnds = 3\n[tool.lycomm.processes.host]\nproject = "."\n',
+            "pyproject.toml": '[tool.lycomm]\nstop_timeot = 3\n[tool.lycomm.processes.host]\nproject = "."\n',
             ".env": "LYCOMM_READY_TIMEOUT=soon\n",
         },
     )

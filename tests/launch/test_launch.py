@@ -193,7 +193,7 @@ assert first.__name__ == "first" and callable(first)
     host = start_host(make_project(tmp_path / "bot", plugin))
     host.line(re.escape("order ['first', 'second']"))
     host.line("third fails")
-    host.line(r"child nonebot exited 3 before it was ready: NoneBot's start-up failed .*; starting it again in 0\.2 s")
+    host.line(r"child nonebot exited 3 before it was ready: NoneBot's start-up failed .*; starting it again in 0\.\d s")
 
 
 def test_a_stop_ends_a_bot_that_hangs_in_a_sync_hook(start_host: StartHost, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ async def _():
 def test_a_stop_while_importing_ends_quietly(start_host: StartHost, tmp_path: Path, where: str) -> None:
     wait = "while True: pass" if where == "importing" else "time.sleep(3600)"
     host = start_host(make_project(tmp_path / "bot", f"import time\nprint('importing', flush=True)\n{wait}\n"))
-    host.line("^importing")
+    host.line("importing$")
     host.stop()
     host.line(r"child nonebot stopped after the stop message in .* \(exited 0\)$")
     assert "Traceback" not in host.text
@@ -277,8 +277,8 @@ while True:
     ("plugin", "sign"),
     [
         (GRANDCHILD + HOOKS, "child nonebot ready"),
-        (GRANDCHILD + BLOCKED_LOOP, "^blocked"),
-        (GRANDCHILD + HARD_TO_INTERRUPT, "^importing"),
+        (GRANDCHILD + BLOCKED_LOOP, "blocked$"),
+        (GRANDCHILD + HARD_TO_INTERRUPT, "importing$"),
     ],
     ids=["running", "event loop blocked", "importing"],
 )
@@ -286,7 +286,7 @@ def test_f26_kill_9_of_the_host_leaves_nothing(start_host: StartHost, tmp_path: 
     port = free_port()
     host = start_host(make_project(tmp_path / "bot", plugin, port=port))
     child = host.child_pid()
-    match = re.search(r"grandchild (\d+)", host.line(r"^grandchild \d+"))
+    match = re.search(r"grandchild (\d+)", host.line(r"grandchild \d+$"))
     assert match
     grandchild = int(match[1])
     host.line(sign)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from launch_kit import free_port
+from launch_kit import StartHost, accepts, free_port, make_project
+from loguru import logger
 
 from liteyuki_host._child import listening
 from liteyuki_host._child.listening import Listening
@@ -104,3 +108,146 @@ async def test_open_is_when_it_accepts(host: str) -> None:
 
 async def _ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.close()
+
+
+# Two incarnations of one bot.
+
+needs_sharing = pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="Windows cannot open a port twice")
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(line.record["message"]), level="WARNING", format="{message}")
+    yield lines
+    logger.remove(sink)
+
+
+@contextlib.asynccontextmanager
+async def serve(where: Listening) -> AsyncIterator[asyncio.Server]:
+    """As uvicorn does with ``fd=``."""
+    assert where.own is not None
+    sock = socket.fromfd(where.own.fileno(), socket.AF_UNIX, socket.SOCK_STREAM)
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, sock=sock)
+    try:
+        yield server
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "where", [Listening("h", 1, bound=True), Listening("h", 1, uds="/run/bot"), Listening("127.0.0.1", 0)]
+)
+def test_without_a_port_of_its_own_there_is_nothing_to_share(where: Listening, warnings: list[str]) -> None:
+    assert where.share("fastapi", beside=False) is where
+    assert warnings == []
+
+
+@needs_sharing
+def test_a_driver_without_uvicorn_cannot_share(warnings: list[str]) -> None:
+    where = Listening("127.0.0.1", free_port())
+    assert where.share("other+httpx", beside=False) is where
+    assert warnings == ['driver other+httpx takes no open socket: reload = "overlap" does not work with it, use "swap"']
+
+
+def test_a_system_that_cannot_share_says_so(monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:
+    monkeypatch.delattr(socket, "SO_REUSEPORT", raising=False)
+    where = Listening("127.0.0.1", free_port())
+    assert where.share("fastapi", beside=False) is where
+    assert warnings == ['this system cannot open a port twice: reload = "overlap" does not work here, use "swap"']
+
+
+@needs_sharing
+async def test_a_host_that_does_not_exist_is_told_when_it_is_bound() -> None:
+    where = Listening("host.invalid", 8080).share("fastapi", beside=False)
+    with pytest.raises(CannotRun, match="cannot listen on port 8080 on host"):
+        await where.wait_until_free()
+
+
+@needs_sharing
+async def test_the_second_incarnation_is_open_when_it_is_and_not_when_the_first_one_is() -> None:
+    old = Listening("127.0.0.1", free_port()).share("fastapi+httpx", beside=False)
+    new = Listening("127.0.0.1", old.port).share("quart", beside=True)
+    await old.wait_until_free()
+    async with serve(old) as old_server:
+        await asyncio.wait_for(old.wait_until_open(), 5)
+        await new.wait_until_free()
+        opening = asyncio.ensure_future(new.wait_until_open())
+        done, _ = await asyncio.wait([opening], timeout=0.1)
+        assert not done  # although the port accepts
+        async with serve(new):
+            await asyncio.wait_for(opening, 5)
+            old_server.close()
+            await old_server.wait_closed()
+            for _ in range(20):  # all of them at the new one
+                _, writer = await asyncio.open_connection("127.0.0.1", new.port)
+                writer.close()
+                await writer.wait_closed()
+    assert old.address == new.address == f"http://127.0.0.1:{new.port}"
+    with pytest.raises(ConnectionRefusedError):  # nobody keeps it open behind the servers' backs
+        await asyncio.open_connection("127.0.0.1", new.port)
+
+
+@needs_sharing
+async def test_another_bot_cannot_share_the_port_by_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "PORT_SECONDS", 0.2)
+    one = Listening("127.0.0.1", free_port()).share("fastapi", beside=False)
+    other = Listening("127.0.0.1", one.port).share("fastapi", beside=False)
+    await one.wait_until_free()
+    async with serve(one):
+        await asyncio.wait_for(one.wait_until_open(), 5)
+        with pytest.raises(CannotRun, match="is in use by another program"):
+            await other.wait_until_free()
+    assert other.own is not None
+    other.own.close()
+
+
+@needs_sharing
+async def test_beside_a_stranger_there_is_no_room_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "PORT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        where = Listening("127.0.0.1", stranger.getsockname()[1]).share("fastapi", beside=True)
+        with pytest.raises(CannotRun, match="is in use by another program"):
+            await where.wait_until_free()
+    assert where.own is not None
+    where.own.close()
+
+
+@needs_sharing
+async def test_the_socket_is_as_the_server_would_have_made_it() -> None:
+    where = Listening("127.0.0.1", free_port()).share("fastapi", beside=False)
+    await where.wait_until_free()
+    assert where.own is not None
+    where.own.listen()
+    with socket.create_connection(("127.0.0.1", where.port)), where.own.accept()[0] as connection:
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert not where.own.get_inheritable()
+    await where.wait_until_open()
+
+
+@needs_sharing
+def test_of_a_name_with_several_addresses_ipv4_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [(socket.AF_INET6, ("::1", 1, 0, 0)), (socket.AF_INET, ("127.0.0.1", 1))]
+    monkeypatch.setattr(Listening, "_places", lambda self: both)
+    where = Listening("localhost", 1).share("fastapi", beside=False)
+    assert where.own is not None
+    assert where.own.family is socket.AF_INET
+    where.own.close()
+
+
+@needs_sharing
+@pytest.mark.e2e
+@pytest.mark.timeout(120)
+def test_two_real_bots_on_one_port(start_host: StartHost, tmp_path: Path) -> None:
+    port = free_port()
+    for name, sharing in (("old", "alone"), ("new", "beside")):
+        project = make_project(tmp_path / name, port=port)
+        host = start_host(project, env={"LYCOMM_SHARE_PORT": sharing})
+        host.line(rf"child nonebot ready in \d+\.\d s: http://127\.0\.0\.1:{port}$")
+        if name == "old":
+            old = host
+    old.stop()
+    assert all(accepts(port) for _ in range(20))
+    host.stop()
+    assert not accepts(port)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from liteyuki_host._child.project import _adapters
-from liteyuki_host._child.trouble import CannotRun, explain, missing_module, show_traceback
+from liteyuki_host._child.trouble import MAX_WORDS, CannotRun, explain, locate, missing_module, show_traceback
 
 
 @pytest.mark.parametrize(
@@ -72,3 +73,50 @@ def test_both_formats_of_declared_adapters(declared: object, adapters: list[tupl
 def test_an_adapter_without_a_module_is_refused(adapter: object) -> None:
     with pytest.raises(CannotRun, match="has no module_name"):
         list(_adapters({"adapters": [adapter]}))
+
+
+def error_in(file: Path, code: str) -> BaseException:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(code)
+    try:
+        exec(compile(code, str(file), "exec"), {})
+    except BaseException as exc:
+        return exc
+    raise AssertionError("no error")
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("\nx = (", "mine/x.py line 2: SyntaxError: '(' was never closed"),
+        ("import json\njson.loads('{')", "mine/x.py line 2: JSONDecodeError: Expecting property name"),
+        ("raise KeyError", "mine/x.py line 1: KeyError"),
+        ("import mine.gone", "mine/x.py line 1: there is no module 'mine.gone' in this project"),
+        ("\nimport gone_x", "mine/x.py line 2: module 'gone_x' is not installed for this bot"),
+        ("raise ValueError('two\\n  lines')", "mine/x.py line 1: ValueError: two lines"),
+        ("eval('1 +')", "mine/x.py line 1: SyntaxError: invalid syntax (<string> line 1)"),
+    ],
+)
+def test_the_place_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, line: str) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real")
+    monkeypatch.syspath_prepend(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "real")
+    (link / "mine").mkdir()
+    (link / "mine" / "__init__.py").touch()
+    exc = error_in(link / "mine" / "x.py", code)
+    for folder in (link, tmp_path / "real"):
+        assert locate(exc, folder).startswith(line.replace("/", os.sep))
+
+
+def test_an_error_elsewhere_begins_with_what_is_known(tmp_path: Path) -> None:
+    exc = error_in(tmp_path / "site-packages" / "x.py", "1 / 0")
+    assert locate(exc, tmp_path, "plugin x") == "plugin x: ZeroDivisionError: division by zero"
+    assert locate(exc, tmp_path) == "ZeroDivisionError: division by zero"
+
+
+def test_a_line_has_an_end(tmp_path: Path) -> None:
+    words = locate(ValueError("x" * 9999), tmp_path)
+    assert len(words) == MAX_WORDS
+    assert words.endswith(" ...")

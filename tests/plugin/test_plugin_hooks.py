@@ -16,6 +16,7 @@ from nonebot_plugin_lycomm import (
     active_channel,
     get_channel,
     get_channels,
+    more_time,
     passive_channel,
     publish,
     restart_process,
@@ -148,3 +149,10 @@ async def test_restart_process_asks_the_host_for_this_or_a_named_process(app: ob
 async def test_restart_process_says_that_there_is_no_host(app: object) -> None:
     with pytest.raises(HostNotAttached, match="`lycomm"):
         restart_process()
+
+
+async def test_more_time_needs_no_host_but_a_sensible_number(app: object) -> None:
+    more_time(3600, "a long reason")
+    for wrong in (0, -1, 3600.1, float("nan")):
+        with pytest.raises(ValueError, match="between 0 and 3600"):
+            more_time(wrong)

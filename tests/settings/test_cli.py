@@ -97,6 +97,29 @@ def test_wrong_settings_are_one_line_each_and_exit_with_2(tmp_path: Path) -> Non
     ]
 
 
+def test_check_tells_what_could_never_run_together_too(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").touch()
+    (tmp_path / "pyproject.toml").write_text("""
+        [tool.lycomm]
+        backoff_max = 0.5
+        [tool.lycomm.processes.web]
+        after = ["db"]
+        reload_dirs = ["src"]
+        [tool.lycomm.processes.db]
+        after = ["web"]
+    """)
+    done = lycomm("check", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "lycomm: backoff_max in [tool.lycomm] of pyproject.toml: "
+        "backoff_max (0.5 s) is less than backoff_base (1 s): raise the one or lower the other",
+        "lycomm: reload_dirs in [tool.lycomm.processes.web] of pyproject.toml: "
+        f"folder {tmp_path / 'src'} does not exist: create it or take it off the list",
+        "lycomm: processes in [tool.lycomm] of pyproject.toml: processes wait for each other: "
+        "web -> db -> web (each is after the next): remove one after",
+    ]
+
+
 # In this process, with a host that only notes what it is asked
 
 

@@ -5,11 +5,23 @@ from __future__ import annotations
 import json
 import re
 import runpy
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from liteyuki_host.settings import PLUGIN_SETTINGS, ProcessSettings, Settings, load_settings
+from liteyuki_host.settings import (
+    DAY,
+    LOG_LEVELS,
+    PLUGIN_SETTINGS,
+    ProcessSettings,
+    Settings,
+    Supervision,
+    load_settings,
+)
+from liteyuki_host.settings_values import GiB, KiB, MiB, Size
+from liteyuki_host.supervisor.spec import Reload, Restart, Strategy
+from tests.settings.fields import check_of, unit_of
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / ".env.example").read_text("utf-8")
@@ -42,36 +54,69 @@ def test_the_defaults_of_nonebot_and_of_the_plugin_are_theirs() -> None:
     assert shown == plugin.model_dump()
 
 
-@pytest.mark.parametrize("name", sorted(LINES))
-def test_each_is_explained_in_both_languages_with_its_unit(name: str) -> None:
+def explanation_of(name: str) -> str:
     before = TEXT[: TEXT.index(f"\n# {name}=")]
-    explanation = before[before.rindex("\n\n") :]
+    return before[before.rindex("\n\n") :]
+
+
+@pytest.mark.parametrize("name", sorted(LINES))
+def test_each_is_explained_in_both_languages(name: str) -> None:
+    explanation = explanation_of(name)
     assert " / " in explanation, "English / 中文"
     assert re.search("[a-z]{4}", explanation)
     assert re.search("[\u4e00-\u9fff]", explanation)
-    field = Settings.model_fields.get(name.removeprefix("LYCOMM_").lower())
-    for unit, chinese in (("seconds", "秒"), ("bytes", "字节")):
-        if field is not None and unit in (field.description or "").split():
-            assert unit in explanation.lower()
-            assert chinese in explanation
 
 
-def test_the_keys_of_a_process_are_those_of_the_model() -> None:
-    shown = re.findall(r"^#   ([a-z_]+) = (\S+)", TEXT, re.MULTILINE)
-    assert [name for name, _ in shown] == list(ProcessSettings.model_fields)
-    defaults = {name: field.default for name, field in Settings.model_fields.items()}
-    assert {name: float(value) for name, value in shown if name in defaults} == {
-        name: defaults[name] for name in ProcessSettings.model_fields if name in defaults
-    }
+NUMBERS = {name: check for name, field in Settings.model_fields.items() if (check := check_of(field))}
+CHINESE = {"seconds": "秒", "bytes": "字节", "restarts": "次", "files": "个"}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_each_number_is_explained_with_its_unit_and_its_bounds(name: str) -> None:
+    check = NUMBERS[name]
+    description = Settings.model_fields[name].description or ""
+    english, chinese = re.split(r"\s/ ", explanation_of(f"LYCOMM_{name.upper()}"))
+    assert check.unit in english.lower()
+    assert CHINESE[check.unit] in chinese
+    assert check.unit in description.split()
+    if isinstance(check, Size):
+        bounds = [in_units(check.low), in_units(check.high)]
+    else:  # the head of the file has the usual ones
+        bounds = [str(bound) for bound in (check.low, check.high) if bound not in (0, DAY)]
+    if check.off:
+        bounds.append("0")
+    for text in (english, chinese, description):
+        numbers = re.findall(r"[\d.]*\d(?: [KMG]iB)?", text)
+        assert [bound for bound in bounds if bound not in numbers] == [], text
+
+
+def in_units(size: int) -> str:
+    unit, suffix = next((unit, name) for unit, name in ((GiB, "GiB"), (MiB, "MiB"), (KiB, "KiB")) if size % unit == 0)
+    return f"{size // unit} {suffix}"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("restart", Restart), ("reload", Reload), ("strategy", Strategy), ("log_level", LOG_LEVELS)],
+)
+def test_each_word_that_may_be_written_is_explained(name: str, words: Iterable[str]) -> None:
+    for text in (explanation_of(f"LYCOMM_{name.upper()}"), Settings.model_fields[name].description or ""):
+        assert [word for word in words if not re.search(rf"\b{word}\b", text)] == []
+
+
+def test_the_table_of_a_process_is_one_that_can_be_copied(tmp_path: Path) -> None:
+    lines = TEXT[TEXT.index("#   [tool.lycomm.processes.web]") :].splitlines()
+    (tmp_path / "pyproject.toml").write_text("\n".join(line.removeprefix("#") for line in lines), "utf-8")
+    (process,) = load_settings({}, folder=tmp_path, environ={}).processes.values()
+    only_here = ProcessSettings.model_fields.keys() - Supervision.model_fields
+    assert only_here <= process.model_fields_set
+    assert process.model_fields_set - only_here, "one example of the others"
+    for line in lines[1:]:
+        assert re.fullmatch(r"#   \w+ = .*? # .*[a-z]{4}.* / .*[\u4e00-\u9fff].*", line), line
 
 
 @pytest.mark.parametrize("model", [Settings, ProcessSettings])
-def test_every_field_is_documented_and_every_time_and_size_has_its_unit(
-    model: type[Settings | ProcessSettings],
-) -> None:
+def test_every_field_is_documented(model: type[Settings | ProcessSettings]) -> None:
     for name, field in model.model_fields.items():
         assert field.description, name
-        if isinstance(field.default, float) or name.endswith(("_seconds", "_delay")):
-            assert "seconds" in field.description, name
-        if isinstance(field.default, int) and not isinstance(field.default, bool):
-            assert "bytes" in field.description, name
+        assert bool(unit_of(field)) == (type(field.default) in (int, float)), name

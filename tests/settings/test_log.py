@@ -13,11 +13,20 @@ import pytest
 from loguru import logger
 
 from liteyuki_host.log import configure, line_format, use_utf8
+from liteyuki_host.output.console import shared
+
+
+class Shown(io.StringIO):
+    """What a console has shown by now, which writes on a thread of its own."""
+
+    def getvalue(self) -> str:
+        assert shared().flush(15)
+        return super().getvalue()
 
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    stdout = io.StringIO()
+    stdout = Shown()
     monkeypatch.setattr(sys, "stdout", stdout)
     sink = configure("info")
     yield stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import pytest
 
 from liteyuki_host.comm.errors import SettingsError
-from liteyuki_host.settings import PLUGIN_SETTINGS, Settings, load_settings
-from liteyuki_host.supervisor.spec import ProcessSpec
+from liteyuki_host.settings import PLUGIN_SETTINGS, ProcessSettings, Settings, Supervision, load_settings
+from liteyuki_host.settings_values import GiB, MiB
+from liteyuki_host.supervisor.spec import ProcessSpec, Reload, Restart, Strategy
 
 DEFAULTS = Settings().model_dump()
 
@@ -49,7 +51,7 @@ def folder(tmp_path: Path) -> Folder:
 
 
 def test_arguments_beat_the_environment_beats_dotenv_beats_pyproject(folder: Folder) -> None:
-    folder.toml("[tool.lycomm]\nready_seconds=1\nstop_seconds=1\ninterrupt_seconds=1\nterminate_seconds=1")
+    folder.toml("[tool.lycomm]\nready_timeout=1\nstop_timeout=1\ninterrupt_timeout=1\nterminate_timeout=1")
     folder.env("LYCOMM_STOP_TIMEOUT=2\nLYCOMM_INTERRUPT_TIMEOUT=2\nLYCOMM_TERMINATE_TIMEOUT=2")
     environ = {"LYCOMM_INTERRUPT_TIMEOUT": "3", "LYCOMM_TERMINATE_TIMEOUT": "3"}
     settings = folder.load(environ, terminate_timeout=4)
@@ -125,30 +127,78 @@ def test_with_nothing_declared_there_is_one_process_in_the_folder(folder: Folder
     assert list(folder.load().process_specs()) == ["nonebot"]
 
 
+OF_ALL: dict[str, Any] = {  # no value is the default
+    "ready_timeout": 11.0,
+    "drain_timeout": 12.0,
+    "stop_timeout": 13.0,
+    "interrupt_timeout": 14.0,
+    "terminate_timeout": 15.0,
+    "restart": "always",
+    "max_restarts": 16,
+    "restart_window": 17.0,
+    "backoff_base": 18.0,
+    "backoff_max": 19.0,
+    "loop_timeout": 20.0,
+    "freeze_timeout": 21.0,
+    "memory_limit": 64 * MiB,
+    "max_age": 61.0,
+    "reload": "swap",
+    "reload_dirs": ["src"],
+    "after": ["first"],
+    "strategy": "all",
+}
+OWN: dict[str, Any] = {  # every value another one, and most of them false in a condition
+    "ready_timeout": 1.0,
+    "drain_timeout": 0.0,
+    "stop_timeout": 0.0,
+    "interrupt_timeout": 0.0,
+    "terminate_timeout": 0.0,
+    "restart": "never",
+    "max_restarts": 0,
+    "restart_window": 0.5,
+    "backoff_base": 0.0,
+    "backoff_max": 0.0,
+    "loop_timeout": 0.0,
+    "freeze_timeout": 0.0,
+    "memory_limit": 0,
+    "max_age": 0.0,
+    "reload": "off",
+    "reload_dirs": [],
+    "after": [],
+    "strategy": "rest",
+}
+
+
+def toml(values: Mapping[str, Any]) -> str:
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+
+
+def in_spec(folder: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What ProcessSpec has for *values*."""
+    folders = tuple(folder / name for name in values["reload_dirs"])
+    return {**values, "reload_dirs": folders, "after": tuple(values["after"])}
+
+
 def test_a_process_has_the_settings_of_all_where_it_has_none_of_its_own(folder: Folder) -> None:
-    folder.toml("""
+    assert set(OF_ALL) == set(OWN) == set(Supervision.model_fields)
+    (folder.path / "src").mkdir()
+    folder.toml(f"""
         [tool.lycomm]
-        ready_timeout = 11
-        stop_timeout = 12
-        interrupt_timeout = 13
-        terminate_timeout = 14
-        backoff_base = 15
+        {toml(OF_ALL)}
+        [tool.lycomm.processes.first]
         [tool.lycomm.processes.plain]
         [tool.lycomm.processes.own]
         project = "bots/own"
         entry = "main.py"
         python = "envs/own/bin/python"
-        env = { PORT = 8081, SUPERUSERS = ["1"], NAME = "小雪", FLAG = true }
+        env = {{ PORT = 8081, SUPERUSERS = ["1"], NAME = "小雪", FLAG = true }}
         autostart = false
-        ready_timeout = 1
-        stop_timeout = 0
-        interrupt_timeout = 2
-        terminate_timeout = 3
-        backoff_base = 0.5
+        {toml(OWN)}
     """)
-    specs = folder.load().process_specs()
-    assert specs == {
-        "plain": ProcessSpec("plain", folder.path, None, None, {}, True, 11, 12, 13, 14, 15),
+    of_all = in_spec(folder.path, OF_ALL)
+    assert folder.load().process_specs() == {
+        "first": ProcessSpec("first", folder.path, **{**of_all, "after": ()}),  # not after itself
+        "plain": ProcessSpec("plain", folder.path, **of_all),
         "own": ProcessSpec(
             "own",
             folder.path / "bots/own",
@@ -156,9 +206,83 @@ def test_a_process_has_the_settings_of_all_where_it_has_none_of_its_own(folder: 
             str(folder.path / "envs/own/bin/python"),
             {"PORT": "8081", "SUPERUSERS": '["1"]', "NAME": "小雪", "FLAG": "true"},
             False,
-            *(1, 0, 2, 3, 0.5),
+            **in_spec(folder.path, OWN),
         ),
     }
+
+
+@pytest.mark.parametrize("name", OF_ALL)
+def test_each_setting_of_all_can_be_text_in_the_environment(folder: Folder, name: str) -> None:
+    (folder.path / "src").mkdir()
+    value = OF_ALL[name]
+    text = ",".join(value) if isinstance(value, list) else str(value)
+    settings = folder.load({f"LYCOMM_{name.upper()}": text}, processes={"first": {}, "second": {}})
+    assert getattr(settings.process_specs()["second"], name) == in_spec(folder.path, OF_ALL)[name]
+
+
+def test_none_for_one_process_is_the_setting_of_all(folder: Folder) -> None:
+    processes = {"web": dict.fromkeys(OF_ALL, None)}
+    specs = folder.load({"LYCOMM_STOP_TIMEOUT": "5"}, processes=processes).process_specs()
+    assert specs == {"web": ProcessSpec("web", folder.path, stop_timeout=5)}
+
+
+def test_words_are_the_members_of_their_enumerations(folder: Folder) -> None:
+    spec = folder.load({"LYCOMM_RESTART": "ALWAYS", "LYCOMM_STRATEGY": "Rest"}).process_specs()["nonebot"]
+    assert (spec.restart, spec.strategy) == (Restart.ALWAYS, Strategy.REST)
+    assert isinstance(spec.restart, Restart)
+    assert isinstance(spec.strategy, Strategy)
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [("true", "swap"), ("True", "swap"), (True, "swap"), ("FALSE", "off"), (False, "off"), ("overlap", "overlap")],
+)
+def test_reload_also_takes_true_and_false(folder: Folder, value: str | bool, mode: str) -> None:
+    spec = folder.load(reload=value).process_specs()["nonebot"]
+    assert spec.reload is Reload(mode)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [
+        ("536870912", 512 * MiB),
+        ("512MiB", 512 * MiB),
+        (" 512 mib ", 512 * MiB),
+        ("65536KiB", 64 * MiB),
+        ("1.5GiB", 1536 * MiB),
+        ("64000KB", 64_000_000),
+        ("64MB", 64_000_000),
+        ("1GB", 1_000_000_000),
+        ("0", 0),
+        ("0 MiB", 0),
+        (1e9, 1_000_000_000),
+        (32 * MiB, 32 * MiB),
+        ("1024GiB", 1024 * GiB),
+    ],
+)
+def test_sizes_may_have_a_unit(folder: Folder, value: object, size: int) -> None:
+    assert folder.load(memory_limit=value).memory_limit == size
+    folder.toml(f"[tool.lycomm.processes.web]\nmemory_limit = {json.dumps(value)}")
+    assert folder.load().process_specs()["web"].memory_limit == size
+
+
+def test_a_default_after_spares_those_it_names_and_gives_way_to_a_process_own(folder: Folder) -> None:
+    processes = {"db": {}, "cache": {}, "web": {}, "tool": {"after": ["web"]}}
+    specs = folder.load({"LYCOMM_AFTER": "db, cache"}, processes=processes).process_specs()
+    assert {name: spec.after for name, spec in specs.items()} == {
+        "db": (),
+        "cache": (),
+        "web": ("db", "cache"),
+        "tool": ("web",),
+    }
+
+
+def test_the_folder_of_log_files_is_relative_to_the_hosts_and_empty_is_none(folder: Folder) -> None:
+    folder.toml('[tool.lycomm]\nlog_dir = "logs"')
+    assert folder.load().log_folder == folder.path / "logs"
+    assert folder.load({"LYCOMM_LOG_DIR": ""}).log_folder is None
+    assert folder.load(log_dir=None).log_folder is None
+    assert folder.load(log_dir=folder.path / "x").log_folder == folder.path / "x"
 
 
 def test_absolute_paths_and_commands_stay_what_they_are(folder: Folder, tmp_path: Path) -> None:
@@ -184,12 +308,18 @@ def test_processes_in_the_environment_are_json_and_replace_those_of_a_weaker_lay
     assert {name: spec.stop_timeout for name, spec in settings.process_specs().items()} == {"c": 3}
 
 
-def test_the_defaults_are_those_of_the_spec_and_end_a_stuck_child_within_ten_seconds() -> None:
+def test_the_defaults_are_those_of_the_spec_and_each_of_its_fields_can_be_set() -> None:
+    settings, spec = Settings(), ProcessSpec("x", Path())
+    names = {field.name for field in dataclasses.fields(ProcessSpec)}
+    assert names - {"name"} == set(ProcessSettings.model_fields)
+    assert set(Supervision.model_fields) <= set(Settings.model_fields)
+    assert {name: getattr(spec, name) for name in Supervision.model_fields} == {
+        name: getattr(settings, name) for name in Supervision.model_fields
+    }
+
+
+def test_one_ctrl_c_ends_a_stuck_child_within_ten_seconds_when_nothing_is_drained() -> None:
     settings = Settings()
-    names = [field.name for field in dataclasses.fields(ProcessSpec) if field.name in Settings.model_fields]
-    assert len(names) == 5
-    spec = ProcessSpec("x", Path())
-    assert {name: getattr(spec, name) for name in names} == {name: getattr(settings, name) for name in names}
     assert settings.stop_timeout + settings.interrupt_timeout + settings.terminate_timeout < 10
 
 
@@ -218,19 +348,98 @@ def test_the_defaults_are_those_of_the_spec_and_end_a_stuck_child_within_ten_sec
         ),
         (
             {"LYCOMM_READY_TIMEOUT": "0"},
-            "LYCOMM_READY_TIMEOUT in the environment: '0' is not between 0.1 and 86400 (seconds)",
+            "LYCOMM_READY_TIMEOUT in the environment: '0' is not between 1 and 86400 (seconds)",
         ),
         (
             {"LYCOMM_CHANNEL_WINDOW": "0"},
-            "LYCOMM_CHANNEL_WINDOW in the environment: '0' is not between 65536 and 268435456 (bytes)",
+            "LYCOMM_CHANNEL_WINDOW in the environment: '0' is not between 64 KiB and 256 MiB",
         ),
         (
             {"LYCOMM_MESSAGE_LIMIT": "1e9"},
-            "LYCOMM_MESSAGE_LIMIT in the environment: '1e9' is not a whole number (bytes)",
+            "LYCOMM_MESSAGE_LIMIT in the environment: '1e9' is not a size: "
+            "write bytes, or a number with KiB, MiB, GiB, KB, MB or GB",
         ),
         (
             {"LYCOMM_MEMORY_LIMIT": "2.5"},
-            "LYCOMM_MEMORY_LIMIT in the environment: '2.5' is not a whole number (bytes)",
+            "LYCOMM_MEMORY_LIMIT in the environment: '2.5' is not a size: "
+            "write bytes, or a number with KiB, MiB, GiB, KB, MB or GB",
+        ),
+        (
+            {"LYCOMM_MEMORY_LIMIT": "10MiB"},
+            "LYCOMM_MEMORY_LIMIT in the environment: '10MiB' is not between 32 MiB and 1024 GiB, nor 0 for off",
+        ),
+        (
+            {"LYCOMM_SHARED_MEMORY_LIMIT": "0"},
+            "LYCOMM_SHARED_MEMORY_LIMIT in the environment: '0' is not between 64 KiB and 64 GiB",
+        ),
+        (
+            {"LYCOMM_LOG_ROTATION": "2GiB"},
+            "LYCOMM_LOG_ROTATION in the environment: '2GiB' is not between 64 KiB and 1 GiB",
+        ),
+        (
+            {"LYCOMM_LOG_RETENTION": "1001"},
+            "LYCOMM_LOG_RETENTION in the environment: '1001' is not between 0 and 1000 (files)",
+        ),
+        (
+            {"LYCOMM_OUTPUT_BUFFER": "1KB"},
+            "LYCOMM_OUTPUT_BUFFER in the environment: '1KB' is not between 64 KiB and 256 MiB",
+        ),
+        ({"LYCOMM_LOG_DIR": "\0"}, "LYCOMM_LOG_DIR in the environment: '\\x00' is not a text"),
+        (
+            {"LYCOMM_DRAIN_TIMEOUT": "-0.1"},
+            "LYCOMM_DRAIN_TIMEOUT in the environment: '-0.1' is not between 0 and 86400 (seconds)",
+        ),
+        (
+            {"LYCOMM_MAX_RESTARTS": "1.5"},
+            "LYCOMM_MAX_RESTARTS in the environment: '1.5' is not a whole number (restarts)",
+        ),
+        (
+            {"LYCOMM_MAX_RESTARTS": "-1"},
+            "LYCOMM_MAX_RESTARTS in the environment: '-1' is not between 0 and 1000 (restarts)",
+        ),
+        (
+            {"LYCOMM_RESTART_WINDOW": "0"},
+            "LYCOMM_RESTART_WINDOW in the environment: '0' is not between 0.1 and 86400 (seconds)",
+        ),
+        (
+            {"LYCOMM_LOOP_TIMEOUT": "0.9"},
+            "LYCOMM_LOOP_TIMEOUT in the environment: '0.9' is not between 1 and 86400 (seconds), nor 0 for off",
+        ),
+        (
+            {"LYCOMM_FREEZE_TIMEOUT": "0.9"},
+            "LYCOMM_FREEZE_TIMEOUT in the environment: '0.9' is not between 1 and 86400 (seconds), nor 0 for off",
+        ),
+        (
+            {"LYCOMM_MAX_AGE": "31536001"},
+            "LYCOMM_MAX_AGE in the environment: '31536001' is not between 60 and 31536000 (seconds), nor 0 for off",
+        ),
+        (
+            {"LYCOMM_RESTART": "onfailure"},
+            "LYCOMM_RESTART in the environment: 'onfailure' is not one of always, on-failure, never; "
+            "did you mean on-failure?",
+        ),
+        (
+            {"LYCOMM_STRATEGY": "any"},
+            "LYCOMM_STRATEGY in the environment: 'any' is not one of one, all, rest",
+        ),
+        (
+            {"LYCOMM_RELOAD": "Swop"},
+            "LYCOMM_RELOAD in the environment: 'Swop' is not one of off, swap, overlap; did you mean swap?",
+        ),
+        (
+            {"LYCOMM_RELOAD_DIRS": "src"},
+            "LYCOMM_RELOAD_DIRS in the environment: folder FOLDER/src does not exist: "
+            "create it or take it off the list",
+        ),
+        ({"LYCOMM_RELOAD_DIRS": '[""]'}, "LYCOMM_RELOAD_DIRS in the environment: '' is not a text"),
+        (
+            {"LYCOMM_AFTER": "nonebott"},
+            "LYCOMM_AFTER in the environment: there is no process nonebott; did you mean nonebot?",
+        ),
+        (
+            {"LYCOMM_BACKOFF_BASE": "61"},
+            "LYCOMM_BACKOFF_BASE in the environment: backoff_max (60 s) is less than backoff_base (61 s): "
+            "raise the one or lower the other",
         ),
         (
             {"LYCOMM_LOG_LEVEL": "LOUD"},
@@ -268,7 +477,7 @@ def test_the_defaults_are_those_of_the_spec_and_end_a_stuck_child_within_ten_sec
     ],
 )
 def test_a_problem_in_the_environment_is_one_line(folder: Folder, environ: dict[str, str], line: str) -> None:
-    assert folder.problems(environ) == [line]
+    assert folder.problems(environ) == [line.replace("FOLDER", str(folder.path))]
 
 
 @pytest.mark.parametrize(
@@ -328,6 +537,73 @@ def test_a_problem_in_the_environment_is_one_line(folder: Folder, environ: dict[
             "env in [tool.lycomm.processes.web] of pyproject.toml: LYCOMM_LINK is set by the host: remove it",
         ),
         (
+            "processes.web.reload = 1",
+            "reload in [tool.lycomm.processes.web] of pyproject.toml: 1 is not one of off, swap, overlap",
+        ),
+        (
+            "reload_dirs = 1",
+            "reload_dirs in [tool.lycomm] of pyproject.toml: 1 is not a list of folders",
+        ),
+        (
+            "processes.web.reload_dirs = ['bots']",
+            "reload_dirs in [tool.lycomm.processes.web] of pyproject.toml: folder FOLDER/bots does not exist: "
+            "create it or take it off the list",
+        ),
+        (
+            "processes.web.memory_limit = true",
+            "memory_limit in [tool.lycomm.processes.web] of pyproject.toml: True is not a size: "
+            "write bytes, or a number with KiB, MiB, GiB, KB, MB or GB",
+        ),
+        (
+            "processes.web.memory_limit = inf",
+            "memory_limit in [tool.lycomm.processes.web] of pyproject.toml: inf is not a size: "
+            "write bytes, or a number with KiB, MiB, GiB, KB, MB or GB",
+        ),
+        (
+            "processes.web.after = ['a b']",
+            "after in [tool.lycomm.processes.web] of pyproject.toml: 'a b' is not a process name "
+            "(letters, digits, _ . -; a letter or digit first; at most 64)",
+        ),
+        (
+            "processes.web.after = ['db']",
+            "processes in [tool.lycomm] of pyproject.toml: "
+            "process web is after db, which is not declared: correct after",
+        ),
+        (
+            "processes.web.after = ['db']\nprocesses.db.after = ['web']",
+            "processes in [tool.lycomm] of pyproject.toml: processes wait for each other: "
+            "web -> db -> web (each is after the next): remove one after",
+        ),
+        (
+            "after = ['web']\nprocesses.web.after = ['db']\nprocesses.db = {}",
+            "processes in [tool.lycomm] of pyproject.toml: processes wait for each other: "
+            "web -> db -> web (each is after the next): remove one after",
+        ),
+        (
+            "after = ['dbs']\nprocesses.web = {}\nprocesses.db = {}\nprocesses.tool = {}",
+            "after in [tool.lycomm] of pyproject.toml: there is no process dbs; did you mean db?",
+        ),
+        (
+            "backoff_max = 0.5",
+            "backoff_max in [tool.lycomm] of pyproject.toml: backoff_max (0.5 s) is less than backoff_base (1 s): "
+            "raise the one or lower the other",
+        ),
+        (
+            "backoff_base = 20\nprocesses.web.backoff_max = 19.5",
+            "backoff_max in [tool.lycomm.processes.web] of pyproject.toml: backoff_max (19.5 s) is less than "
+            "backoff_base (20 s): raise the one or lower the other",
+        ),
+        (
+            "backoff_max = 20\nprocesses.web.backoff_base = 21",
+            "backoff_base in [tool.lycomm.processes.web] of pyproject.toml: backoff_max (20 s) is less than "
+            "backoff_base (21 s): raise the one or lower the other",
+        ),
+        (
+            "processes.web = {backoff_base = 3, backoff_max = 2}\nprocesses.db = {}",
+            "backoff_max in [tool.lycomm.processes.web] of pyproject.toml: backoff_max (2 s) is less than "
+            "backoff_base (3 s): raise the one or lower the other",
+        ),
+        (
             "processes.host = {}",
             "host in [tool.lycomm.processes] of pyproject.toml: "
             "'host' is the name of the host itself: call the process something else",
@@ -336,7 +612,42 @@ def test_a_problem_in_the_environment_is_one_line(folder: Folder, environ: dict[
 )
 def test_a_problem_in_pyproject_is_one_line(folder: Folder, toml: str, line: str) -> None:
     folder.toml(f"[tool.lycomm]\n{toml}")
-    assert folder.problems() == [line]
+    assert folder.problems() == [line.replace("FOLDER", str(folder.path))]
+
+
+def test_equal_backoffs_and_a_default_that_a_process_corrects_are_no_problem(folder: Folder) -> None:
+    folder.toml("[tool.lycomm]\nbackoff_base = 5\nbackoff_max = 5\nprocesses.web = {backoff_base = 0}")
+    assert folder.load().process_specs()["web"].backoff_base == 0
+
+
+def test_default_backoffs_that_cannot_be_are_told_once_not_for_each_process(folder: Folder) -> None:
+    folder.toml("[tool.lycomm]\nbackoff_base = 90\nprocesses.a = {}\nprocesses.b = {}")
+    [line] = folder.problems()
+    assert line.startswith("backoff_base in [tool.lycomm] of pyproject.toml")
+
+
+def test_what_contradicts_is_told_with_the_other_problems(folder: Folder) -> None:
+    folder.toml("[tool.lycomm]\nx = 1\nbackoff_max = 0\nprocesses.a.after = ['b']\nprocesses.a.reload_dirs = ['c']")
+    assert [line.split(":")[0] for line in folder.problems()] == [
+        "x in [tool.lycomm] of pyproject.toml",
+        "backoff_max in [tool.lycomm] of pyproject.toml",
+        "reload_dirs in [tool.lycomm.processes.a] of pyproject.toml",
+        "processes in [tool.lycomm] of pyproject.toml",
+    ]
+
+
+def test_a_problem_between_processes_names_the_layer_that_declares_them(folder: Folder) -> None:
+    processes = '{"a": {"after": ["a"]}}'
+    assert folder.problems({"LYCOMM_PROCESSES": processes}) == [
+        "LYCOMM_PROCESSES in the environment: process a cannot be after itself: remove it from after"
+    ]
+
+
+@pytest.mark.parametrize("size", ["", "MiB", "1e3", "64 M", "1,5GiB", "٣KiB", "9" * 100_000 + "KiB", "64MiB x"])
+def test_what_is_no_size_is_one_short_line(folder: Folder, size: str) -> None:
+    [line] = folder.problems(memory_limit=size)
+    assert "is not a size" in line
+    assert len(line) < 150
 
 
 @pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a/b", "小雪", "a" * 65, "a\n"])
@@ -366,10 +677,10 @@ def test_all_problems_of_all_layers_are_reported_at_once(folder: Folder) -> None
         "x in [tool.lycomm] of pyproject.toml",
         "LYCOMM_Y in .env",
         "z in Host(...)",
-        "LYCOMM_LOG_LEVEL in the environment",
         "backoff_base in Host(...)",
         "x in [tool.lycomm.processes.a] of pyproject.toml",
         "stop_timeout in [tool.lycomm.processes.b] of pyproject.toml",
+        "LYCOMM_LOG_LEVEL in the environment",
     ]
 
 

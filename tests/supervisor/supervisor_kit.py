@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import json
 import re
+import shutil
 import sys
+import tempfile
 import threading
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,9 +18,14 @@ from typing import Any, Protocol
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.project import ProjectPlan
 from liteyuki_host.supervisor.spec import ProcessSpec
-from liteyuki_host.supervisor.supervisor import Supervisor
+from liteyuki_host.supervisor.states import Transition
+from liteyuki_host.supervisor.supervisor import Context, Supervisor
 
-FAKE_PROJECT = Path(__file__).parent / "fake_project"
+FAKE_PROJECT = Path(tempfile.mkdtemp(prefix="lycomm-test-")) / "fake_project"
+"""A copy: the instance lock lies in the project's folder, and two test runs are not one bot."""
+shutil.copytree(Path(__file__).parent / "fake_project", FAKE_PROJECT)
+atexit.register(shutil.rmtree, FAKE_PROJECT.parent, ignore_errors=True)
+
 DEADLINE = 15.0  # seconds, for anything that takes milliseconds on an idle machine
 
 
@@ -89,7 +97,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.sessions: list[FakeSession] = []
 
-    def connect(self, process: str, transport: Transport, listener: Any) -> FakeSession:
+    def connect(self, process: str, transport: Transport, listener: Any, *, standby: bool = False) -> FakeSession:
         session = FakeSession(process, transport, listener)
         self.sessions.append(session)
         return session
@@ -100,22 +108,28 @@ class Events:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
+        self.contexts: list[Context] = []
+        self.steps: list[Transition] = []
         self.fail: set[str] = set()
         self.hang: set[str] = set()
         self.restarted = asyncio.Event()
 
-    async def before_process_shutdown(self, name: str) -> None:
-        await self._record(f"before shutdown {name}")
+    async def before_process_shutdown(self, context: Context) -> None:
+        await self._record(f"before shutdown {context.name}", context)
 
-    async def before_process_restart(self, name: str) -> None:
-        await self._record(f"before restart {name}")
+    async def before_process_restart(self, context: Context) -> None:
+        await self._record(f"before restart {context.name}", context)
 
-    async def after_restart(self, name: str) -> None:
-        await self._record(f"after restart {name}")
+    async def after_restart(self, context: Context) -> None:
+        await self._record(f"after restart {context.name}", context)
         self.restarted.set()
 
-    async def _record(self, event: str) -> None:
+    def stepped(self, step: Transition) -> None:
+        self.steps.append(step)
+
+    async def _record(self, event: str, context: Context) -> None:
         self.seen.append(event)
+        self.contexts.append(context)
         if event in self.fail:
             raise RuntimeError(f"{event} failed on purpose")
         if event in self.hang:

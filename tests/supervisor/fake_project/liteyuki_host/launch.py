@@ -4,12 +4,15 @@ Speaks JSON lines over the link with the FakeHub of the tests. What it does wron
 separated by spaces.
 """
 
+import contextlib
+import faulthandler
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,7 +22,18 @@ link.set_inheritable(False)
 
 
 def say(**message: object) -> None:
-    link.sendall(json.dumps(message).encode() + b"\n")
+    with contextlib.suppress(OSError):
+        link.sendall(json.dumps(message).encode() + b"\n")
+
+
+beating = threading.Event()
+
+
+def beat(interval: float) -> None:
+    """The fake event loop: turns until it is told to block."""
+    while beating.wait():
+        say(beat=0.0)
+        time.sleep(interval)
 
 
 def linger() -> None:
@@ -30,6 +44,7 @@ def linger() -> None:
 for word in behaviour:
     if word.startswith("ignore-SIG"):
         signal.signal(signal.Signals[word.removeprefix("ignore-")], signal.SIG_IGN)
+faulthandler.register(signal.SIGUSR2, all_threads=True)
 if "exit-at-once" in behaviour:
     sys.exit(1)
 if "FAIL_WHILE" in os.environ and Path(os.environ["FAIL_WHILE"]).exists():
@@ -69,8 +84,28 @@ if "linger-after-goodbye" in behaviour:
     link.close()
     linger()
 
+mute = False
 for line in link.makefile():
     request = json.loads(line)
+    if "watch" in request and request["watch"] and "no-beats" not in behaviour:
+        beating.set()
+        threading.Thread(target=beat, args=(request["watch"],), daemon=True).start()
+    if "block" in request:
+        beating.clear()
+    if "unblock" in request:
+        beating.set()
+    if "mute" in request:
+        mute = True
+    if "ping" in request and not mute:
+        say(pong=True)
+    if "more_time" in request:
+        say(more_time=request["more_time"], reason="on request")
+    if "eat" in request:
+        eaten = bytearray(os.urandom(1)) * request["eat"]
+    if "drain" in request and "never-drained" not in behaviour:
+        if "slow-handler" in behaviour:
+            time.sleep(0.3)
+        say(drained=["slow.handler (test)"] if "unfinished" in behaviour else [], refused=2)
     if "exit" in request:
         say(goodbye=True)
         os._exit(request["exit"])

@@ -1,0 +1,112 @@
+"""``--trial``: loads the project as a real start does, tells whether it can be, and ends where the driver would run.
+
+No start-up hook is run, no port opened, and there is no host to talk with. Nothing of the project runs after the
+verdict, neither its ``finally`` nor its exit handlers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from liteyuki_host._child.trouble import CannotRun, locate, missing_module
+from liteyuki_host.comm.errors import HostNotAttached, UnknownChannel
+from liteyuki_host.comm.node import current
+
+if TYPE_CHECKING:
+    from nonebot.drivers import Driver
+
+    from liteyuki_host.comm.transport import Transport
+
+MAX_FAILED = 50
+"""Failed plugins that are told of, each in at most ``trouble.MAX_WORDS`` characters."""
+
+
+class Trial:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._folder = Path.cwd()
+
+    def run(self, process: str, script: Path | None) -> NoReturn:
+        """
+        Args:
+            script: None for ``--kind toml``.
+        """
+        current().process = process  # what its own channels are called
+        entry = "[tool.nonebot] of pyproject.toml" if script is None else script.name
+        try:
+            self._load(process, script)
+        except CannotRun as exc:
+            self._refuse(str(exc))
+        except SystemExit as exc:
+            self._refuse(f"{entry} ended by sys.exit({exc.code!r}) before it called nonebot.run()")
+        except BaseException as exc:
+            if _wants_the_host(exc):
+                self._pass({})
+            self._refuse(locate(exc, self._folder))
+        self._refuse(f"{entry} came to its end without having called nonebot.run()")
+
+    def _load(self, process: str, script: Path | None) -> None:
+        try:
+            import nonebot
+        except ModuleNotFoundError as exc:
+            if exc.name != "nonebot":
+                raise
+            raise CannotRun(missing_module("nonebot", "nonebot2[fastapi]")) from exc
+        from liteyuki_host._child.driver import FailedPlugins, load_our_plugin, use_line_format
+        from liteyuki_host._child.project import run_script, run_toml
+
+        use_line_format(process)
+        failed = FailedPlugins()
+        init = nonebot.init
+        followed: list[Driver] = []
+
+        def all_is_loaded(*args: Any, **kwargs: Any) -> None:
+            self._pass(failed.take())
+
+        def init_and_follow(*args: Any, **kwargs: Any) -> None:
+            init(*args, **kwargs)
+            driver = nonebot.get_driver()
+            if driver not in followed:
+                followed.append(driver)
+                failed.listen()
+                vars(driver)["run"] = all_is_loaded
+                load_our_plugin()
+
+        nonebot.init = init_and_follow
+        if script is None:
+            run_toml()
+        else:
+            run_script(script)
+
+    def _pass(self, failed: Mapping[str, BaseException]) -> NoReturn:
+        words = {
+            name: locate(exc, self._folder, f"plugin {name}")
+            for name, exc in failed.items()
+            if not _wants_the_host(exc)
+        }
+        self._end(failed_plugins=dict(list(words.items())[:MAX_FAILED]))
+
+    def _refuse(self, words: str) -> NoReturn:
+        self._end(error=words)
+
+    def _end(self, **verdict: Any) -> NoReturn:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self._transport.write_all([json.dumps(verdict).encode() + b"\n"])
+        finally:
+            os._exit(0)
+
+
+def _wants_the_host(exc: BaseException | None) -> bool:
+    """Whether it fails only because this process has no host. The change is not to blame."""
+    while exc is not None:
+        if isinstance(exc, HostNotAttached | UnknownChannel):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False

@@ -1,0 +1,218 @@
+"""The host's standard output: one thread writes, nobody else waits for it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import io
+import os
+import select
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from liteyuki_host.log import HOST
+
+from .backlog import Backlog, Taken
+from .text import Block, date_and_time
+
+BLOCKED_SECONDS = 0.1
+"""How often a writer that cannot write looks whether it is still wanted."""
+
+RETRY_SECONDS = 1.0
+"""After an error that may pass: a full disk behind ``lycomm run > file``, a terminal that is being resized away."""
+
+EXIT_SECONDS = 1.0
+"""What the last lines get at the end of a process that embeds a host."""
+
+_READER_GONE = (errno.EPIPE, errno.EBADF, errno.ESHUTDOWN)
+
+
+class Console:
+    """Shows lines on ``stream``, which is normally ``sys.stdout``.
+
+    Neither a child's flood nor a terminal stopped with Ctrl+S, nor a pipe that nobody reads, makes a caller wait.
+    Lines that there is no room for (``backlog.LIMIT``) are left out, the oldest of the process with the most
+    first, and a line says how many. The host's own lines are only left out when they alone fill the room.
+
+    When the reader is gone (``lycomm run | head``) nothing is shown any more, and the host goes on.
+
+    Args:
+        stream: None (a service without a console): nothing is shown.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self.stream = stream
+        self._missing = 0  # lines lost to errors
+        self._retry_at = 0.0
+        self._backlog = Backlog("lycomm-console", self._write)
+        self._device = _device_of(stream, given_up=lambda: self._backlog.closed)
+
+    @property
+    def closed(self) -> bool:
+        return self._backlog.closed
+
+    def write(self, text: str) -> None:
+        """Show lines of the host itself. From any thread; never waits."""
+        if self._device is not None:
+            self._backlog.add(Block.of(HOST, text.rstrip("\n").encode("utf-8", "replace")))
+
+    def show(self, block: Block) -> None:
+        """Show lines of a child, each with its name. From any thread; never waits."""
+        if self._device is not None:
+            self._backlog.add(block)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all is shown, for at most ``timeout`` seconds. Returns whether it is."""
+        return self._backlog.flush(timeout)
+
+    def close(self, timeout: float) -> bool:
+        """Flush, then show nothing more. Returns whether all was shown. The stream stays open."""
+        return self._backlog.close(timeout)
+
+    def _write(self, taken: list[Taken]) -> None:
+        device = self._device
+        lines = sum(missing + block.lines for missing, block in taken)
+        if device is None:
+            return
+        if time.monotonic() < self._retry_at:
+            self._missing += lines
+            return
+        text = "".join(_shown(missing, block) for missing, block in taken)
+        if self._missing:
+            text = _note(self._missing, "lines", "the console did not take them") + text
+        try:
+            device(text)
+        except (OSError, ValueError) as error:  # ValueError: somebody has closed the stream
+            if not isinstance(error, OSError) or error.errno in _READER_GONE:
+                self._device = None
+                return
+            self._missing += lines
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        else:
+            self._missing = 0
+
+
+def _shown(missing: int, block: Block) -> str:
+    text = block.text() + "\n" if block.process == HOST else block.for_console()
+    if not missing:
+        return text
+    return _note(missing, f"lines of {block.process}", "they came faster than the console takes them") + text
+
+
+def _note(count: int, what: str, why: str) -> str:
+    # Not a log call: it belongs to this place of this console.
+    return f"{date_and_time(time.time())} [WARNING] {HOST} | {count:,} {what} were not shown: {why}\n"
+
+
+# The process's console.
+
+_shared: Console | None = None
+_kept: Console | None = None
+_shared_lock = threading.Lock()
+
+
+def shared(*, keep: bool = False) -> Console:
+    """The console of this process, on ``sys.stdout``. It is replaced when it has been closed or stdout has changed.
+
+    Args:
+        keep: from now on until it is closed it stays the same, also when somebody redirects stdout for a while.
+    """
+    global _shared, _kept
+    with _shared_lock:
+        current = _shared
+        if current is None or current.closed or not (current is _kept or current.stream is sys.stdout):
+            _shared = current = Console(sys.stdout)
+        if keep:
+            _kept = current
+        return current
+
+
+@atexit.register
+def _show_the_rest() -> None:
+    """A program that embeds a host closes no console."""
+    if _shared is not None:
+        _shared.flush(EXIT_SECONDS)
+
+
+# Where text goes to. Raises OSError, or ValueError for a stream that has been closed.
+
+Device = Callable[[str], None]
+
+
+def _device_of(stream: TextIO | None, given_up: Callable[[], bool]) -> Device | None:
+    if stream is None:
+        return None
+    buffer = getattr(stream, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    if not isinstance(raw, io.RawIOBase):
+        return _TextDevice(stream)  # a notebook, a test
+    try:
+        return _RawDevice(stream, raw, given_up)
+    except (OSError, ValueError):  # closed by a parent, or by a program that made itself a daemon
+        return None
+
+
+class _TextDevice:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+class _RawDevice:
+    """Past the stream's buffer: a thread that hangs in there holds its lock, and the interpreter cannot end then."""
+
+    def __init__(self, stream: TextIO, raw: io.RawIOBase, given_up: Callable[[], bool]) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()  # what was printed before comes before
+        if sys.platform == "win32":
+            _understand_colours(raw)
+        self._raw = raw
+        self._given_up = given_up
+        self._descriptor = raw.fileno()
+        self._step = _sure_to_be_taken(self._descriptor)
+
+    def __call__(self, text: str) -> None:
+        rest = memoryview(text.encode("utf-8", "replace"))
+        while rest and self._ready():
+            rest = rest[self._raw.write(rest[: self._step]) or 0 :]
+
+    def _ready(self) -> bool:
+        """Wait until it takes something. False: nobody wants it any more."""
+        while not self._given_up():
+            if sys.platform == "win32":  # has no such question; a stuck console keeps the thread, not the host
+                return True
+            ready = select.poll()
+            ready.register(self._descriptor, select.POLLOUT)
+            if ready.poll(BLOCKED_SECONDS * 1000):
+                return True
+        return False
+
+
+def _sure_to_be_taken(descriptor: int) -> int:
+    """Bytes that can be written without waiting when there is room at all."""
+    if sys.platform == "win32":  # cannot say whether there is room; in parts, characters would be torn
+        return sys.maxsize
+    return sys.maxsize if stat.S_ISREG(os.fstat(descriptor).st_mode) else select.PIPE_BUF
+
+
+def _understand_colours(raw: io.RawIOBase) -> None:
+    """Consoles of Windows take escape sequences only when asked to. On a pipe or a file this does nothing."""
+    if sys.platform == "win32":
+        import ctypes
+        import msvcrt
+        from ctypes import wintypes
+
+        virtual_terminal_processing = 0x0004
+        kernel32 = ctypes.WinDLL("kernel32")
+        handle = wintypes.HANDLE(msvcrt.get_osfhandle(raw.fileno()))
+        mode = wintypes.DWORD()
+        if kernel32.GetConsoleMode(handle, ctypes.byref(mode)):
+            kernel32.SetConsoleMode(handle, mode.value | virtual_terminal_processing)

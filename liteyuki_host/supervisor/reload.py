@@ -1,0 +1,310 @@
+"""Notices that the files of a bot were saved: one save is told once, and nothing is told without one.
+
+What the system reports (through ``watchfiles``) is only taken as a hint. Such reports differ between systems and
+editors, miss files in folders that have just been made, and come without any change at all. What counts is a
+comparison: of each watched file the time of its last change, its size and its number, before and after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import watchfiles
+from loguru import logger
+
+from liteyuki_host._child.codes import ALONE, BESIDE, SHARE_PORT
+from liteyuki_host.supervisor.spec import ProcessSpec
+
+QUIET_SECONDS = 0.3
+"""A save is over when no watched file has changed for so long. Editors that write twice, or write a new file and
+rename it, take a few milliseconds; formatters that run after the save about 0.2 s."""
+
+LONGEST_SECONDS = 2.0
+"""A save that goes on for longer (a large checkout) is told as it is; the rest is the next one."""
+
+STEP_SECONDS = 0.1
+"""How often the watcher looks for reports and for its end. They are passed on when one step brought no other."""
+
+TICK_SECONDS = 1.0
+"""How often it is seen to that the watched folders are still the same ones."""
+
+POLL_SECONDS = 2.0
+"""Between two comparisons where the system does not report changes."""
+
+MAX_WATCHED = 20_000
+"""Files and folders that are looked at: about 6 MB for us, and 0.2 s for each comparison."""
+
+_NEVER = {
+    *("__pycache__", "site-packages", "node_modules", ".lycomm"),
+    *(".git", ".hg", ".svn", ".venv", "venv", ".tox", ".nox", ".idea", ".vscode"),
+    *(".mypy_cache", ".pytest_cache", ".ruff_cache"),
+}
+_NEVER_AT_THE_TOP = {"build", "dist"}  # further down they may be packages of the bot
+_LEFT_BY_EDITORS = ("~", ".swp", ".swo", ".swx", ".tmp", ".bak", ".orig")  # of `.env` for instance
+
+Stamp = tuple[int, int, int]
+"""When a file was last changed in ns, its size in bytes, its number on the disk."""
+
+
+@dataclass
+class _Snapshot:
+    files: dict[str, dict[str, Stamp]] = field(default_factory=dict)
+    """By watched folder, as it was declared; a folder that is not there has no entry."""
+    folders: set[str] = field(default_factory=set)
+    """Every folder that was looked into, without symbolic links: the way the system reports them."""
+    complete: bool = True
+
+
+class FileWatch:
+    """The files of one process: ``.py``, ``.toml`` and ``.env*`` in its ``reload_dirs``, or in its project.
+
+    Caches, virtual environments, version control and what editors leave behind do not count. Symbolic links are
+    followed. A folder that is not there is waited for, and its files are not held to be deleted.
+
+    Made on the event loop; the looking is done by a thread of its own, from :meth:`start` to :meth:`close`.
+    """
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        self._name = spec.name
+        self._declared = [os.path.abspath(folder) for folder in spec.reload_dirs or [spec.project]]
+        self._loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[None] = self._loop.create_future()
+        self._pending: dict[Path, None] = {}  # in the order of their changes
+        self._news = asyncio.Event()
+        self._stop = threading.Event()
+        # From here on only the thread's:
+        self._known = _Snapshot()
+        self._polling = False
+        self._missing: set[str] = set()
+
+    async def start(self) -> None:
+        """Returns when it is known what is there now: every change from here on is told. Call once."""
+        threading.Thread(target=self._run, name=f"lycomm-reload-{self._name}", daemon=True).start()
+        await self._started
+
+    async def changed(self) -> list[Path]:
+        """Wait for a save; returns what has changed since the last call, at most ``MAX_WATCHED`` paths.
+
+        Call it again when what came of it is done: all saves in between are then told as one.
+        """
+        await self._news.wait()
+        self._news.clear()
+        pending, self._pending = self._pending, {}
+        return list(pending)
+
+    def close(self) -> None:
+        """The thread ends in ``STEP_SECONDS``, or when the comparison it is in has ended. More calls do nothing."""
+        self._stop.set()
+
+    # On the event loop, posted by the thread.
+
+    def _take(self, paths: list[Path]) -> None:
+        self._pending.update(dict.fromkeys(paths[: MAX_WATCHED - len(self._pending)]))
+        self._news.set()
+
+    def _post(self, action: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody's interest
+            self._loop.call_soon_threadsafe(action)
+
+    # The thread.
+
+    def _run(self) -> None:
+        try:
+            self._known = self._look()
+            self._post(lambda: _done(self._started))
+            while not self._stop.is_set():
+                self._follow()
+        except Exception:
+            logger.exception(
+                f"child {self._name}: its files are not watched any more; restart the host to reload again"
+            )
+            self._post(lambda: _done(self._started))
+
+    def _follow(self) -> None:
+        """Compare after each hint, until the watched folders are other ones than at the beginning."""
+        roots = self._roots()
+        if self._polling or not roots:
+            self._stop.wait(POLL_SECONDS if self._polling else TICK_SECONDS)
+            self._compare()
+            return
+        try:
+            reports = watchfiles.watch(
+                *roots,
+                watch_filter=None,
+                stop_event=self._stop,
+                step=_ms(STEP_SECONDS),
+                debounce=_ms(4 * STEP_SECONDS),  # also with a bot that never ceases to write files
+                rust_timeout=_ms(TICK_SECONDS),
+                yield_on_timeout=True,
+                raise_interrupt=False,
+                ignore_permission_denied=False,  # True would also hide that there are no watches left
+            )
+            with contextlib.closing(reports):
+                unsure = True  # of the moments before the first report
+                for report in reports:
+                    if unsure or any(self._is_hint(change, path) for change, path in report):
+                        self._compare()
+                    unsure = False
+                    if self._roots() != roots:
+                        return
+        except FileNotFoundError:  # a folder that has vanished just now
+            self._stop.wait(STEP_SECONDS)
+        except (OSError, RuntimeError) as exc:  # the library's own error is a RuntimeError
+            self._polling = True
+            logger.warning(
+                f"child {self._name}: the system does not report changed files ({_short(exc)}); looking at them every "
+                f"{POLL_SECONDS:g} s instead. Out of watches: raise fs.inotify.max_user_watches and max_user_instances"
+            )
+
+    def _roots(self) -> dict[str, tuple[int, int]]:
+        """The declared folders that are there: where they really are, and which ones."""
+        found = {}
+        for folder in self._declared:
+            with contextlib.suppress(OSError):
+                real = os.path.realpath(folder)
+                info = os.stat(real)
+                found[real] = (info.st_dev, info.st_ino)
+        return found
+
+    def _is_hint(self, change: watchfiles.Change, path: str) -> bool:
+        folder, name = os.path.split(path)
+        if folder not in self._known.folders:
+            return False
+        if _is_watched(name):
+            return True
+        if change is watchfiles.Change.deleted:
+            return path in self._known.folders
+        return name not in _NEVER and path not in self._known.folders and os.path.isdir(path)
+
+    def _compare(self) -> None:
+        """Tell what has changed, if anything has, once it has come to rest."""
+        now = self._look()
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while now.files != self._known.files and time.monotonic() < deadline:
+            if self._stop.wait(QUIET_SECONDS):
+                return
+            before, now = now, self._look()
+            if now.files == before.files:
+                break
+        changed = _difference(self._known.files, now.files)
+        self._known = now
+        if changed:
+            self._post(lambda: self._take(changed))
+
+    def _look(self) -> _Snapshot:
+        now = _Snapshot()
+        seen: set[tuple[int, int]] = set()  # folders are met twice: by links, and where declared ones overlap
+        for folder in self._declared:
+            files = _look_into(folder, now, seen)
+            if files is not None:
+                now.files[folder] = files
+                self._missing.discard(folder)
+                continue
+            if folder not in self._missing:
+                self._missing.add(folder)
+                logger.warning(f"child {self._name}: folder {folder} is not there; its files are watched once it is")
+            if folder in self._known.files:
+                now.files[folder] = self._known.files[folder]
+        if not now.complete and self._known.complete:
+            logger.warning(
+                f"child {self._name}: more than {MAX_WATCHED} files and folders to watch; the rest is left out. "
+                "Name the folders with the bot's code in reload_dirs"
+            )
+        return now
+
+
+def _look_into(folder: str, snapshot: _Snapshot, seen: set[tuple[int, int]]) -> dict[str, Stamp] | None:
+    """The watched files in and below *folder*; None: there is no such folder."""
+    files: dict[str, Stamp] = {}
+    top = os.path.realpath(folder)
+    if not os.path.isdir(top):
+        return None
+    ahead = [(top, folder)]
+    while ahead:
+        real, shown = ahead.pop()
+        with contextlib.suppress(OSError), os.scandir(real) as entries:  # gone meanwhile, or not ours to read
+            info = os.stat(real)
+            identity = (info.st_dev, info.st_ino)
+            if identity in seen or (real != top and os.path.exists(os.path.join(real, "pyvenv.cfg"))):
+                continue
+            seen.add(identity)
+            snapshot.folders.add(real)
+            for entry in entries:
+                name = entry.name
+                with contextlib.suppress(OSError):  # gone meanwhile; a link to nothing
+                    if entry.is_dir():
+                        if not (_is_no_code(name) or (real == top and name in _NEVER_AT_THE_TOP)):
+                            ahead.append((entry.path, os.path.join(shown, name)))
+                    elif _is_watched(name):
+                        stat = entry.stat()
+                        files[os.path.join(shown, name)] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if len(snapshot.folders) + len(files) >= MAX_WATCHED:
+            snapshot.complete = False
+            break
+    return files
+
+
+def _is_watched(name: str) -> bool:
+    if name.startswith(".#") or name.endswith(_LEFT_BY_EDITORS):
+        return False
+    return name.endswith((".py", ".toml")) or name.startswith(".env")
+
+
+def _is_no_code(folder: str) -> bool:
+    return folder in _NEVER or folder.endswith(".egg-info")
+
+
+def _difference(before: dict[str, dict[str, Stamp]], now: dict[str, dict[str, Stamp]]) -> list[Path]:
+    old = {path: stamp for files in before.values() for path, stamp in files.items()}
+    new = {path: stamp for files in now.values() for path, stamp in files.items()}
+    return [Path(path) for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _short(exc: BaseException) -> str:
+    """Without the list of paths that the Rust library adds."""
+    return str(exc).partition(" about [")[0].rstrip(".")
+
+
+def _done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def can_overlap(address: str | None, platform: str = sys.platform) -> bool:
+    """Whether a second incarnation can be ready while the one that runs still serves.
+
+    Args:
+        address: what the one that runs listens on. None: nothing, or a port of the system's choice.
+    """
+    if address is None:
+        return True
+    # A Unix socket's file belongs to one server, and would be removed by the one that ends.
+    return platform != "win32" and not address.startswith("unix:")
+
+
+class SharedPort:
+    """For a child of a process that is reloaded by overlap, to be spawned with (``ChildHandles``)."""
+
+    def __init__(self, *, beside: bool) -> None:
+        """
+        Args:
+            beside: another incarnation serves at this moment.
+        """
+        self.environment = {SHARE_PORT: BESIDE if beside else ALONE}
+        self.popen_options: dict[str, Any] = {}
+
+    def close(self) -> None:
+        """There is nothing to give back."""

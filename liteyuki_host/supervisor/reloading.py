@@ -1,0 +1,132 @@
+"""Gives a bot its new code without taking the working one down.
+
+The new code is first tried in a throw-away process. ``swap`` then restarts the bot; ``overlap`` starts the new one
+beside the old one, which goes when the new one is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+from loguru import logger
+
+from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.supervisor import stopping
+from liteyuki_host.supervisor.exits import describe_failed_start
+from liteyuki_host.supervisor.keeper import Keeper
+from liteyuki_host.supervisor.ladder import first_of
+from liteyuki_host.supervisor.life import Life
+from liteyuki_host.supervisor.reload import FileWatch, can_overlap
+from liteyuki_host.supervisor.spawning import Spawner
+from liteyuki_host.supervisor.spec import Reload
+from liteyuki_host.supervisor.states import State
+from liteyuki_host.supervisor.trial import Trouble, trial
+
+
+class Reloader:
+    """Reloads one process, one reload at a time. For the event loop only."""
+
+    def __init__(self, keeper: Keeper, spawner: Spawner) -> None:
+        self._keeper = keeper
+        self._spec = keeper.spec
+        self._spawner = spawner
+        self._one_at_a_time = asyncio.Lock()
+
+    async def follow_files(self) -> None:
+        """Reload at each change of the files, until cancelled. Returns at once for a process that does not reload."""
+        if self._spec.reload is Reload.OFF:
+            return
+        watch = FileWatch(self._spec)
+        try:
+            await watch.start()
+            while True:
+                await self.reload(f"{self._names(await watch.changed())} changed")
+        finally:
+            watch.close()
+
+    async def reload(self, why: str) -> None:
+        """Try the new code and let it take over. What fails is logged, and the bot that runs goes on."""
+        async with self._one_at_a_time:
+            keeper = self._keeper
+            if not keeper.is_ready:
+                # Nothing works that could be taken down. A bot that nobody wants stays as it is.
+                if keeper.is_wanted or keeper.state is State.FAILED:
+                    logger.info(f"child {self._spec.name}: {why}; starting it with that")
+                    keeper.restart(why)
+                    await self._restarted()
+                return
+            logger.info(f"child {self._spec.name}: {why}; trying it before the bot is restarted")
+            if not await self._can_start():
+                return
+            if self._spec.reload is Reload.OVERLAP and can_overlap(keeper.status().address):
+                await self._overlap(why)
+            else:
+                keeper.restart(why)
+                await self._restarted()
+
+    async def _can_start(self) -> bool:
+        spec, known = self._spec, self._keeper.failed_plugins
+        try:
+            plan = await self._spawner.plan()
+            trouble = await trial(spec, plan, known_failed=known, timeout=spec.ready_timeout)
+        except ProcessFailed as exc:
+            trouble = Trouble(str(exc))
+        if trouble is not None:
+            logger.error(f"child {spec.name}: the change cannot start: {trouble}; the running bot stays")
+        return trouble is None
+
+    async def _restarted(self) -> None:
+        try:
+            await self._keeper.restarted()
+        except ProcessFailed:
+            pass  # the keeper has logged it, and goes on
+
+    async def _overlap(self, why: str) -> None:
+        wake = asyncio.Event()
+        try:
+            life = await self._spawner.spawn(wake, standby=True)
+        except ProcessFailed as exc:
+            logger.error(f"child {self._spec.name}: the new one cannot be started: {exc}; the running bot stays")
+            return
+        logger.info(f"child {self._spec.name}: a new one started (pid {life.live_child.pid}) beside the running bot")
+        taken = False
+        try:
+            await self._until_ready(life, wake)
+            taken = life.reachable and self._keeper.replace(life, why)
+            if not taken:
+                if life.link_closed.is_set():  # mostly it is ending just then, and its exit code says why
+                    await first_of(life.gone, timeout=self._spec.stop_timeout)
+                self._report(life)
+        finally:
+            if not taken:
+                with anyio.CancelScope(shield=True):
+                    await stopping.end(self._spec, life, "stop", asyncio.Event())
+
+    async def _until_ready(self, life: Life, wake: asyncio.Event) -> None:
+        deadline = life.live_child.started_at + self._spec.ready_timeout
+        while self._keeper.is_ready and not (life.ready or life.gone.is_set() or life.link_closed.is_set()):
+            left = life.put_off(deadline) - time.monotonic()
+            if left <= 0:
+                return
+            wake.clear()
+            await first_of(wake, timeout=min(left, 1.0))  # the one that serves may end without waking us
+
+    def _report(self, life: Life) -> None:
+        name = self._spec.name
+        if life.returncode is not None:
+            words = describe_failed_start(life.returncode, greeted=life.greeting.is_set())
+        elif not self._keeper.is_ready:
+            words = "is not needed: the running bot ends"
+        else:
+            words = f"is not ready in {self._spec.ready_timeout:g} s"
+        logger.error(f"child {name}: the new one {words}; the running bot stays")
+
+    def _names(self, changed: Sequence[Path]) -> str:
+        shown = [os.path.relpath(path, self._spec.project) for path in changed[:3]]
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        return ", ".join(shown) + more

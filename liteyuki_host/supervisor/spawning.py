@@ -1,0 +1,125 @@
+"""From a declared process to a child that runs: what its folder holds, its lock, its link, its output, its spawn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+
+from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.comm.transport import open_link
+from liteyuki_host.supervisor.leash import open_leash
+from liteyuki_host.supervisor.life import HubLike, Life
+from liteyuki_host.supervisor.lock import InstanceLock
+from liteyuki_host.supervisor.memory import oom_kills
+from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.process import Child, why_no_host_in
+from liteyuki_host.supervisor.reload import SharedPort
+from liteyuki_host.supervisor.spec import ProcessSpec, Reload
+
+if TYPE_CHECKING:
+    from liteyuki_host.comm.transport import ChildHandles, Transport
+    from liteyuki_host.project import ProjectPlan
+
+
+class Spawner:
+    """Spawns the children of one declared process. From the first spawn until :meth:`release` no other host can."""
+
+    def __init__(
+        self,
+        spec: ProcessSpec,
+        hub: HubLike,
+        output: Output,
+        *,
+        inspect: Callable[[ProcessSpec], ProjectPlan],
+        host_python: Path,
+    ) -> None:
+        self._spec = spec
+        self._hub = hub
+        self._output = output
+        self._inspect = inspect
+        self._interpreters_seen = {host_python}
+        self._lock: InstanceLock | None = None
+
+    async def plan(self) -> ProjectPlan:
+        """How the process is started today. Raises ProcessFailed: not at all, and why."""
+        plan = await anyio.to_thread.run_sync(self._inspect, self._spec)
+        if plan.python not in self._interpreters_seen:
+            # Asked once: a child that cannot import us can only say so in a traceback.
+            problem = await anyio.to_thread.run_sync(why_no_host_in, plan.python, plan.folder)
+            if problem is not None:
+                raise ProcessFailed(problem)
+            self._interpreters_seen.add(plan.python)
+        return plan
+
+    async def spawn(self, wake: asyncio.Event, *, standby: bool = False) -> Life:
+        """A new child. *wake* is set at whatever is heard of it.
+
+        Args:
+            standby: another child of this process still serves; it has the channels until it is gone.
+
+        Raises:
+            ProcessFailed: it cannot be started, or runs already under another host.
+        """
+        plan = await self.plan()
+        lock = await self._locked(plan)
+        life = Life(self._spec.name, _poster(), wake)
+        life.oom_kills = oom_kills()
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
+            transport, link = open_link()
+            theirs.callback(link.close)
+            undo.callback(_forget, transport)
+            leash = open_leash()
+            theirs.callback(leash.handles.close)
+            life.belongings.callback(leash.release)
+            undo.callback(leash.release)
+            pipe = self._output.open_pipe()
+            undo.callback(pipe.abort)
+            given: list[ChildHandles] = [link, leash.handles, lock.handles]
+            if self._spec.reload is Reload.OVERLAP:
+                given.append(SharedPort(beside=standby))
+            life.child = Child.spawn(self._spec, plan, given, life.on_exit, output=pipe.fileno)
+            undo.pop_all()
+        pipe.start()
+        life.belongings.callback(pipe.finish)
+        try:
+            lock.note_child(life.child.pid)
+            life.session = self._hub.connect(self._spec.name, transport, life, standby=standby)
+        except BaseException:
+            life.child.kill()
+            raise
+        return life
+
+    async def _locked(self, plan: ProjectPlan) -> InstanceLock:
+        if self._lock is None:
+            lock = InstanceLock.for_process(self._spec.name, plan.folder)
+            await anyio.to_thread.run_sync(lock.acquire)
+            self._lock = lock
+        return self._lock
+
+    def release(self) -> None:
+        """No child is there, and none is wanted: another host may run it."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+
+def _forget(transport: Transport) -> None:
+    """Close a link that no thread has begun to read."""
+    transport.close()
+    getattr(transport, "release", transport.close)()
+
+
+def _poster() -> Callable[[Callable[[], None]], None]:
+    """Has things done on the running loop, from any thread."""
+    loop = asyncio.get_running_loop()
+
+    def post(action: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody's interest
+            loop.call_soon_threadsafe(action)
+
+    return post

@@ -1,0 +1,88 @@
+"""How a child's life is brought to its end: it finishes its work, the stop ladder runs, its link is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import anyio.to_thread
+from loguru import logger
+
+from liteyuki_host.supervisor.exits import describe_exit
+from liteyuki_host.supervisor.ladder import climb, first_of, rungs_for
+from liteyuki_host.supervisor.life import Life
+from liteyuki_host.supervisor.spec import ProcessSpec
+
+GREETING_SECONDS = 2.0
+"""For a child that is to stop right after its spawn to come up, so that it can be asked in words."""
+
+LAST_WORDS_SECONDS = 1.0
+"""From the child's end to the end of its link: what it sent before is still being read."""
+
+STACKS_SECONDS = 0.3
+"""For the stacks of all threads to be written; a C-level handler does it in milliseconds and says nothing after."""
+
+DRAIN_ANSWER_SECONDS = 1.0
+"""Beyond ``drain_timeout`` for the child to say how it went, before the ladder begins without a word of it."""
+
+
+async def drain(spec: ProcessSpec, life: Life, hurry: asyncio.Event) -> None:
+    """Let running handlers finish and begin no new events, for ``drain_timeout`` seconds or what the child asks for."""
+    if not (life.ready and spec.drain_timeout > 0) or life.link_closed.is_set() or hurry.is_set():
+        return
+    life.live_session.drain(spec.drain_timeout)
+    deadline = time.monotonic() + spec.drain_timeout + DRAIN_ANSWER_SECONDS
+    ends = (life.drained, life.link_closed, life.gone, hurry)
+    while (left := life.put_off(deadline) - time.monotonic()) > 0 and not any(end.is_set() for end in ends):
+        await first_of(*ends, timeout=left)
+    if life.refused:
+        logger.info(f"child {spec.name}: {life.refused} events came while it was stopping and were not begun")
+    if life.unfinished:
+        names = "; ".join(life.unfinished)
+        logger.warning(f"child {spec.name}: not finished in {spec.drain_timeout:g} s and ended with the bot: {names}")
+    elif not any(end.is_set() for end in ends):
+        logger.warning(f"child {spec.name} did not say within {spec.drain_timeout:g} s that its handlers have finished")
+
+
+async def show_stacks(life: Life, hurry: asyncio.Event) -> None:
+    """Have the stack of every thread written to the child's output. Nothing else is told of it to the child."""
+    if not life.greeting.is_set():  # it may not listen to that signal yet, and would die of it
+        return
+    life.live_child.show_stacks(over_link=life.live_session.dump_stacks)
+    await first_of(life.gone, hurry, timeout=STACKS_SECONDS)
+
+
+async def end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event, *, kill: bool = False) -> str | None:
+    """The stop ladder, and the end of the link. Returns the rung that worked, None when none was needed.
+
+    Args:
+        reason: what the child is told.
+        kill: no rung before the last: nobody there would act on them.
+    """
+    if kill:
+        rung = await climb(spec.name, [], life.live_child, gone=life.gone, hurry=hurry)
+        await close_link(spec, life)
+        return rung
+    # An interpreter that is just coming up answers SIGINT with a traceback: let it greet first.
+    await first_of(life.greeting, life.link_closed, life.gone, hurry, timeout=GREETING_SECONDS)
+    session = life.live_session
+    reachable = life.greeting.is_set() and not life.link_closed.is_set()
+    ask = (lambda: session.stop(reason)) if reachable else None
+    rung = await climb(
+        spec.name,
+        rungs_for(spec, life.live_child, ask),
+        life.live_child,
+        gone=life.gone,
+        hurry=hurry,
+        put_off=life.put_off,
+        before_kill=lambda: show_stacks(life, hurry),
+    )
+    await close_link(spec, life)
+    return rung
+
+
+async def close_link(spec: ProcessSpec, life: Life) -> None:
+    """After the child's end: read what it sent and wrote before, then forget the link."""
+    await first_of(life.link_closed, timeout=LAST_WORDS_SECONDS)
+    life.live_session.close(f"{spec.name} {describe_exit(life.exit_code)}")
+    await anyio.to_thread.run_sync(life.belongings.close)

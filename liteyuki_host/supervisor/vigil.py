@@ -1,0 +1,148 @@
+"""Watches over one child from its spawn on: is it ready in time, does it live, is it too large or too old?"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+import anyio.to_thread
+
+from liteyuki_host.supervisor import exits
+from liteyuki_host.supervisor.exits import Cause
+from liteyuki_host.supervisor.life import Life
+from liteyuki_host.supervisor.memory import is_stopped, tree_memory
+from liteyuki_host.supervisor.spec import ProcessSpec
+from liteyuki_host.supervisor.states import State
+from liteyuki_host.supervisor.watchdog import Look, Watchdog
+
+LINK_GRACE_SECONDS = 0.5
+"""From a broken link to the kill. Mostly the process is ending just then, and its exit code says why."""
+
+MEMORY_SECONDS = 5.0
+"""Between two looks at the memory of a process. One takes about a millisecond."""
+
+AGE_VARIANCE = 0.1
+"""``max_age`` is varied by this share, so that bots that were started together do not go together."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """The child is there, and has to go."""
+
+    cause: Cause
+    likely: str
+    """What it probably is, for the log; may be empty."""
+    state: State | None = None
+    """Entered before it is ended; None: it goes straight to STOPPING."""
+    kill: bool = False
+    """Asking is of no use."""
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """The child works, and a new one is to take its place."""
+
+    why: str
+    counted: bool = False
+    """Counts like a crash: a limit below what the bot needs must not restart it for ever."""
+
+
+class Vigil:
+    """Over one child. For the event loop only.
+
+    Times are ``time.monotonic()``.
+    """
+
+    def __init__(self, spec: ProcessSpec, life: Life) -> None:
+        self.next: float | None = None
+        """When to look again, if nothing is heard before."""
+        self.memory: int | None = None
+        """Resident bytes of the child and all it started, as last measured."""
+        self.silent = 0.0
+        """Seconds since its event loop should have shown that it turns."""
+        self.busy = False
+        self._spec = spec
+        self._life = life
+        self._spawned_at = life.live_child.started_at
+        self._oldest = self._spawned_at + spec.max_age * random.uniform(1 - AGE_VARIANCE, 1 + AGE_VARIANCE)
+        self._weigh_at = time.monotonic()
+        self._watchdog: Watchdog | None = None
+
+    async def look(self) -> Trouble | Renewal | None:
+        """What there is to do about the child now, if anything."""
+        now, life, spec = time.monotonic(), self._life, self._spec
+        if life.link_closed_at is not None:
+            # After a goodbye the interpreter may still be ending; a broken link explains itself soon.
+            patience = spec.stop_timeout if life.link_cause is None else LINK_GRACE_SECONDS
+            self.next = life.put_off(life.link_closed_at + patience)
+            return _unreachable(spec, life) if now >= self.next else None
+        if not life.ready:
+            self.next = life.put_off(self._spawned_at + spec.ready_timeout)
+            return _not_ready(spec, life) if now >= self.next else None
+        return self._trouble(now) or await self._renewal(now)
+
+    def _trouble(self, now: float) -> Trouble | None:
+        spec, life = self._spec, self._life
+        if self._watchdog is None:
+            self._watchdog = Watchdog(spec.loop_timeout, spec.freeze_timeout, now)
+            life.live_session.watch(self._watchdog.interval)
+        if not self._watchdog.interval:
+            self.next = None
+            return None
+        look = self._watchdog.look(now, beat_at=life.beat_at, pong_at=life.pong_at, excused_until=life.asked_until)
+        self.next, self.silent, self.busy = look.next, look.silent, look.state is not State.READY
+        if look.ping:
+            life.live_session.ping()
+        if look.state is State.BLOCKED:
+            return Trouble(exits.blocked(spec.loop_timeout), "some plugin blocks it", State.BLOCKED, kill=True)
+        if look.state is State.FROZEN:
+            return self._frozen(look)
+        return None
+
+    def _frozen(self, look: Look) -> Trouble:
+        limits = [limit for limit in (self._spec.loop_timeout, self._spec.freeze_timeout) if 0 < limit <= look.silent]
+        seconds = max(limits, default=look.silent)
+        if is_stopped(self._life.live_child.pid):
+            return Trouble(exits.frozen(seconds), "somebody has stopped it", State.FROZEN, kill=True)
+        likely = "native code holds Python's lock, or the machine is overloaded"
+        return Trouble(exits.lock_held(seconds), likely, State.FROZEN, kill=True)
+
+    async def _renewal(self, now: float) -> Renewal | None:
+        spec = self._spec
+        if spec.max_age:
+            self._at_latest(self._oldest)
+            if now >= self._oldest:
+                return Renewal(f"it has run for {now - self._spawned_at:,.0f} s (max_age)")
+        if spec.memory_limit:
+            if now >= self._weigh_at:
+                self.memory = await anyio.to_thread.run_sync(tree_memory, self._life.live_child.pid)
+                self._weigh_at = time.monotonic() + MEMORY_SECONDS
+                if self.memory is not None and self.memory > spec.memory_limit:
+                    used, limit = _mebibytes(self.memory), _mebibytes(spec.memory_limit)
+                    return Renewal(f"it uses {used} of memory, more than its limit of {limit}", counted=True)
+            self._at_latest(self._weigh_at)
+        return None
+
+    def _at_latest(self, moment: float) -> None:
+        self.next = moment if self.next is None else min(self.next, moment)
+
+
+def _not_ready(spec: ProcessSpec, life: Life) -> Trouble:
+    if not life.greeting.is_set():
+        likely = "it never reached the host"
+    elif not life.hooks_done:
+        likely = "a start-up hook does not return, or an import takes that long"
+    else:
+        likely = "its start-up hooks are done, but its port does not open"
+    return Trouble(exits.not_ready(spec.ready_timeout), likely)
+
+
+def _unreachable(spec: ProcessSpec, life: Life) -> Trouble:
+    if life.link_cause is None:
+        return Trouble(exits.stuck(spec.stop_timeout), "a thread that is not a daemon?", kill=True)
+    return Trouble(exits.link_lost(life.link_cause), "", kill=True)
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 1024**2:,.0f} MiB"
