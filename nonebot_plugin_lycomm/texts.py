@@ -24,6 +24,9 @@ STATES = {
     "starting": "启动中",
     "hooks done": "启动钩子已完成",
     "ready": "就绪",
+    "busy": "繁忙",
+    "blocked": "事件循环阻塞",
+    "frozen": "无响应",
     "stopping": "停止中",
     "stopped": "已停止",
     "backing off": "等待重启",
@@ -62,6 +65,8 @@ def status(processes: Sequence[Mapping[str, Any]]) -> str:
         if process.get("uptime") is not None:
             facts.append(f"运行 / up {duration(process['uptime'])}")
         facts.append(f"重启 / restarts {process.get('restarts', 0)}")
+        if process.get("memory") is not None:
+            facts.append(f"内存 / memory {process['memory'] / 1024**2:,.0f} MiB")
         lines.append("  " + " · ".join(facts))
         if process.get("address"):
             lines.append(f"  地址 / address {process['address']}")

@@ -59,6 +59,11 @@ class OneBotClient:
         self._changed = asyncio.Condition()
         self._message_ids = itertools.count(1)
 
+    @property
+    def connected(self) -> bool:
+        """Whether the bot can be written to."""
+        return self._socket is not None
+
     # What people do.
 
     async def send_group_message(self, message: Message, **fields: Any) -> int:

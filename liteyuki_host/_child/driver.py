@@ -134,6 +134,7 @@ class DriverWatch:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # trio; no driver of NoneBot's own uses it. No beat ever comes, and so none is missed
             return
+        self._node.beat(0.0)  # it can; without this one, a loop that blocks before the host asks is never judged
         self._orders.follow(loop, self._obey)
 
     def _obey(self, order: LoopOrder) -> None:

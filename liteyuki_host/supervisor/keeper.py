@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 
 import anyio
@@ -21,6 +21,7 @@ from loguru import logger
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.supervisor import stopping
 from liteyuki_host.supervisor.exits import Cause, Kind, cause_of_exit, describe_exit
+from liteyuki_host.supervisor.hooks import Hooks
 from liteyuki_host.supervisor.life import Context, Life, ProcessStatus, SupervisorEvents
 from liteyuki_host.supervisor.memory import oom_kills
 from liteyuki_host.supervisor.policy import Decision, Policy, Record, decide
@@ -80,6 +81,7 @@ class Keeper:
         self._closing = False
         self._given_up = False  # it is stopped because it needed restarts too often
         self._hurry = asyncio.Event()
+        self._hooks = Hooks(spec, events, self._hurry)
         self._wake = asyncio.Event()  # something has changed: look again
 
         self._life: Life | None = None
@@ -93,7 +95,6 @@ class Keeper:
         self._memory: int | None = None
         self._ready_waiters = ReadyWaiters()
         self._gone_waiters = GoneWaiters()
-        self._announcements: set[asyncio.Task[None]] = set()
 
     # What is wanted. Each returns at once.
 
@@ -359,7 +360,7 @@ class Keeper:
         self._ready_waiters.tell(self._starts, None)
         if self._restarting:
             self._restarting = False
-            self._announce_restarted()
+            self._hooks.after_restart(self._context())
 
     def _now_busy_or_not(self, vigil: Vigil) -> None:
         if vigil.busy:
@@ -416,7 +417,7 @@ class Keeper:
         name = self.spec.name
         if self._restart_asked:
             await self._announce_restart()
-        await self._call("before_process_shutdown", self._events.before_process_shutdown)
+        await self._hooks.before_shutdown(self._context())
         reason = "restart" if self._wanted else "stop"
         self._enter(State.STOPPING, self._why)
         logger.info(f"child {name} is to {reason}: {self._why}")
@@ -477,9 +478,9 @@ class Keeper:
 
     async def _retire(self, old: Life) -> None:
         with anyio.CancelScope(shield=True):
-            await self._call("before_process_shutdown", self._events.before_process_shutdown)
+            await self._hooks.before_shutdown(self._context())
             await self._drain_and_stop(old, "restart")
-        self._announce_restarted()
+        self._hooks.after_restart(self._context())
 
     async def _successors_gone(self) -> None:
         """Neither a replaced child nor one that was to replace is left when the next one starts."""
@@ -537,8 +538,7 @@ class Keeper:
     async def _leave_nothing(self) -> None:
         self._closing = True
         self.stop()
-        for task in self._announcements:
-            task.cancel()
+        self._hooks.close()
         life = self._life
         if life is not None and life.child is not None:  # only when the task was cancelled
             self._hurry.set()
@@ -556,30 +556,7 @@ class Keeper:
         """Once for each restart, however many have asked for it meanwhile."""
         if not self._restarting:
             self._restarting = True
-            await self._call("before_process_restart", self._events.before_process_restart)
-
-    def _announce_restarted(self) -> None:
-        # In a task of its own: such a hook may well ask for, and wait for, the next operation.
-        task = asyncio.ensure_future(self._call("after_restart", self._events.after_restart))
-        self._announcements.add(task)
-        task.add_done_callback(self._announcements.discard)
-
-    async def _call(self, what: str, hook: Callable[[Context], Awaitable[None]]) -> None:
-        task = asyncio.ensure_future(_run_hook(hook, self._context()))
-        hurry = asyncio.ensure_future(self._hurry.wait())
-        try:
-            limit = None if what == "after_restart" else self.spec.stop_timeout
-            await asyncio.wait({task, hurry}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                if not task.cancelled():
-                    task.result()
-            elif not self._hurry.is_set():
-                logger.warning(f"{what} hooks of {self.spec.name} take longer than {limit:g} s; going on")
-        except Exception:
-            logger.exception(f"{what} hook of {self.spec.name} failed")
-        finally:
-            task.cancel()
-            hurry.cancel()
+            await self._hooks.before_restart(self._context())
 
     def _context(self) -> Context:
         status = self.status()
@@ -594,10 +571,6 @@ class Keeper:
         self.state = state
         self.story.add(step)
         self._events.stepped(step)
-
-
-async def _run_hook(hook: Callable[[Context], Awaitable[None]], context: Context) -> None:
-    await hook(context)
 
 
 def _ready_for(life: Life) -> float:

@@ -57,6 +57,7 @@ class Watchdog:
         self.interval = min(LONGEST_INTERVAL, min(limits) / BEATS_PER_LIMIT) if limits else 0.0
         """Seconds between beats; 0: nothing is watched, and no beats are needed."""
         self._busy_after = min(LONGEST_BUSY, max(1.0, min(limits) / 4)) if limits else 0.0
+        self._began = now
         self._alive_at = now
         self._excused_until = now
         self._next = now + self.interval
@@ -66,7 +67,7 @@ class Watchdog:
 
         Args:
             beat_at, pong_at: when the last ones came. Before the first beat the loop is not judged: it may be one
-                that cannot beat (trio).
+                that cannot beat (trio). One that can has beaten before it was ready.
             excused_until: the bot has asked for time until then.
         """
         late = now - self._next
@@ -76,7 +77,7 @@ class Watchdog:
         self._alive_at = max(self._alive_at, beat_at or 0.0, pong_at or 0.0)
         # The last sign may have come a whole interval before the silence began.
         silent = now - self._alive_at - self.interval
-        overdue = silent if beat_at is None else now - beat_at - self.interval
+        overdue = silent if beat_at is None else now - max(beat_at, self._began) - self.interval
         state = State.READY
         if now < max(self._excused_until, excused_until):
             pass

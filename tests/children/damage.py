@@ -70,6 +70,10 @@ async def damage_control(verb: str, process: str | None = None) -> Any:
     return await current().control(verb, process)
 
 
+def damage_say(text: str) -> None:
+    print(text, flush=True)
+
+
 async def damage_flood(seconds: float) -> int:
     """Write lines to stderr as fast as they are taken; returns how many bytes."""
 
@@ -97,7 +101,7 @@ def damage_close_all() -> None:
     os.closerange(0, 65536)
 
 
-def damage_daemonise() -> None:
+def damage_fork_and_exit() -> None:
     if os.fork():
         os._exit(0)
     time.sleep(3600)

@@ -161,7 +161,7 @@ async def _(seconds):
 def test_a_bot_beats_once_it_is_asked_to_and_tells_of_a_blocked_loop(tmp_path: Path, driver: str) -> None:
     with watched(make_project(tmp_path / "bot", BLOCKING, driver=driver)) as bot:
         assert bot.more_time == [(120.0, "building the index"), (30.5, "")], "heard before it is ready"
-        assert bot.beats == []
+        assert len(bot.beats) == 1, "one before it is ready: this loop can beat"
         bot.session.watch(0.05)
         bot.until(lambda: len(bot.beats) >= 5, "beats")
         bot.tell(0.8)

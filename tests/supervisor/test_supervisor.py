@@ -462,7 +462,7 @@ async def test_nothing_starts_any_more_once_everything_is_being_stopped(supervis
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1])  # tests/faults/control_races.py has thousands
 async def test_200_racing_operations_end_in_what_was_wanted_last(supervise: Supervise, seed: int) -> None:
     """Operations from threads and tasks, kills in between: never wedged, never two children, no waiter forgotten."""
     rng = random.Random(seed)

@@ -65,6 +65,15 @@ def test_a_blocked_loop_is_busy_then_blocked_within_the_limit_and_a_second() -> 
     assert 10 <= bot.now - blocked_at <= 11
 
 
+def test_a_beat_from_before_it_was_ready_shows_that_the_loop_can_and_is_not_held_against_it() -> None:
+    bot = Bot(loop_timeout=10)
+    bot.beats = False
+    bot.beat_at = bot.now - 100  # its port took that long to open
+    ready_at = bot.now
+    assert states(bot.run(60)) == [State.READY, State.BUSY, State.BLOCKED]
+    assert 10 <= bot.now - ready_at <= 11
+
+
 def test_a_silent_process_is_frozen_and_not_blocked() -> None:
     bot = Bot(loop_timeout=10, freeze_timeout=5)
     bot.run(60)
