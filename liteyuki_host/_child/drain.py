@@ -37,7 +37,8 @@ class Draining:
     """Counts the events that are being handled, and reports when none is left.
 
     Args:
-        report: called with the handlers that still run, in words, and with how many events were refused meanwhile.
+        report: called with the handlers that still run, in words, and with how many events were refused so far;
+            after the first time once more for each event that comes until the end.
     """
 
     def __init__(self, report: Callable[[list[str], int], None]) -> None:
@@ -87,7 +88,10 @@ class Draining:
     async def _handle_event(self, event: Event) -> AsyncIterator[bool]:
         """Around everything that NoneBot does for one event; yields whether it is begun."""
         if self._draining:
-            self._refused += not _is_meta(event)
+            if not _is_meta(event):
+                self._refused += 1
+                if self._deadline is None:
+                    self._finish()  # reported already, without this one
             yield False
             return
         begun = _Begun(event, time.monotonic())

@@ -1,18 +1,21 @@
 """Where a NoneBot driver is going to listen, and whether it does.
 
 A bot that is reloaded without a gap (``reload = "overlap"``) is there twice for a moment, on one port. For that the
-server gets a socket of ours with SO_REUSEPORT. As long as both listen, Linux spreads new connections over them, and
-macOS gives them to one of the two. When the old one closes its socket, connections that it had not yet accepted are
-reset: a client that connects in just that millisecond has to try again, as OneBot clients do.
+server gets a socket of ours with SO_REUSEPORT. As long as both listen, Linux gives new connections to the new one, so
+that nothing waits in the old one's queue when that closes its socket. macOS gives them to one of the two, and what the
+old one had not yet accepted is reset: a client that connects in just that millisecond has to try again, as OneBot
+clients do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +34,12 @@ PORT_SECONDS = 3.0
 REVERSE_WEBSOCKETS = {"OneBot V11": "/onebot/v11/ws", "OneBot V12": "/onebot/v12/ws"}
 """Adapters whose clients connect to us, by their names, and the path each one adds to the server."""
 
+
+SO_ATTACH_REUSEPORT_CBPF = 51
+"""Linux from 4.5 on (<asm-generic/socket.h>); Python has no name for it."""
+
+BPF_RETURN = 0x06
+"""``BPF_RET | BPF_K`` of <linux/bpf_common.h>: ends the program with the number in the instruction."""
 
 TAKE_A_SOCKET = {"fastapi", "quart"}
 """Drivers whose ``run(fd=)`` listens on a socket that is there already: those with uvicorn."""
@@ -172,6 +181,8 @@ class Listening:
             # A connection would not tell: it may be the other incarnation that accepts it.
             while not self.own.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 await asyncio.sleep(PROBE_INTERVAL_SECONDS)
+            if self.beside:
+                _come_first(self.own)
             # The server has a copy. With ours the port would stay open behind its back when it closes.
             self.own.close()
             return
@@ -187,6 +198,18 @@ class Listening:
             return await asyncio.open_unix_connection(self.uds)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return await asyncio.open_connection(host, self.port)
+
+
+def _come_first(own: socket.socket) -> None:
+    """Have new connections given to the listener *own*, the second one of its port, where the system can do that."""
+    if sys.platform != "linux":
+        return
+    # A program for the kernel that chooses among the listeners, of one instruction: "return 1", the second. When that
+    # is the only one left, there is no such number, and the kernel chooses by itself again.
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, 1))
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    with contextlib.suppress(OSError):  # a kernel without it: it spreads them over both
+        own.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
 
 
 def _for_one_family(sock: socket.socket) -> None:

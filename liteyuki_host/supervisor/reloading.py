@@ -36,6 +36,7 @@ class Reloader:
         self._spec = keeper.spec
         self._spawner = spawner
         self._one_at_a_time = asyncio.Lock()
+        self._to_begin = False  # a reload is asked for that has not looked at the new code yet
 
     async def follow_files(self) -> None:
         """Reload at each change of the files, until cancelled. Returns at once for a process that does not reload."""
@@ -50,18 +51,25 @@ class Reloader:
             watch.close()
 
     async def reload(self, why: str) -> None:
-        """Try the new code and let it take over. What fails is logged, and the bot that runs goes on."""
+        """Try the new code and let it take over. What fails is logged, and the bot that runs goes on.
+
+        Asked again before it has begun, it is one reload.
+        """
+        if self._to_begin:
+            return
+        self._to_begin = True
         async with self._one_at_a_time:
             keeper = self._keeper
             if not keeper.is_ready:
-                # Nothing works that could be taken down. A bot that nobody wants stays as it is.
-                if keeper.is_wanted or keeper.state is State.FAILED:
+                self._to_begin = False
+                # Nothing works that could be taken down.
+                if self._is_wanted:
                     logger.info(f"child {self._spec.name}: {why}; starting it with that")
                     keeper.restart(why)
                     await self._restarted()
                 return
             logger.info(f"child {self._spec.name}: {why}; trying it before the bot is restarted")
-            if not await self._can_start():
+            if not (await self._can_start() and self._is_wanted):
                 return
             if self._spec.reload is Reload.OVERLAP and can_overlap(keeper.status().address):
                 await self._overlap(why)
@@ -69,10 +77,18 @@ class Reloader:
                 keeper.restart(why)
                 await self._restarted()
 
+    @property
+    def _is_wanted(self) -> bool:
+        """A bot that nobody wants stays as it is; one that was given up may work with the new code."""
+        return self._keeper.is_wanted or self._keeper.state is State.FAILED
+
     async def _can_start(self) -> bool:
         spec, known = self._spec, self._keeper.failed_plugins
         try:
-            plan = await self._spawner.plan()
+            try:
+                plan = await self._spawner.plan()
+            finally:
+                self._to_begin = False  # what changes from here on, this trial may not see
             trouble = await trial(spec, plan, known_failed=known, timeout=spec.ready_timeout)
         except ProcessFailed as exc:
             trouble = Trouble(str(exc))

@@ -35,8 +35,6 @@ async def drain(spec: ProcessSpec, life: Life, hurry: asyncio.Event) -> None:
     ends = (life.drained, life.link_closed, life.gone, hurry)
     while (left := life.put_off(deadline) - time.monotonic()) > 0 and not any(end.is_set() for end in ends):
         await first_of(*ends, timeout=left)
-    if life.refused:
-        logger.info(f"child {spec.name}: {life.refused} events came while it was stopping and were not begun")
     if life.unfinished:
         names = "; ".join(life.unfinished)
         logger.warning(f"child {spec.name}: not finished in {spec.drain_timeout:g} s and ended with the bot: {names}")
@@ -84,5 +82,7 @@ async def end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event, 
 async def close_link(spec: ProcessSpec, life: Life) -> None:
     """After the child's end: read what it sent and wrote before, then forget the link."""
     await first_of(life.link_closed, timeout=LAST_WORDS_SECONDS)
+    if life.refused:
+        logger.info(f"child {spec.name}: {life.refused} events came while it was stopping and were not begun")
     life.live_session.close(f"{spec.name} {describe_exit(life.exit_code)}")
     await anyio.to_thread.run_sync(life.belongings.close)

@@ -73,21 +73,19 @@ class Watchdog:
         late = now - self._next
         if late > HOST_LAG:
             self._excused_until = max(self._excused_until, now + min(late, LONGEST_EXCUSE))
-        self._next = now + self.interval
         self._alive_at = max(self._alive_at, beat_at or 0.0, pong_at or 0.0)
         # The last sign may have come a whole interval before the silence began.
         silent = now - self._alive_at - self.interval
         overdue = silent if beat_at is None else now - max(beat_at, self._began) - self.interval
+        limits = ((self._loop_timeout, 0.0 if beat_at is None else overdue), (self._freeze_timeout, silent))
+        # Not later than the next limit passes: otherwise that would be found an interval late.
+        self._next = now + min([self.interval, *(limit - duration for limit, duration in limits if limit > duration)])
         state = State.READY
         if now < max(self._excused_until, excused_until):
             pass
-        elif _passed(self._loop_timeout, 0.0 if beat_at is None else overdue) or _passed(self._freeze_timeout, silent):
+        elif any(0 < limit <= duration for limit, duration in limits):
             # It was pinged at every look since the beats ceased: an answer in the last moments makes the difference.
             state = State.FROZEN if silent > self.interval else State.BLOCKED
         elif overdue > self._busy_after:
             state = State.BUSY
         return Look(state, max(overdue, silent, 0.0), ping=overdue > 0, next=self._next)
-
-
-def _passed(limit: float, duration: float) -> bool:
-    return 0 < limit <= duration

@@ -66,8 +66,8 @@ def damage_regex() -> None:
     re.match("(a+)+b", "a" * 60)  # the same, of a kind that people write by mistake
 
 
-async def damage_control(verb: str, process: str | None = None) -> Any:
-    return await current().control(verb, process)
+async def damage_control(verb: str, target: str | None = None) -> Any:
+    return await current().control(verb, target)
 
 
 def damage_say(text: str) -> None:

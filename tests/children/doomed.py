@@ -14,7 +14,7 @@ from typing import Any
 from nonebot import get_driver
 
 words = os.environ["DOOM"].split()
-claimed = Path(os.environ["CLAIM"]).open("a")
+claimed = os.open(os.environ["CLAIM"], os.O_RDWR | os.O_CREAT)
 try:
     fcntl.lockf(claimed, fcntl.LOCK_EX | fcntl.LOCK_NB)
 except BlockingIOError:
@@ -28,7 +28,7 @@ def hold_lock(*_: Any) -> None:
 
 
 @get_driver().on_startup
-def be_deaf() -> None:
+async def be_deaf() -> None:  # async: only the main thread sets handlers
     signal.signal(signal.SIGUSR1, hold_lock)
     if "deaf" in words:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -74,6 +74,14 @@ def test_a_beat_from_before_it_was_ready_shows_that_the_loop_can_and_is_not_held
     assert 10 <= bot.now - ready_at <= 11
 
 
+def test_a_limit_that_passes_between_two_looks_is_not_found_an_interval_late() -> None:
+    bot = Bot(loop_timeout=2)
+    blocked_at = bot.beat_at = bot.now + 0.01  # it beats, and blocks before the next look
+    while (look := bot.look()).state is not State.BLOCKED:
+        bot.now = look.next
+    assert 2 <= bot.now - blocked_at <= 2 + LONGEST_INTERVAL + 0.001
+
+
 def test_a_silent_process_is_frozen_and_not_blocked() -> None:
     bot = Bot(loop_timeout=10, freeze_timeout=5)
     bot.run(60)

@@ -6,6 +6,7 @@ separated by spaces.
 
 import contextlib
 import faulthandler
+import fcntl
 import json
 import os
 import signal
@@ -41,6 +42,15 @@ def linger() -> None:
         time.sleep(3600)
 
 
+if "--trial" in sys.argv:
+    say(failed_plugins={})
+    os._exit(0)
+if "CLAIM" in os.environ:  # held for the life of this process; whoever finds it held leaves a mark
+    claim = os.open(os.environ["CLAIM"], os.O_WRONLY | os.O_CREAT)
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        Path(os.environ["CLAIM"]).with_suffix(".double").touch()
 for word in behaviour:
     if word.startswith("ignore-SIG"):
         signal.signal(signal.Signals[word.removeprefix("ignore-")], signal.SIG_IGN)
