@@ -95,6 +95,7 @@ class Host:
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._signals = 0
+        self._on_terminal = signals.has_terminal()
         self._over = False
         for name in self._processes:
             self.hub.declare_process(name)
@@ -295,7 +296,7 @@ class Host:
             await self.serve()
 
     def _signal_handlers(self) -> dict[str, signals.Handler]:
-        """Ctrl+C and SIGTERM stop the host, a second one does not wait; SIGHUP reloads."""
+        """Ctrl+C and SIGTERM stop the host, a second one does not wait; SIGHUP reloads, or means a closed window."""
         stop = dict.fromkeys(("SIGINT", "SIGTERM", "SIGBREAK"), self._signalled)
         return {**stop, "SIGHUP": self._reload_signalled}
 
@@ -308,6 +309,9 @@ class Host:
             self.stop()
 
     def _reload_signalled(self, number: int, frame: FrameType | None) -> None:
+        if self._on_terminal and not signals.has_terminal():
+            self.stop()  # its window was closed, or the connection to it broke
+            return
         for process in self._processes:
             self._supervisor.reload(process, "SIGHUP")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -54,6 +55,11 @@ def waking(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         finally:
             signal.set_wakeup_fd(before)
             loop.remove_reader(ours)
+
+
+def has_terminal() -> bool:
+    """Whether this process can be seen on a terminal. No more once that has hung up."""
+    return any(os.isatty(descriptor) for descriptor in (0, 1, 2))
 
 
 def _drain(ours: socket.socket) -> None:

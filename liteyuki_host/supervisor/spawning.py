@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from liteyuki_host.project import ProjectPlan
 
 
+OUTPUT_SECONDS = 0.5
+"""After a child's end, for what is left in its pipe: at most 64 KiB. Only what has left its group holds the pipe for
+longer, and the next start does not wait for that."""
+
+
 class Spawner:
     """Spawns the children of one declared process. From the first spawn until :meth:`release` no other host can."""
 
@@ -85,7 +90,7 @@ class Spawner:
             life.child = Child.spawn(self._spec, plan, given, life.on_exit, output=pipe.fileno)
             undo.pop_all()
         pipe.start()
-        life.belongings.callback(pipe.finish)
+        life.belongings.callback(pipe.finish, OUTPUT_SECONDS)
         try:
             lock.note_child(life.child.pid)
             life.session = self._hub.connect(self._spec.name, transport, life, standby=standby)
@@ -96,9 +101,8 @@ class Spawner:
 
     async def _locked(self, plan: ProjectPlan) -> InstanceLock:
         if self._lock is None:
-            lock = InstanceLock.for_process(self._spec.name, plan.folder)
-            await anyio.to_thread.run_sync(lock.acquire)
-            self._lock = lock
+            self._lock = InstanceLock.for_process(self._spec.name, plan.folder)
+        await anyio.to_thread.run_sync(self._lock.acquire)  # held already: returns at once
         return self._lock
 
     def release(self) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kit import HostProcess, free_port, host_process, write
+from kit import HostProcess, eventually, free_port, host_process, running_host, write
 
 pytestmark = pytest.mark.e2e
 
@@ -96,6 +96,14 @@ def test_broken_code_leaves_the_running_bot_alone(tmp_path: Path, broken: str, w
         save(tmp_path, 3)
         host.wait_for("child nonebot ready", count=2)
         assert ask(port) == "3"
+
+
+async def test_a_stop_while_the_new_code_is_tried_wins(tmp_path: Path) -> None:
+    async with running_host(tmp_path, "one") as lab:
+        lab.host.reload_process("one")
+        await lab.host.astop_process("one")
+        await eventually(lambda: not lab.host._supervisor._reloads)
+        assert lab.host.status()[0]["state"] == "stopped"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot open a port twice")

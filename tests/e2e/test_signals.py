@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -38,6 +40,40 @@ def test_sighup_gives_every_bot_its_new_code(tmp_path: Path) -> None:
         assert [line for line in host.lines if "started (pid" in line][-1].endswith("SIGHUP")
         assert old not in {process.pid for process in host.tree() if process.is_running()}
         assert host.stop() == 0
+
+
+def test_a_closed_terminal_stops_the_host(tmp_path: Path) -> None:
+    """It is the same signal, and nobody would know of a host that went on."""
+    write(tmp_path, {"pyproject.toml": "[tool.lycomm.processes.bot]\nproject = 'bot'\nautostart = false\n"})
+    master, slave = os.openpty()
+    env = {key: value for key, value in os.environ.items() if not key.startswith("LYCOMM_")}
+
+    # As a shell does for its programs: the terminal is this process's own before the host runs.
+    program = """if True:
+        import fcntl, runpy, sys, termios
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        sys.argv = ["lycomm", "run"]
+        runpy.run_module("liteyuki_host", run_name="__main__")
+    """
+    host = subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=env,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        shown = b""
+        while b"host up" not in shown:
+            shown += os.read(master, 4096)
+        os.close(master)
+        assert host.wait(10) == 0
+    finally:
+        host.kill()
+        host.wait(10)
 
 
 def test_sighup_leaves_a_bot_alone_whose_new_code_cannot_start(tmp_path: Path) -> None:
