@@ -10,9 +10,10 @@ waits for the child's end) is posted there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 
 import anyio
@@ -80,13 +81,14 @@ class Keeper:
         self._at_once = False  # somebody asked again: no back-off
         self._closing = False
         self._given_up = False  # it is stopped because it needed restarts too often
-        self._hurry = asyncio.Event()
-        self._hooks = Hooks(spec, events, self._hurry)
+        self.hurry = asyncio.Event()  # no ladder: kill
+        self._hooks = Hooks(spec, events, self.hurry)
         self._wake = asyncio.Event()  # something has changed: look again
 
         self._life: Life | None = None
         self._successor: Life | None = None  # ready, and to take the place of the life
         self._retiring: set[asyncio.Task[None]] = set()  # the ends of replaced children
+        self._candidate: asyncio.Event | None = None  # wakes who tries one; None: there is none
         self._busy = False  # between the decision to start and the end of that child
         self._ending = False  # within that: it is decided that this child ends
         self._starts = 0
@@ -132,6 +134,19 @@ class Keeper:
         self._wanted = self._at_once = self._restart_asked = True
         self._wake.set()
 
+    @contextlib.contextmanager
+    def candidate(self, wake: asyncio.Event) -> Iterator[None]:
+        """Meanwhile there may be a second child, which is to :meth:`replace` the one that serves.
+
+        The keeper starts none before that is over. It sets *wake* when the one that serves has gone.
+        """
+        self._candidate = wake
+        try:
+            yield
+        finally:
+            self._candidate = None
+            self._wake.set()
+
     def replace(self, successor: Life, why: str) -> bool:
         """Let a child that is ready take the place of the one that serves. Returns whether it will: it is the
         keeper's then."""
@@ -154,7 +169,7 @@ class Keeper:
     def kill(self) -> None:
         """Stop without the ladder, also when it is being climbed already."""
         self.stop()
-        self._hurry.set()
+        self.hurry.set()
 
     def look_again(self) -> None:
         """A process that this one comes after has changed its state."""
@@ -187,6 +202,11 @@ class Keeper:
         """
         if self._busy:
             await self._gone_waiters.wait()
+
+    async def alone(self) -> None:
+        """Until every child that was replaced has ended."""
+        while self._retiring:
+            await asyncio.wait(self._retiring)
 
     async def _ready_or_why(self, start: int, *, patient: bool = False) -> None:
         if self._closing:
@@ -275,7 +295,7 @@ class Keeper:
     async def _live_once(self) -> None:
         """From the decision to start until no child is there, and the back-off where one is due."""
         self._busy = True
-        self._hurry.clear()
+        self.hurry.clear()
         decision: Decision | None = None
         try:
             decision = await self._start_watch_and_end()
@@ -428,8 +448,8 @@ class Keeper:
     async def _drain_and_stop(self, life: Life, reason: str) -> None:
         name = self.spec.name
         asked_at = time.monotonic()
-        await stopping.drain(self.spec, life, self._hurry)
-        rung = await stopping.end(self.spec, life, reason, self._hurry)
+        await stopping.drain(self.spec, life, self.hurry)
+        rung = await stopping.end(self.spec, life, reason, self.hurry)
         words = self._last_exit = describe_exit(life.exit_code)
         seconds = time.monotonic() - asked_at
         logger.info(
@@ -445,10 +465,10 @@ class Keeper:
         if trouble.state is not None:
             self._enter(trouble.state, words)
         if trouble.cause.kind is not Kind.LINK_LOST:  # that one is ending, or cannot be helped
-            await stopping.show_stacks(life, self._hurry)
+            await stopping.show_stacks(life, self.hurry)
         self._enter(State.STOPPING, words)
         self._ready_waiters.tell(self._starts, f"{name} {words}")
-        rung = await stopping.end(self.spec, life, words, self._hurry, kill=trouble.kill)
+        rung = await stopping.end(self.spec, life, words, self.hurry, kill=trouble.kill)
         self._last_exit = words
         how = describe_exit(life.exit_code)
         ended = f"child {name} ended after {rung or 'the loss of its link'} ({how})"
@@ -486,9 +506,12 @@ class Keeper:
         """Neither a replaced child nor one that was to replace is left when the next one starts."""
         successor, self._successor = self._successor, None
         if successor is not None:
-            await stopping.end(self.spec, successor, "stop", self._hurry)
-        if self._retiring:
-            await asyncio.wait(self._retiring)
+            await stopping.end(self.spec, successor, "stop", self.hurry)
+        while self._candidate is not None:
+            self._candidate.set()
+            self._wake.clear()
+            await self._wake.wait()
+        await self.alone()
 
     # Around a child's life.
 
@@ -541,7 +564,7 @@ class Keeper:
         self._hooks.close()
         life = self._life
         if life is not None and life.child is not None:  # only when the task was cancelled
-            self._hurry.set()
+            self.hurry.set()
             life.child.kill()
             await life.gone.wait()
             await stopping.close_link(self.spec, life)
@@ -565,8 +588,7 @@ class Keeper:
     def _enter(self, state: State, cause: str) -> None:
         if state is self.state and state is not State.DECLARED:
             return
-        child = self._life.child if self._life is not None else None
-        pid = child.pid if child is not None else None
+        pid = self.status().pid
         step = Transition(self.spec.name, self.state, state, cause, pid=pid, restarts=self._restarts)
         self.state = state
         self.story.add(step)

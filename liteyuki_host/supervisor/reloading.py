@@ -60,6 +60,7 @@ class Reloader:
         self._to_begin = True
         async with self._one_at_a_time:
             keeper = self._keeper
+            await keeper.alone()  # one that still ends after the reload before this one: never three at once
             if not keeper.is_ready:
                 self._to_begin = False
                 # Nothing works that could be taken down.
@@ -104,6 +105,10 @@ class Reloader:
 
     async def _overlap(self, why: str) -> None:
         wake = asyncio.Event()
+        with self._keeper.candidate(wake):
+            await self._replace_by_a_new_one(why, wake)
+
+    async def _replace_by_a_new_one(self, why: str, wake: asyncio.Event) -> None:
         try:
             life = await self._spawner.spawn(wake, standby=True)
         except ProcessFailed as exc:
@@ -121,7 +126,7 @@ class Reloader:
         finally:
             if not taken:
                 with anyio.CancelScope(shield=True):
-                    await stopping.end(self._spec, life, "stop", asyncio.Event())
+                    await stopping.end(self._spec, life, "stop", self._keeper.hurry)
 
     async def _until_ready(self, life: Life, wake: asyncio.Event) -> None:
         deadline = life.live_child.started_at + self._spec.ready_timeout
@@ -130,7 +135,7 @@ class Reloader:
             if left <= 0:
                 return
             wake.clear()
-            await first_of(wake, timeout=min(left, 1.0))  # the one that serves may end without waking us
+            await first_of(wake, timeout=min(left, 1.0))  # the one that serves may hang without waking us
 
     def _report(self, life: Life) -> None:
         name = self._spec.name

@@ -175,6 +175,8 @@ async def test_what_runs_finishes_and_answers_and_nothing_new_is_begun(tmp_path:
         assert await the.drained(2) == ([], 1), "neither a heartbeat nor an old report is counted"
         texts = {call.text for call in the.client.calls}
         assert texts == {f"done {number}" for number in range(1, 26)}, "answered before the report"
+        await the.client.send_group_message("slow")
+        assert await the.drained(3) == ([], 2), "who came after the report is not forgotten"
         assert await asyncio.to_thread(the.bot.end) == 0
         assert len(the.client.calls) == 25
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,6 +188,41 @@ async def test_the_second_incarnation_is_open_when_it_is_and_not_when_the_first_
     assert old.address == new.address == f"http://127.0.0.1:{new.port}"
     with pytest.raises(ConnectionRefusedError):  # nobody keeps it open behind the servers' backs
         await asyncio.open_connection("127.0.0.1", new.port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system chooses")
+async def test_new_connections_go_to_the_newest_one_so_that_none_waits_where_the_port_is_closed() -> None:
+    port = free_port()
+    with contextlib.ExitStack() as ends:
+
+        async def listen(*, beside: bool) -> socket.socket:
+            where = Listening("127.0.0.1", port).share("fastapi", beside=beside)
+            await where.wait_until_free()
+            assert where.own is not None
+            server = ends.enter_context(where.own.dup())
+            server.listen()
+            server.setblocking(False)
+            await asyncio.wait_for(where.wait_until_open(), 5)
+            return server
+
+        def accepted(server: socket.socket) -> int:
+            for _ in range(20):
+                ends.enter_context(socket.create_connection(("127.0.0.1", port)))
+            count = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    ends.enter_context(server.accept()[0])
+                    count += 1
+            return count
+
+        old = await listen(beside=False)
+        assert accepted(old) == 20
+        for _ in range(2):  # the second time it is not the first one of the port that ends
+            new = await listen(beside=True)
+            assert accepted(new) == 20
+            old.close()
+            assert accepted(new) == 20
+            old = new
 
 
 @needs_sharing

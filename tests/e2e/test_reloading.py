@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
 import textwrap
 import threading
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from kit import HostProcess, eventually, free_port, host_process, running_host, write
 
@@ -52,10 +55,10 @@ def ask(port: int) -> str:
 
 
 @contextmanager
-def reloading_host(folder: Path, mode: str) -> Iterator[tuple[HostProcess, int]]:
+def reloading_host(folder: Path, mode: str, **environ: str) -> Iterator[tuple[HostProcess, int]]:
     port = free_port()
     project(folder, port)
-    with host_process(folder, LYCOMM_RELOAD=mode) as host:
+    with host_process(folder, LYCOMM_RELOAD=mode, **environ) as host:
         host.wait_for("child nonebot ready")
         assert ask(port) == "1"
         yield host, port
@@ -142,3 +145,51 @@ def test_overlap_keeps_the_old_bot_when_the_new_one_fails_in_a_hook(tmp_path: Pa
         host.wait_for("child nonebot: the new one exited 3 before it was ready: .*; the running bot stays")
         assert ask(port) == "1"
         assert "takes over" not in host.text
+
+
+def pid_in(host: HostProcess, pattern: str) -> int:
+    [line] = host.wait_for(pattern)
+    match = re.search(pattern, line)
+    assert match is not None
+    return int(match[1])
+
+
+SLOW_END = """2
+
+import asyncio
+
+@nonebot.get_driver().on_shutdown
+async def slow() -> None:
+    await asyncio.sleep(2)
+"""
+
+SLOW_START = SLOW_END.replace("shutdown", "startup")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot open a port twice")
+def test_overlap_waits_for_the_end_of_the_bot_that_was_replaced_before(tmp_path: Path) -> None:
+    with reloading_host(tmp_path, "overlap") as (host, port):
+        save(tmp_path, SLOW_END)
+        host.wait_for("child nonebot stopped after")
+        assert ask(port) == "2"
+        save(tmp_path, 3)
+        host.wait_for("takes over from pid", count=2)  # and the one before takes its time to end
+        save(tmp_path, 4)
+        host.wait_for("child nonebot stopped after", count=3)
+        assert ask(port) == "4"
+        steps = re.findall("beside the running bot|stopped after", host.text)
+        assert steps == ["beside the running bot", "stopped after"] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot open a port twice")
+def test_a_crash_while_the_new_bot_starts_beside_it_leaves_one_bot(tmp_path: Path) -> None:
+    with reloading_host(tmp_path, "overlap", LYCOMM_BACKOFF_BASE="0") as (host, port):
+        first = pid_in(host, r"child nonebot started \(pid (\d+)\)")
+        save(tmp_path, SLOW_START)
+        second = pid_in(host, r"a new one started \(pid (\d+)\) beside the running bot")
+        os.kill(first, signal.SIGKILL)
+        host.wait_for("the new one is not needed: the running bot ends")
+        host.wait_for(r"child nonebot started \(pid \d+\)", count=2)
+        assert not psutil.pid_exists(second), "the one that was to replace it is still there"
+        host.wait_for("child nonebot ready", count=2)
+        assert ask(port) == "2"
