@@ -59,7 +59,7 @@ def _run(report: Report, folder: Path, traces: Traces, kills: int, limit: float,
                 all_ready(host)
                 damage.update(harm(host, folder, dice))
             unhelped = number % 2 == 0
-            following, seconds, twice = kill(host, folder, unhelped=unhelped)
+            following, seconds, twice = kill(host, folder, limit, unhelped=unhelped)
             gone[unhelped].append(seconds)
             doubles += twice
             host.close()
@@ -116,7 +116,7 @@ def harm(host: HostProcess, folder: Path, dice: random.Random) -> Counter[str]:
     return done
 
 
-def kill(host: HostProcess, folder: Path, *, unhelped: bool) -> tuple[HostProcess, float, list[str]]:
+def kill(host: HostProcess, folder: Path, limit: float, *, unhelped: bool) -> tuple[HostProcess, float, list[str]]:
     """Kill a host and start the next one. Returns that one, the seconds until nothing of the first was left, and the
     names of bots that were there twice.
 
@@ -132,7 +132,7 @@ def kill(host: HostProcess, folder: Path, *, unhelped: bool) -> tuple[HostProces
     host.wait()
     following = None if unhelped else HostProcess(folder)
     doubles: set[str] = set()
-    while (left := alive_in(groups)) and time.monotonic() - killed < DEADLINE:
+    while (left := alive_in(groups)) and time.monotonic() - killed < 3 * limit:
         new = {} if following is None else bots_of(following.pid)
         doubles |= {name for name in new if any(bot.is_running() and _lives(bot) for bot in bots.get(name, []))}
         time.sleep(LOOK)
@@ -140,6 +140,7 @@ def kill(host: HostProcess, folder: Path, *, unhelped: bool) -> tuple[HostProces
     for pid in left:  # the row has failed; it is not to leave anything
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive_in(groups))
     return following or HostProcess(folder), seconds, sorted(doubles)
 
 

@@ -235,11 +235,11 @@ class Edits:
         os.replace(beside, self._plugin)
 
     def _save_three_times(self, version: int) -> None:
-        """Within 100 ms, as with a formatter. Each of them could be started."""
+        """As with slow formatters: the watcher sees each of them, and each could be started."""
         for each in (version + 1000, version + 2000, version):
             self._save(each)
             if each != version:
-                time.sleep(0.03)
+                time.sleep(0.12)
 
     # Waiting.
 

@@ -54,7 +54,7 @@ class Bug:
         path.write_text(code.replace(self.right, self.wrong), "utf-8")
 
 
-STORM = {"children": 4, "kills": 12, "pause": 0.1, "bots": 0}
+STORM = {"children": 4, "kills": 40, "pause": 0.1, "bots": 0}
 HANG = {"stopped": 0, "blocked": 1, "locked": 0, "lanes": 1, "busy_seconds": 0.5, "import_seconds": 0.1}
 
 BUGS = (
@@ -84,12 +84,12 @@ BUGS = (
         STORM,
     ),
     Bug(
-        "what a bot has started outlives it",
-        "supervisor/process.py",
-        "                with _ending_anyway():\n                    self._kill_group()\n            returncode",
-        "                pass\n            returncode",
+        "one restart more than the limit allows",
+        "supervisor/policy.py",
+        "len(recent) >= policy.max_restarts",
+        "len(recent) > policy.max_restarts",
         "bad_children",
-        "of its group left",
+        "starts until failed",
     ),
     Bug(
         "a blocked loop is given twice its time",
@@ -159,7 +159,7 @@ BUGS = (
         "        deadline = time.monotonic() + LONGEST_SECONDS\n",
         "        deadline = time.monotonic()\n",
         "reloads",
-        ": wrong",
+        "restarts after",
     ),
 )
 
