@@ -19,7 +19,7 @@ from loguru import logger
 from .._version import __version__
 from . import codec
 from .authority import Authority
-from .delivery.end import ChannelEnd, StreamSource
+from .delivery.end import ChannelEnd, StreamSource, join
 from .errors import HostError, HostNotAttached, LinkClosed, LinkError, RequestTimeout
 from .exchange import Exchange, Subscription, check_name
 from .exchange import current as current_exchange
@@ -129,8 +129,7 @@ class Node(Exchange):
         )
         connection = Connection(Role.CHILD, hello)
         link = Link(transport, connection, self, name="the host")
-        connection.store.receiver = _MemoryEvents(self)
-        connection.store.source = StreamSource(link, connection.store)
+        join(_MemoryEvents(self), link, connection.store)
         self._link = link
         _close_in_forks(self)
         link.start()
@@ -304,7 +303,7 @@ class Node(Exchange):
         link = self._attached_link(f"channel {end.name!r}")
         with self._lock:
             if not end.outgoing.bound:
-                end.bind(link, link.open_stream("channel", end.name))
+                end.open(link)
 
     # --- topics ---------------------------------------------------------------------------------------------
 
@@ -327,10 +326,9 @@ class Node(Exchange):
             if known is not None:
                 link.send_control(messages.Subscribe(known.id))
                 return
-            stream = link.open_stream("topic", subscription.topic)
-            stream.receiver = subscription
-            stream.source = StreamSource(link, stream)
-            self._topic_streams[subscription.topic] = stream
+            self._topic_streams[subscription.topic] = link.open_stream(
+                "topic", subscription.topic, lambda stream: join(subscription, link, stream)
+            )
 
     def _unsubscribed(self, subscription: Subscription) -> None:
         stream = self._topic_streams.get(subscription.topic)

@@ -13,7 +13,7 @@ from loguru import logger
 
 from ..comm import codec
 from ..comm.authority import Authority
-from ..comm.delivery.end import ChannelEnd, StreamSource
+from ..comm.delivery.end import ChannelEnd, StreamSource, join
 from ..comm.delivery.outgoing import Outgoing
 from ..comm.errors import ChannelClosed, ChannelTaken, LycommError
 from ..comm.exchange import Exchange, Subscription, check_name
@@ -284,17 +284,13 @@ class Hub(Exchange):
     def _bind(self, route: Route, session: Session) -> None:
         """Join the route with the link of one of its ends."""
         link = session.link
-        stream = link.open_stream("channel", route.name)
+        own = self.end(route.name) if route.other(session.process) == HOST else None
+        receiver = own or route.relay(session.process)
+        stream = link.open_stream("channel", route.name, lambda stream: join(receiver, link, stream))
         outgoing = route.outgoing.get(session.process)
-        if route.other(session.process) == HOST:
-            end = self.end(route.name)
-            if stream.user is not end.outgoing:
-                end.bind(link, stream)
-            return
-        if stream.source is None:
-            stream.source = StreamSource(link, stream)
-            stream.receiver = route.relay(session.process)
-        if outgoing is not None and stream.user is not outgoing:
+        if own is not None and stream.user is not own.outgoing:
+            own.bind(link, stream)
+        elif own is None and outgoing is not None and stream.user is not outgoing:
             outgoing.bind(link, stream)
 
     # --- topics ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .._version import __version__
 from ..comm import codec
-from ..comm.delivery.end import StreamSource
+from ..comm.delivery.end import StreamSource, join
 from ..comm.errors import LinkClosed, LinkError
 from ..comm.link import Link
 from ..comm.protocol import messages
@@ -92,10 +92,8 @@ class Session:
         )
         connection = Connection(Role.HOST, hello)
         self.link = Link(transport, connection, self, name=process)
-        connection.store.receiver = _Requests(hub, self)
-        connection.publish.receiver = _Publications(hub)
-        for stream in (connection.store, connection.publish):
-            stream.source = StreamSource(self.link, stream)
+        join(_Requests(hub, self), self.link, connection.store)
+        join(_Publications(hub), self.link, connection.publish)
 
     def start(self) -> None:
         """Begin to listen, and greet."""

@@ -21,7 +21,7 @@ from ..waiting import NOTHING, Nothing, Waiters
 from .incoming import Callback, Incoming, Received, call, error_text, is_cancelled, redelivered
 from .outgoing import Outgoing
 
-__all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "decode_payload"]
+__all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "decode_payload", "join"]
 
 MAX_TRACEBACK = 16 * 1024  # characters of a remote traceback that travel; its end says what happened
 
@@ -71,6 +71,12 @@ class StreamSource:
         await self._link.replies_written()
 
 
+def join(receiver: Any, link: Link, stream: Stream) -> None:
+    """Let what arrives on *stream* go to *receiver*."""
+    stream.receiver = receiver
+    stream.source = StreamSource(link, stream)
+
+
 def decode_payload(payload: bytes, flags: int) -> Any:
     """A payload as plain data."""
     return payload if flags & Flag.RAW else codec.decode(payload)
@@ -112,10 +118,13 @@ class ChannelEnd:
 
     # --- the link comes and goes ----------------------------------------------------------------------------
 
+    def open(self, link: Link) -> None:
+        """Ask the peer for a stream to the other end, and be bound to it."""
+        self.bind(link, link.open_stream("channel", self.name, lambda stream: join(self, link, stream)))
+
     def bind(self, link: Link, stream: Stream) -> None:
         """The other end can be reached over *stream*."""
-        stream.receiver = self
-        stream.source = StreamSource(link, stream)
+        join(self, link, stream)
         self.outgoing.bind(link, stream)
 
     def unbind(self, link: Link, cause: str) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from loguru import logger
@@ -167,10 +168,17 @@ class Link:
             self.connection.send_control(message)
         self._write_if_free()
 
-    def open_stream(self, kind: str, name: str) -> Stream:
-        """The stream for (*kind*, *name*), announced to the peer if it is new."""
+    def open_stream(self, kind: str, name: str, join: Callable[[Stream], None] | None = None) -> Stream:
+        """The stream for (*kind*, *name*), announced to the peer if it is new.
+
+        Args:
+            join: gives the stream a receiver, when it has none. Called before the peer can know of the stream: its
+                first message may be here before this call returns.
+        """
         with self._lock:
             stream = self.connection.open_stream(kind, name)
+            if join is not None and stream.receiver is None:
+                join(stream)
         self._write_if_free()
         return stream
 
