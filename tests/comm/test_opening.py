@@ -24,8 +24,8 @@ class Early:
         assert link is not None
         self._pair = pair
         self._arrived = threading.Event()
-        self._on_message, self._write = pair.child.on_message, link.transport.try_write
-        monkeypatch.setattr(pair.child, "on_message", self.on_message)
+        self._on_message, self._write = link.on_message, link.transport.try_write
+        monkeypatch.setattr(link, "on_message", self.on_message)
         monkeypatch.setattr(link.transport, "try_write", self.try_write)
 
     def on_message(self, stream: Any, *message: Any) -> None:

@@ -20,7 +20,7 @@ from loguru import logger
 
 from ..errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
 from ..protocol.connection import WRITE_SIZE as WRITE_SIZE
-from ..protocol.connection import Acknowledged, Arrived, Connection, ControlArrived, Event, Opened
+from ..protocol.connection import Connection
 from ..protocol.credit import Stream
 from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
 from ..transport import Transport
@@ -93,6 +93,8 @@ class Link:
         "connection",
         "ended",
         "name",
+        "on_message",
+        "on_opened",
         "transport",
         "written",
     )
@@ -104,6 +106,8 @@ class Link:
         self.ended = False  # nothing is sent any more
         self.written = Waiters()  # woken when a writer has given the transport all there was
         self._handler = handler
+        self.on_message = handler.on_message
+        self.on_opened = handler.on_opened
         self._lock = threading.Lock()  # guards the connection's outbound half and the flags below
         self._writing = False  # somebody holds the writing role
         self._leftover: list[bytes | memoryview] = []  # what a non-blocking write did not take; the flusher's
@@ -352,7 +356,7 @@ class Link:
     def received(self, count: int) -> bool:
         try:
             if count:
-                self.connection.receive(count, self._event)
+                self.connection.receive(count, self)
                 return True
             self.connection.receive_eof()
             cause = self._end_cause()
@@ -370,31 +374,28 @@ class Link:
         self._end(cause)
         return False
 
-    def _event(self, event: Event) -> None:
-        if type(event) is Arrived:
-            self._handler.on_message(event.stream, event.payloads, event.flags, event.request_id)
-        elif type(event) is Acknowledged:
+    # Inbound.
+
+    def on_acknowledged(self, stream: Stream, ack: int) -> None:
+        with self._lock:
+            freed = self.connection.acknowledge(stream, ack)
+        if freed:
+            self._handler.on_credit(stream)
+
+    def on_control(self, message: Control) -> None:
+        if type(message) is Ping:
+            self.send_control(Pong(message.id))
+        elif type(message) is Pong:
             with self._lock:
-                freed = self.connection.acknowledge(event.stream, event.ack)
-            if freed:
-                self._handler.on_credit(event.stream)
-        elif type(event) is Opened:
-            self._handler.on_opened(event.stream)
-        elif type(event) is ControlArrived:
-            message = event.message
-            if type(message) is Ping:
-                self.send_control(Pong(message.id))
-            elif type(message) is Pong:
-                with self._lock:
-                    waiting = self._pong.pop(message.id, None)
-                if waiting is not None:
-                    waiting.release()
-                else:  # nobody waits for this one; it is a sign of life
-                    self._handler.on_control(message)
-            elif type(message) is Hello:
-                self._handler.on_hello(message)
-            elif type(message) is not Goodbye:
+                waiting = self._pong.pop(message.id, None)
+            if waiting is not None:
+                waiting.release()
+            else:  # nobody waits for this one; it is a sign of life
                 self._handler.on_control(message)
+        elif type(message) is Hello:
+            self._handler.on_hello(message)
+        elif type(message) is not Goodbye:
+            self._handler.on_control(message)
 
     def _end_cause(self) -> LinkError:
         if self._close_reason is not None:

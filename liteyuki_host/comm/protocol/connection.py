@@ -1,4 +1,4 @@
-"""The state of one peer relationship: bytes in, events out; messages in, bytes out.
+"""The state of one peer relationship: bytes in, calls out; messages in, bytes out.
 
 Two halves that touch nothing of each other: the *inbound* half (``get_buffer``, ``receive``, ``receive_eof``)
 belongs to one reader; the *outbound* half (everything else) to whoever holds the link's lock.
@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import msgspec
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 from . import messages
-from .credit import MESSAGE_CHARGE, PAYLOAD_HEADER, Run, Stream
-from .frames import CHUNK_SIZE, HEADER, Flag, Frame, FrameDecoder, Kind, encode_frame
+from .credit import ACK_MASK, MESSAGE_CHARGE, PAYLOAD_HEADER, Run, Stream
+from .frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
 from .messages import PROTOCOL_VERSION, PUBLISH_STREAM, STORE_STREAM, Control, Goodbye, Hello, Open
 from .states import Input, State, next_state
 
-__all__ = ["Acknowledged", "Arrived", "Connection", "ControlArrived", "Opened", "Role"]
+__all__ = ["Connection", "Inbound", "Role"]
 
 LARGE = 16 * 1024
 """Bytes from which a payload gets a frame of its own: below, joining batches costs less than a second buffer."""
@@ -33,6 +32,7 @@ ENVELOPE = 256 * 1024
 part of a snapshot with it."""
 
 MAX_STREAMS = 0x10000
+_REQUEST_OR_REPLY = Flag.REQUEST | Flag.REPLY
 _REQUEST_PREFIX = 8  # bytes of the request id before the payload of a request or reply
 
 
@@ -43,33 +43,25 @@ class Role(enum.IntEnum):
     CHILD = 1
 
 
-class Arrived(NamedTuple):
-    """Messages of one stream, in order. More than one only when they have no flags."""
+class Inbound(Protocol):
+    """Who is told what arrived, in its order. Nothing of it may raise: that would end the link like a fault of the
+    peer."""
 
-    stream: Stream
-    payloads: list[bytes]
-    flags: int
-    request_id: int
+    def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
+        """Messages of one stream, in order. More than one only when they have no flags."""
+        ...
 
+    def on_acknowledged(self, stream: Stream, ack: int) -> None:
+        """The peer consumed. To be handed to :meth:`Connection.acknowledge` under the link's lock."""
+        ...
 
-class ControlArrived(NamedTuple):
-    message: Control
+    def on_opened(self, stream: Stream) -> None:
+        """The peer gave a stream a number; ``stream.key`` says what it is for."""
+        ...
 
-
-class Opened(NamedTuple):
-    """The peer gave a stream a number; ``stream.key`` says what it is for."""
-
-    stream: Stream
-
-
-class Acknowledged(NamedTuple):
-    """The peer consumed. To be handed to :meth:`Connection.acknowledge` under the link's lock."""
-
-    stream: Stream
-    ack: int
-
-
-Event = Arrived | ControlArrived | Opened | Acknowledged
+    def on_control(self, message: Control) -> None:
+        """A control message that is no :class:`Open`."""
+        ...
 
 
 class _Large:
@@ -212,7 +204,7 @@ class Connection:
         return out
 
     def acknowledge(self, stream: Stream, ack: int) -> bool:
-        """Apply an :class:`Acknowledged` event; True when it freed something."""
+        """Apply what :meth:`Inbound.on_acknowledged` was told; True when it freed something."""
         return stream.acknowledge(ack)
 
     def _next_data(self, out: list[bytes | memoryview]) -> None:
@@ -257,7 +249,7 @@ class Connection:
             self._owed.remove(stream)
         stream.granted = stream.consumed
         flags = run.flags
-        prefix = run.request_id.to_bytes(_REQUEST_PREFIX, "big") if flags & (Flag.REQUEST | Flag.REPLY) else b""
+        prefix = run.request_id.to_bytes(_REQUEST_PREFIX, "big") if flags & _REQUEST_OR_REPLY else b""
         header = HEADER.pack(len(prefix) + size, Kind.MESSAGE, flags, stream.id, stream.granted & 0xFFFFFFFF)
         if size < LARGE:
             out.append(header + prefix + run.payloads[0])
@@ -297,21 +289,31 @@ class Connection:
         """Where the transport reads the next bytes into."""
         return self._decoder.get_buffer()
 
-    def receive(self, count: int, handle: Callable[[Event], None]) -> None:
-        """Take *count* bytes that were read into the buffer and call *handle* with every event they complete.
-
-        *handle* must not raise: what it raises ends the link like a fault of the peer.
+    def receive(self, count: int, inbound: Inbound) -> None:
+        """Take *count* bytes that were read into the buffer and tell *inbound* everything that they complete.
 
         Raises:
-            RemoteProtocolError: the peer broke the rules; the connection is of no further use. Events of
-                frames before the bad one have been handled.
+            RemoteProtocolError: the peer broke the rules; the connection is of no further use. What came before
+                the bad frame has been told.
         """
-        frames = self._decoder.buffer_updated(count)
-        for frame in frames:
-            self._frame(frame, handle)
+        for kind, flags, number, ack, payload in self._decoder.buffer_updated(count):
+            if kind == Kind.CONTROL:
+                self._control_frame(payload, inbound)
+                continue
+            if self.state is not State.OPEN:
+                self.state = next_state(self.state, Input.TRAFFIC)
+            if kind == Kind.MESSAGE:
+                self._message_frame(flags, number, ack, payload, inbound)
+            elif kind == Kind.BATCH:
+                self._batch_frame(payload, inbound)
+            elif kind == Kind.CHUNK:
+                self._chunk_frame(flags, number, payload, inbound)
+            else:
+                for number, ack in self._grants(payload):
+                    inbound.on_acknowledged(self._stream(number), ack)
         self._decoder.compact()
 
-    def receive_data(self, data: bytes, handle: Callable[[Event], None]) -> None:
+    def receive_data(self, data: bytes, inbound: Inbound) -> None:
         """The same with bytes that were read elsewhere; for tests."""
         view = memoryview(data)
         while view:
@@ -319,51 +321,36 @@ class Connection:
             count = min(len(buffer), len(view))
             buffer[:count] = view[:count]
             view = view[count:]
-            self.receive(count, handle)
+            self.receive(count, inbound)
 
     def receive_eof(self) -> None:
         """The stream ended."""
         if self.state is not State.CLOSED:
             self.state = next_state(self.state, Input.EOF)
 
-    def _frame(self, frame: Frame, handle: Callable[[Event], None]) -> None:
-        kind = frame.kind
-        if kind == Kind.CONTROL:
-            self._control_frame(frame, handle)
+    def _message_frame(self, flags: int, number: int, ack: int, payload: memoryview, inbound: Inbound) -> None:
+        stream = self._stream(number)
+        if ack != stream.acknowledged & ACK_MASK:
+            inbound.on_acknowledged(stream, ack)
+        if not flags & _REQUEST_OR_REPLY:
+            stream.arrived(len(payload))
+            inbound.on_message(stream, [bytes(payload)], flags, 0)
             return
-        self.state = next_state(self.state, Input.TRAFFIC)
-        if kind == Kind.BATCH:
-            for number, payloads in self._batch(frame.payload):
-                stream = self._stream(number)
-                for payload in payloads:
-                    stream.arrived(len(payload))
-                handle(Arrived(stream, payloads, 0, 0))
-        elif kind == Kind.MESSAGE:
-            self._message_frame(frame, handle)
-        elif kind == Kind.CHUNK:
-            self._chunk_frame(frame, handle)
-        else:
-            for number, ack in self._grants(frame.payload):
-                handle(Acknowledged(self._stream(number), ack))
-
-    def _message_frame(self, frame: Frame, handle: Callable[[Event], None]) -> None:
-        stream = self._stream(frame.stream)
-        handle(Acknowledged(stream, frame.ack))
-        flags = frame.flags
-        payload = frame.payload
-        request_id = 0
-        if flags & (Flag.REQUEST | Flag.REPLY):
-            if len(payload) < _REQUEST_PREFIX:
-                raise RemoteProtocolError("a request without its number")
-            request_id = int.from_bytes(payload[:_REQUEST_PREFIX], "big")
-            payload = payload[_REQUEST_PREFIX:]
+        if len(payload) < _REQUEST_PREFIX:
+            raise RemoteProtocolError("a request without its number")
+        request_id = int.from_bytes(payload[:_REQUEST_PREFIX], "big")
+        payload = payload[_REQUEST_PREFIX:]
         if not flags & Flag.REPLY:
             stream.arrived(len(payload))
-        handle(Arrived(stream, [bytes(payload)], flags, request_id))
+        inbound.on_message(stream, [bytes(payload)], flags, request_id)
 
-    def _chunk_frame(self, frame: Frame, handle: Callable[[Event], None]) -> None:
-        payload = frame.payload
-        flags = frame.flags
+    def _batch_frame(self, payload: memoryview, inbound: Inbound) -> None:
+        for number, payloads in self._batch(payload):
+            stream = self._stream(number)
+            stream.arrived_together(payloads)
+            inbound.on_message(stream, payloads, 0, 0)
+
+    def _chunk_frame(self, flags: int, number: int, payload: memoryview, inbound: Inbound) -> None:
         if flags & Flag.FIRST:
             if self._partial_head is not None or len(payload) < 16:
                 raise RemoteProtocolError("a large message begins inside another, or without its size")
@@ -372,13 +359,13 @@ class Connection:
                 raise RemoteProtocolError(
                     f"a message of {total:,} bytes is announced, the limit is {self.message_limit:,} bytes"
                 )
-            stream = self._stream(frame.stream)
+            stream = self._stream(number)
             if not flags & Flag.REPLY:
                 stream.arrived(total)
             self._partial_head = (stream, flags & ~(Flag.FIRST | Flag.LAST), int.from_bytes(payload[8:16], "big"))
             self._partial_total = total
             payload = payload[16:]
-        if self._partial_head is None or self._partial_head[0].id != self._stream(frame.stream).id:
+        if self._partial_head is None or self._partial_head[0].id != self._stream(number).id:
             raise RemoteProtocolError("a piece of a large message that did not begin")
         if not payload:
             raise RemoteProtocolError("an empty piece of a large message")
@@ -396,10 +383,10 @@ class Connection:
             self._partial.clear()
             self._partial_size = 0
             self._partial_head = None
-            handle(Arrived(stream, [whole], message_flags & ~(Flag.FIRST | Flag.LAST), request_id))
+            inbound.on_message(stream, [whole], message_flags, request_id)
 
-    def _control_frame(self, frame: Frame, handle: Callable[[Event], None]) -> None:
-        message = messages.decode_control(frame.payload)
+    def _control_frame(self, payload: memoryview, inbound: Inbound) -> None:
+        message = messages.decode_control(payload)
         if isinstance(message, Hello):
             self.state = next_state(self.state, Input.HELLO)
             self.peer = message
@@ -419,9 +406,9 @@ class Connection:
         else:
             self.state = next_state(self.state, Input.TRAFFIC)
             if isinstance(message, Open):
-                handle(Opened(self._opened(message)))
+                inbound.on_opened(self._opened(message))
                 return
-        handle(ControlArrived(message))
+        inbound.on_control(message)
 
     def _opened(self, message: Open) -> Stream:
         number = message.stream

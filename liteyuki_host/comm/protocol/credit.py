@@ -23,7 +23,7 @@ MESSAGE_CHARGE = 256
 PAYLOAD_HEADER = 5
 """Bytes in front of each payload of a batch, at most (MessagePack bin 32)."""
 
-_ACK_MASK = 0xFFFFFFFF
+ACK_MASK = 0xFFFFFFFF  # acknowledgements travel modulo 2**32
 
 
 class Run:
@@ -120,7 +120,7 @@ class Stream:
         Raises:
             RemoteProtocolError: it covers more than was sent.
         """
-        fresh = (ack - self.acknowledged) & _ACK_MASK
+        fresh = (ack - self.acknowledged) & ACK_MASK
         if fresh == 0:
             return False
         if fresh > self.sent - self.acknowledged:
@@ -143,3 +143,12 @@ class Stream:
         self.received += size + MESSAGE_CHARGE
         if not self.trusted and outstanding and outstanding + size + MESSAGE_CHARGE > self.window:
             raise RemoteProtocolError(f"stream {self.id}: more than its credit of {self.window:,} bytes was sent")
+
+    def arrived_together(self, payloads: list[bytes]) -> None:
+        """The same for several at once."""
+        cost = sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads)
+        if self.received - self.consumed + cost <= self.window:
+            self.received += cost
+        else:
+            for payload in payloads:
+                self.arrived(len(payload))

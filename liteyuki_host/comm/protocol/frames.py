@@ -15,13 +15,12 @@ acknowledge what it answers.
 
 from __future__ import annotations
 
-import enum
 import struct
-from typing import NamedTuple
+from typing import Final
 
 from ..errors import RemoteProtocolError
 
-__all__ = ["HEADER", "MAX_FRAME_PAYLOAD", "Flag", "Frame", "FrameDecoder", "Kind", "encode_frame"]
+__all__ = ["HEADER", "KINDS", "MAX_FRAME_PAYLOAD", "Flag", "Frame", "FrameDecoder", "Kind", "encode_frame"]
 
 HEADER = struct.Struct("!IBBHI")
 
@@ -36,36 +35,38 @@ BUFFER_SIZE = 2 * CHUNK_SIZE
 """Bytes read at once: holds any frame whole. 128 KiB measured slower, 1 MiB no faster."""
 
 
-class Kind(enum.IntEnum):
-    CONTROL = 1  # one control message; written ahead of all data
-    MESSAGE = 2  # one payload of one stream
-    BATCH = 3  # array: stream, [payload, ...], stream, [payload, ...] ...; in the order they were sent
-    CHUNK = 4  # part of one payload that is too large for a frame
-    GRANT = 5  # array: stream, ack, stream, ack ...
+# Plain numbers: an operation on an enum's member costs half a microsecond, and every message needs some.
 
 
-class Flag(enum.IntFlag):
-    RAW = 1  # the payload is the bytes value itself, not an encoding of it
-    REDELIVERED = 2  # an earlier incarnation of the receiver may have seen it
-    REQUEST = 4  # wants a reply with the same request id
-    REPLY = 8  # answers a request
-    ERROR = 16  # with REPLY: the handler failed; the payload describes how
-    FIRST = 32  # CHUNK only: begins a message
-    LAST = 64  # CHUNK only: completes it
-    UNCREDITED = 128  # sent without credit: small, and bounded by whoever waits for its answer
+class Kind:
+    """What a frame is."""
+
+    CONTROL: Final = 1  # one control message; written ahead of all data
+    MESSAGE: Final = 2  # one payload of one stream
+    BATCH: Final = 3  # array: stream, [payload, ...], stream, [payload, ...] ...; in the order they were sent
+    CHUNK: Final = 4  # part of one payload that is too large for a frame
+    GRANT: Final = 5  # array: stream, ack, stream, ack ...
 
 
-_KINDS = frozenset(int(kind) for kind in Kind)
+class Flag:
+    """What is said beside a payload."""
+
+    RAW: Final = 1  # the payload is the bytes value itself, not an encoding of it
+    REDELIVERED: Final = 2  # an earlier incarnation of the receiver may have seen it
+    REQUEST: Final = 4  # wants a reply with the same request id
+    REPLY: Final = 8  # answers a request
+    ERROR: Final = 16  # with REPLY: the handler failed; the payload describes how
+    FIRST: Final = 32  # CHUNK only: begins a message
+    LAST: Final = 64  # CHUNK only: completes it
+    UNCREDITED: Final = 128  # sent without credit: small, and bounded by whoever waits for its answer
 
 
-class Frame(NamedTuple):
-    """One frame. The payload is a view into the decoder's buffer, valid until the decoder is fed again."""
+KINDS = frozenset((Kind.CONTROL, Kind.MESSAGE, Kind.BATCH, Kind.CHUNK, Kind.GRANT))
 
-    kind: int
-    flags: int
-    stream: int
-    ack: int
-    payload: memoryview
+
+Frame = tuple[int, int, int, int, memoryview]
+"""Kind, flags, stream, ack, payload. The payload is a view into the decoder's buffer, valid until the decoder is fed
+again."""
 
 
 def encode_frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int = 0, ack: int = 0) -> bytes:
@@ -105,14 +106,14 @@ class FrameDecoder:
         frames: list[Frame] = []
         while end - position >= HEADER.size:
             length, kind, flags, stream, ack = HEADER.unpack_from(buffer, position)
-            if length > MAX_FRAME_PAYLOAD or kind not in _KINDS:
+            if length > MAX_FRAME_PAYLOAD or kind not in KINDS:
                 self._fault = _fault(length, kind)
                 break
             start = position + HEADER.size
             if end - start < length:
                 break
             position = start + length
-            frames.append(Frame(kind, flags, stream, ack, buffer[start:position]))
+            frames.append((kind, flags, stream, ack, buffer[start:position]))
         self._rest = (position, end)
         if self._fault is not None and not frames:
             raise self._fault

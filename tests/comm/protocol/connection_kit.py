@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from liteyuki_host.comm.protocol.connection import (
-    Acknowledged,
-    Arrived,
-    Connection,
-    ControlArrived,
-    Event,
-    Opened,
-    Role,
-)
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
-from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION, Hello
+from typing import NamedTuple
 
-__all__ = ["Peer", "cost", "exchange", "greeted", "hello"]
+from liteyuki_host.comm.protocol.connection import Connection, Role
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
+from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION, Control, Hello
+
+__all__ = ["Acknowledged", "Arrived", "ControlArrived", "Opened", "Peer", "cost", "exchange", "greeted", "hello"]
 
 
 def hello(process: str = "p", *, version: int = PROTOCOL_VERSION, window: int = 1 << 20, limit: int = 1 << 20) -> Hello:
     return Hello(version, process, 1, f"lycomm of {process}", window, limit)
+
+
+class Arrived(NamedTuple):
+    stream: Stream
+    payloads: list[bytes]
+    flags: int
+    request_id: int
+
+
+class Acknowledged(NamedTuple):
+    stream: Stream
+    ack: int
+
+
+class Opened(NamedTuple):
+    stream: Stream
+
+
+class ControlArrived(NamedTuple):
+    message: Control
+
+
+Event = Arrived | Acknowledged | Opened | ControlArrived
 
 
 class Peer:
@@ -28,10 +45,20 @@ class Peer:
         self.connection = Connection(role, greeting or hello(role.name.lower()))
         self.events: list[Event] = []
 
-    def handle(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, Acknowledged):
-            self.connection.acknowledge(event.stream, event.ack)
+    # Inbound.
+
+    def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
+        self.events.append(Arrived(stream, payloads, flags, request_id))
+
+    def on_acknowledged(self, stream: Stream, ack: int) -> None:
+        self.events.append(Acknowledged(stream, ack))
+        self.connection.acknowledge(stream, ack)
+
+    def on_opened(self, stream: Stream) -> None:
+        self.events.append(Opened(stream))
+
+    def on_control(self, message: Control) -> None:
+        self.events.append(ControlArrived(message))
 
     def output(self) -> bytes:
         """Everything that wants to be written, as one piece."""
@@ -42,7 +69,7 @@ class Peer:
 
     def input(self, data: bytes, step: int | None = None) -> None:
         for i in range(0, len(data), step or len(data) or 1):
-            self.connection.receive_data(data[i : i + (step or len(data))], self.handle)
+            self.connection.receive_data(data[i : i + (step or len(data))], self)
 
     def consume_all(self) -> None:
         for stream in set(self.connection.streams.values()):

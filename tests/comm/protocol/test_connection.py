@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from connection_kit import Peer, cost, exchange, greeted, hello
+from connection_kit import Arrived, Peer, cost, exchange, greeted, hello
 
 from liteyuki_host.comm.errors import LocalProtocolError, RemoteProtocolError
 from liteyuki_host.comm.protocol import messages as m
-from liteyuki_host.comm.protocol.connection import ENVELOPE, LARGE, WRITE_SIZE, Acknowledged, Arrived, Role
+from liteyuki_host.comm.protocol.connection import ENVELOPE, LARGE, WRITE_SIZE, Role
+from liteyuki_host.comm.protocol.credit import Stream
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
 from liteyuki_host.comm.protocol.states import State
 
@@ -21,7 +22,7 @@ def ends(role: Role, **limits: int) -> tuple[Peer, Peer]:
     return (host, child) if role is Role.HOST else (child, host)
 
 
-def kinds(data: bytes) -> list[Kind]:
+def kinds(data: bytes) -> list[int]:
     """The kinds of the frames in *data*."""
     decoder = FrameDecoder()
     found = []
@@ -29,7 +30,7 @@ def kinds(data: bytes) -> list[Kind]:
         room = decoder.get_buffer()
         part, data = data[: len(room)], data[len(room) :]
         room[: len(part)] = part
-        found += [Kind(frame.kind) for frame in decoder.buffer_updated(len(part))]
+        found += [frame[0] for frame in decoder.buffer_updated(len(part))]
         decoder.compact()
     return found
 
@@ -555,16 +556,16 @@ def test_what_came_before_the_fault_has_been_handled(role: Role) -> None:
     assert peer.arrived == [("", b"good")]
 
 
-def test_acknowledgements_are_left_to_the_lock_holder() -> None:
+def test_acknowledgements_are_left_to_the_lock_holder(monkeypatch: pytest.MonkeyPatch) -> None:
     host, child = greeted()
     stream = child.connection.open_stream("channel", "x")
     child.connection.send(stream, b"1")
     exchange(host, child)
     host.consume_all()
-    events: list[object] = []
-    child.connection.receive_data(host.output(), events.append)
+    told: list[tuple[Stream, int]] = []
+    monkeypatch.setattr(child, "on_acknowledged", lambda *acknowledged: told.append(acknowledged))
+    child.input(host.output())
     assert stream.acknowledged == 0
-    [event] = events
-    assert isinstance(event, Acknowledged)
-    assert child.connection.acknowledge(event.stream, event.ack)
-    assert not child.connection.acknowledge(event.stream, event.ack)
+    [acknowledged] = told
+    assert child.connection.acknowledge(*acknowledged)
+    assert not child.connection.acknowledge(*acknowledged)

@@ -10,6 +10,7 @@ from liteyuki_host.comm.errors import RemoteProtocolError
 from liteyuki_host.comm.protocol.frames import (
     BUFFER_SIZE,
     HEADER,
+    KINDS,
     MAX_FRAME_PAYLOAD,
     FrameDecoder,
     Kind,
@@ -31,7 +32,7 @@ STREAM = b"".join(encode_frame(k, p, flags=f, stream=s, ack=a) for k, f, s, a, p
 def feed(decoder: FrameDecoder, data: bytes) -> list[Plain]:
     """Give *data* to the decoder as one read and copy out what it completes."""
     decoder.get_buffer()[: len(data)] = data
-    frames = [(f.kind, f.flags, f.stream, f.ack, bytes(f.payload)) for f in decoder.buffer_updated(len(data))]
+    frames = [(*head, bytes(payload)) for *head, payload in decoder.buffer_updated(len(data))]
     decoder.compact()
     return frames
 
@@ -45,9 +46,9 @@ def test_frames_do_not_depend_on_how_the_bytes_arrive(step: int) -> None:
     assert feed_in_steps(FrameDecoder(), STREAM, step) == ONE_OF_EACH
 
 
-@pytest.mark.parametrize("kind", list(Kind), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", sorted(KINDS))
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 10_000])
-def test_every_kind_in_every_chunking(kind: Kind, step: int) -> None:
+def test_every_kind_in_every_chunking(kind: int, step: int) -> None:
     data = encode_frame(kind, b"payload", flags=5, stream=6, ack=7)
     assert feed_in_steps(FrameDecoder(), data + data, step) == [(kind, 5, 6, 7, b"payload")] * 2
 
@@ -104,7 +105,7 @@ def test_good_frames_before_a_bad_one_are_handed_out_in_every_chunking(step: int
         for i in range(0, len(data), step):
             part = data[i : i + step]
             decoder.get_buffer()[: len(part)] = part
-            got += [(f.kind, f.flags, f.stream, f.ack, bytes(f.payload)) for f in decoder.buffer_updated(len(part))]
+            got += [(*head, bytes(payload)) for *head, payload in decoder.buffer_updated(len(part))]
             decoder.compact()
     assert got == ONE_OF_EACH
 
@@ -116,7 +117,7 @@ def test_an_ack_is_sent_modulo_two_to_the_32() -> None:
 
 frames = st.lists(
     st.tuples(
-        st.sampled_from(list(Kind)),
+        st.sampled_from(sorted(KINDS)),
         st.integers(0, 255),
         st.integers(0, 0xFFFF),
         st.integers(0, 0xFFFFFFFF),
