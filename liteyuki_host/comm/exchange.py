@@ -82,7 +82,7 @@ class _LocalSource:
         with self._lock:
             self.waiting += cost
 
-    def consumed(self, cost: int) -> None:
+    def count(self, cost: int) -> None:
         with self._lock:
             self.waiting -= cost
 
@@ -98,9 +98,9 @@ class Subscription:
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self.incoming = Incoming(f"topic {topic}", self._handle)
-        self.incoming.use("passive")
         self.callbacks: list[Callback] = []
+        self.incoming = Incoming(f"topic {topic}", self._handle, callbacks=self.callbacks, failed=self._failed)
+        self.incoming.use("passive")
         self._local = _LocalSource()
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Any) -> None:
@@ -125,9 +125,12 @@ class Subscription:
             except (Exception, asyncio.CancelledError) as error:
                 if is_cancelled(error):
                     raise
-                logger.opt(exception=error).error(
-                    f"topic {self.topic!r}: the callback {callback.name} failed; the next message is handled as usual"
-                )
+                self._failed("the callback", callback, error)
+
+    def _failed(self, what: str, callback: Callback, error: BaseException) -> None:
+        logger.opt(exception=error).error(
+            f"topic {self.topic!r}: {what} of {callback.name} failed; the next message is handled as usual"
+        )
 
 
 class Watcher(Protocol):

@@ -173,7 +173,7 @@ async def test_a_failing_callback_is_named_and_stops_nobody() -> None:
             await eventually(lambda: subscriber.got == [1, 2, 3])
         errors = [line for line in lines if line.startswith("ERROR")]
         assert len(errors) == 3
-        assert "topic 'news': the callback test_topics." in errors[0]
+        assert "topic 'news': the callback of test_topics." in errors[0]
         assert "fragile failed; the next message is handled as usual" in errors[0]
 
 

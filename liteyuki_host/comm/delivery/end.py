@@ -58,7 +58,17 @@ class StreamSource:
         self._link = link
         self._stream = stream
 
+    def count(self, cost: int) -> None:
+        """*cost* bytes have been consumed; a grant follows when it is worth a frame, else soon. By one consumer at a
+        time."""
+        stream = self._stream
+        stream.consumed += cost
+        # Nothing to do while the link already knows, and it is not much: then this costs no lock.
+        if not stream.owed or stream.consumed - stream.granted >= stream.window >> 2:
+            self._link.owe(stream)
+
     def consumed(self, cost: int) -> None:
+        """The same, whoever else consumes."""
         self._link.consumed(self._stream, cost)
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
@@ -78,7 +88,7 @@ def join(receiver: Any, link: Link, stream: Stream) -> None:
 
 
 def decode_payload(payload: bytes, flags: int) -> Any:
-    """A payload as plain data."""
+    """A payload as plain data. Raises ValueError: it is not what the other side's codec makes."""
     return payload if flags & Flag.RAW else codec.decode(payload)
 
 
@@ -101,7 +111,7 @@ class ChannelEnd:
         self.name = name
         self.outgoing = Outgoing(window=window, on_lost=lambda count, why: on_lost(name, count, why))
         self.callbacks: list[Callback] = []
-        self.incoming = Incoming(name, self._handle, wanted=lambda: bool(self.callbacks))
+        self.incoming = Incoming(name, self._handle, callbacks=self.callbacks, failed=self._callback_failed)
         self.refused: str | None = None
         self.last_error: str | None = None
         self._before_use = before_use
@@ -217,13 +227,16 @@ class ChannelEnd:
         payload = codec.encode([type_name, text[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:]])
         message.source.reply(payload, Flag.ERROR, message.request_id)
 
-    def _failed(self, what: str, callback: Callback, error: BaseException, answer: bool, message: Received) -> None:
-        text = error_text(error)
-        self.last_error = f"{type(error).__name__}: {text}"
+    def _callback_failed(self, what: str, callback: Callback, error: BaseException) -> None:
+        self.last_error = f"{type(error).__name__}: {error_text(error)}"
         logger.opt(exception=error).error(
             f"channel {self.name!r}: {what} of {callback.name} failed; the next message is handled as usual"
         )
+
+    def _failed(self, what: str, callback: Callback, error: BaseException, answer: bool, message: Received) -> None:
+        self._callback_failed(what, callback, error)
         if answer:
+            text = error_text(error)
             trace = "".join(traceback.format_exception(error))
             try:
                 self._reply_error(type(error).__name__, text, trace, message)

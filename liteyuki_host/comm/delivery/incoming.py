@@ -11,7 +11,7 @@ import inspect
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from loguru import logger
 
 from ..errors import ChannelClosed, ChannelModeError, ChannelTaken
 from ..protocol.credit import MESSAGE_CHARGE
+from ..protocol.frames import Flag
 from ..waiting import NOTHING, Nothing, Waiters
 
 __all__ = ["Callback", "Incoming", "Received", "Source", "call", "error_text", "is_cancelled", "redelivered"]
@@ -30,8 +31,8 @@ YIELD_SECONDS = 0.005
 class Source(Protocol):
     """Where messages came from, and where their consumption is reported."""
 
-    def consumed(self, cost: int) -> None:
-        """*cost* bytes have been consumed."""
+    def count(self, cost: int) -> None:
+        """*cost* bytes have been consumed. By one consumer at a time."""
         ...
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
@@ -86,8 +87,10 @@ class Incoming:
 
     Args:
         name: of the channel or topic, for messages.
-        handle: consumes one message on the loop in passive mode: called with it, awaited if need be.
-        wanted: whether anybody is registered just now; messages wait while nobody is.
+        handle: consumes one message on the loop in passive mode.
+        callbacks: who is registered; messages wait while nobody is. A single callback without a filter is called
+            without *handle*, unless there is more to a message than its payload.
+        failed: told what of such a callback has failed, and why.
     """
 
     def __init__(
@@ -95,11 +98,13 @@ class Incoming:
         name: str,
         handle: Callable[[Received], Awaitable[None]],
         *,
-        wanted: Callable[[], bool] = lambda: True,
+        callbacks: Sequence[Callback] | None = None,
+        failed: Callable[[str, Callback, BaseException], None] = lambda what, callback, error: None,
     ) -> None:
         self.name = name
         self._handle = handle
-        self._wanted = wanted
+        self._callbacks = callbacks
+        self._failed = failed
         self._lock = threading.Lock()
         self._units: deque[_Unit] = deque()
         self.mode: str | None = None  # None until the first use, then "passive" or "active"
@@ -171,11 +176,11 @@ class Incoming:
             self.handled += 1
             return Received(payload, unit.flags, unit.request_id, unit.source)
 
-    @staticmethod
-    def count(message: Received) -> None:
+    def count(self, message: Received) -> None:
         """Count *message* as consumed. The link gathers grants for a moment; a counted message is never redelivered
         after a planned end, and after a kill only when that moment had not passed."""
-        message.source.consumed(len(message.payload) + MESSAGE_CHARGE)
+        with self._lock:  # several threads may receive at once
+            message.source.count(len(message.payload) + MESSAGE_CHARGE)
 
     def waiting(self) -> int:
         """Messages that arrived and were not taken."""
@@ -185,6 +190,8 @@ class Incoming:
     def reopen(self) -> None:
         """There is a new link. What an earlier one brought and nobody took is dropped: its sender still has it."""
         with self._lock:
+            for unit in self._units:
+                unit.payloads = []  # a consumer may be in the middle of it
             self._units.clear()
             self.closed = False
 
@@ -210,7 +217,7 @@ class Incoming:
 
     def _wake_consumer(self) -> None:
         loop = self._loop
-        if loop is None or self.mode != "passive" or not self._units or not self._wanted():
+        if loop is None or self.mode != "passive" or not self._units or not self._wanted:
             return
         with self._lock:
             busy_on = self._consuming_on
@@ -233,6 +240,10 @@ class Incoming:
                 self._idle = True
             self._wake_consumer()
 
+    @property
+    def _wanted(self) -> bool:
+        return self._callbacks is None or bool(self._callbacks)
+
     async def _consume(self) -> None:
         """Handle messages until there are none. One at a time and in order: a slow one delays this channel only."""
         emptied = False  # left with the queue empty and `_idle` set in one step, so the next arrival starts anew
@@ -240,29 +251,63 @@ class Incoming:
             yielded = time.monotonic()
             while True:
                 with self._lock:
-                    if not self._units or not self._wanted():
+                    if not self._units or not self._wanted:
                         self._idle = emptied = True
                         return
-                message = self.take()
-                if isinstance(message, Nothing):
-                    continue
-                try:
-                    await self._handle(message)
-                except Exception as error:  # ours: a user's failure has been dealt with in `handle`
-                    logger.opt(exception=error).error(
-                        f"receiving on {self.name!r} failed inside lycomm; please report this"
-                    )
-                now = time.monotonic()
-                self.count(message)
-                if now - yielded > YIELD_SECONDS:
-                    yielded = now
-                    # Callbacks that never suspend must not keep the loop from everything else.
-                    await asyncio.sleep(0)
+                    unit = self._units[0]
+                yielded = await self._consume_unit(unit, yielded)
         finally:
             if not emptied:
                 with self._lock:
                     self._idle = True
                 self._wake_consumer()
+
+    async def _consume_unit(self, unit: _Unit, yielded: float) -> float:
+        """Handle what arrived at once, as long as anybody wants it.
+
+        Args:
+            yielded: when the loop was last free to do something else, by ``time.monotonic``. Returns that anew.
+        """
+        flags, count = unit.flags, unit.source.count
+        callbacks = self._callbacks if not flags & ~Flag.RAW else None
+        while (position := unit.position) < len(unit.payloads) and self._wanted:
+            payload = unit.payloads[position]
+            unit.position = position + 1
+            if unit.position == len(unit.payloads):
+                self._finished(unit)
+            self.handled += 1
+            if callbacks is not None and len(callbacks) == 1 and callbacks[0].filter is None:
+                callback = callbacks[0]
+                what = "a message that cannot be decoded"
+                try:
+                    data = callback.decode(payload, flags)
+                    what = "the callback"
+                    result = callback.function(data)
+                    if result is not None and inspect.isawaitable(result):
+                        await result
+                except (Exception, asyncio.CancelledError) as error:
+                    if is_cancelled(error):
+                        raise
+                    self._failed(what, callback, error)
+            else:
+                try:
+                    await self._handle(Received(payload, flags, unit.request_id, unit.source))
+                except Exception as error:  # ours: a user's failure has been dealt with in `handle`
+                    logger.opt(exception=error).error(
+                        f"receiving on {self.name!r} failed inside lycomm; please report this"
+                    )
+            count(len(payload) + MESSAGE_CHARGE)
+            now = time.monotonic()
+            if now - yielded > YIELD_SECONDS:
+                yielded = now
+                # Callbacks that never suspend must not keep the loop from everything else.
+                await asyncio.sleep(0)
+        return yielded
+
+    def _finished(self, unit: _Unit) -> None:
+        with self._lock:
+            if self._units and self._units[0] is unit:
+                self._units.popleft()
 
 
 def is_cancelled(error: BaseException) -> bool:

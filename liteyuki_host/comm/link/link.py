@@ -118,7 +118,8 @@ class Link:
         self._flush_idle = threading.Condition(self._lock)
         self._close_reason: str | None = None
         self._pong: dict[int, threading.Lock] = {}
-        self._wake = threading.Semaphore(0)
+        self._wake = threading.Lock()  # released to wake the flusher
+        self._wake.acquire()
         self._reader = ThreadReader(transport, self, name)
         self._reader_done = False
         self._thread = threading.Thread(target=self._flush_forever, name=f"lycomm-write-{name}", daemon=True)
@@ -147,21 +148,20 @@ class Link:
                 return False
             if self._writing:
                 return True  # the writer looks again before it leaves
-            now = time.perf_counter()
-            if now - self._last_write > BURST_GAP:
-                self._burst = 0
-            self._burst += 1
-            if self._burst > INLINE_BURST and connection.pending < WRITE_SIZE:
-                self._last_write = now
-                if not self._armed or self._grants_only:
+            if connection.pending < WRITE_SIZE:
+                if self._armed and not self._grants_only:
+                    return True  # the flusher is on its way
+                now = time.perf_counter()
+                if now - self._last_write > BURST_GAP:
+                    self._burst = 0
+                self._burst += 1
+                if self._burst > INLINE_BURST:
                     self._arm()
-                return True
+                    return True
             self._writing = True
         finally:
             lock.release()
         self._write()
-        # From its end, not its beginning: a slow system call must not make every message of a burst look lone.
-        self._last_write = time.perf_counter()
         return True
 
     def send_control(self, message: Control) -> None:
@@ -190,6 +190,11 @@ class Link:
         """Count *cost* bytes of *stream* as consumed; a grant follows when it is worth a frame, else soon."""
         with self._lock:
             stream.consumed += cost
+        self.owe(stream)
+
+    def owe(self, stream: Stream) -> None:
+        """Tell the peer what was consumed of *stream*, when it is worth a frame, else soon."""
+        with self._lock:
             if self.ended:
                 return
             self.connection.owe(stream)
@@ -290,6 +295,8 @@ class Link:
     def _leave(self) -> None:
         """Give the role up. The caller holds the lock."""
         self._writing = False
+        # Its end, not its beginning: a slow system call must not make every message of a burst look lone.
+        self._last_write = time.perf_counter()
         self._flush_idle.notify_all()
         self.written.wake()
         if self.ended and self._reader_done:
@@ -306,9 +313,13 @@ class Link:
         if not self._armed:
             self._armed = True
             self._grants_only = grants_only
-            self._wake.release()
+            self._wake_flusher()
         elif self._grants_only and not grants_only:
             self._grants_only = False
+            self._wake_flusher()
+
+    def _wake_flusher(self) -> None:
+        if self._wake.locked():  # else it has been woken and has not got to it
             self._wake.release()
 
     def _flush_forever(self) -> None:
@@ -410,7 +421,7 @@ class Link:
             self._reader_done = True
             self._flush_idle.notify_all()
             self.written.wake()
-            self._wake.release()  # the flusher ends
+            self._wake_flusher()  # it ends
         self.transport.close()
         try:
             self._handler.on_end(cause)

@@ -30,7 +30,7 @@ class Source:
     def total(self) -> int:
         return sum(self.grants)
 
-    def consumed(self, cost: int) -> None:
+    def count(self, cost: int) -> None:
         self.grants.append(cost)
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
