@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, TypeVar, cast
 
 from . import codec
+from . import exchange as exchanges
 from .delivery.end import ChannelEnd, ChannelStatistics, decode_payload
 from .delivery.incoming import Callback, redelivered
 from .errors import (
@@ -61,13 +62,16 @@ class Channel(Generic[T]):
         exchange: for tests that hold both sides in one process; otherwise the process's own.
     """
 
-    __slots__ = ("__orig_class__", "_decoder", "_end", "_exchange", "_kind", "_name")
+    __slots__ = ("__orig_class__", "_decoder", "_end", "_epoch", "_exchange", "_kind", "_limit", "_name")
 
     def __init__(self, name: str, kind: Any = None, *, exchange: Exchange | None = None) -> None:
         self._name = check_name(name, "channel")
         self._kind = kind
         self._exchange = exchange
-        self._end: ChannelEnd | None = None
+        # What is remembered of the exchange, and until when that holds.
+        self._epoch = -1
+        self._end: ChannelEnd
+        self._limit = codec.DEFAULT_MESSAGE_LIMIT
         self._decoder: codec.TypedDecoder[T] | Nothing | None = _UNKNOWN
 
     @property
@@ -98,7 +102,9 @@ class Channel(Generic[T]):
             HostNotAttached: this process does not run under a host.
             ChannelTaken: two other processes are this channel's ends.
         """
-        end = self._usable_end()
+        end = self._end if self._epoch == exchanges.epoch else self._own_end()
+        if not end.usable:
+            end.use()
         payload, flags = self._encode(data)
         outgoing = end.outgoing
         if outgoing.offer(payload, flags):
@@ -195,7 +201,8 @@ class Channel(Generic[T]):
 
         def register(function: F) -> F:
             end = self._own_end()
-            callback = Callback(function, filter_func, self._decode)
+            decode = decode_payload if self._typed() is None else self._decode
+            callback = Callback(function, filter_func, decode)
             # The callback first: in passive mode, the loop may take the first message the moment it is claimed.
             end.callbacks.append(callback)
             try:
@@ -285,17 +292,18 @@ class Channel(Generic[T]):
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _own_end(self) -> ChannelEnd:
-        end = self._end
-        if end is None:
+        epoch = exchanges.epoch
+        if self._epoch != epoch:
             exchange = self._exchange or current()
-            end = exchange.end(self.name)
-            if self._exchange is not None:
-                self._end = end
-        return end
+            self._end = exchange.end(self.name)
+            self._limit = exchange.message_limit
+            self._epoch = epoch
+        return self._end
 
     def _usable_end(self) -> ChannelEnd:
         end = self._own_end()
-        end.use()
+        if not end.usable:
+            end.use()
         return end
 
     def _receiving_end(self) -> ChannelEnd:
@@ -317,8 +325,9 @@ class Channel(Generic[T]):
             pass
 
     def _encode(self, data: T) -> tuple[bytes, int]:
-        decoder = self._typed()
-        limit = (self._exchange or current()).message_limit
+        decoder, limit = self._decoder, self._limit
+        if isinstance(decoder, Nothing):
+            decoder = self._typed()
         try:
             if type(data) is bytes and decoder is None:
                 raw = cast(bytes, data)

@@ -376,6 +376,17 @@ def check_name(name: object, what: str) -> str:
     return name
 
 
+epoch = 0
+"""Counts how often something changed that handles (channels) remember: the process's exchange, its name, its limits. They
+compare it with what it was, which costs less than asking anew for each message."""
+
+
+def new_epoch() -> None:
+    """What handles remember of an exchange holds no longer."""
+    global epoch
+    epoch += 1  # a race of two ends in one of both numbers, which nobody has seen either
+
+
 # The one place where a process keeps its exchange.
 _current: Exchange | None = None
 _bound: list[Callable[[Exchange], None]] = []
@@ -407,6 +418,7 @@ def set_current(exchange: Exchange | None) -> None:
     global _current
     with _current_lock:
         _current = exchange
+        new_epoch()
         if exchange is not None:
             for rebind in _bound:
                 rebind(exchange)

@@ -21,7 +21,7 @@ from . import codec
 from .authority import Authority
 from .delivery.end import ChannelEnd, StreamSource, join
 from .errors import HostError, HostNotAttached, LinkClosed, LinkError, RequestTimeout
-from .exchange import Exchange, Subscription, check_name
+from .exchange import Exchange, Subscription, check_name, new_epoch
 from .exchange import current as current_exchange
 from .link import Link
 from .protocol import messages
@@ -108,7 +108,8 @@ class Node(Exchange):
             raise HostError("this process is already attached to a host")
         self._on_stop, self._on_host_gone = on_stop, on_host_gone
         self._on_supervision = on_supervision
-        own_name, self.process = self.process, process
+        own_name = self.process
+        self._rename(process)
         self._greeted.clear()
         self._greeting_error = None
         with self._lock:  # of an earlier link, if there was one, nothing counts any more
@@ -136,10 +137,10 @@ class Node(Exchange):
         if not self._greeted.wait(timeout):
             link.close("the host did not answer the greeting")
             link.join(1.0)
-            self.process = own_name
+            self._rename(own_name)
             raise LinkClosed(f"the host did not answer the greeting within {timeout} s")
         if self._greeting_error is not None:
-            self.process = own_name
+            self._rename(own_name)
             raise self._greeting_error
         for subscription in list(self._subscriptions.values()):
             if subscription.callbacks:
@@ -147,6 +148,10 @@ class Node(Exchange):
         for end in list(self._ends.values()):
             if end.incoming.mode is not None:
                 self._use_end(end)
+
+    def _rename(self, process: str) -> None:
+        self.process = process
+        new_epoch()
 
     def detach(self, reason: str = "this process ends", *, timeout: float = 1.0) -> None:
         """Say goodbye, send what is queued (at most *timeout* seconds) and wake everybody who waits.
@@ -171,6 +176,8 @@ class Node(Exchange):
         if link is not None:
             self._phase = _Phase.DETACHED
             link.ended = True
+            for end in self._ends.values():
+                end.usable = False
             link.release_transport()
 
     def wait_detached(self, timeout: float) -> None:
@@ -189,7 +196,7 @@ class Node(Exchange):
             self._channels.clear()
             self._topic_streams.clear()
             self._phase = _Phase.ALONE
-            self.process = DEFAULT_PROCESS
+            self._rename(DEFAULT_PROCESS)
             for end in self._ends.values():
                 end.incoming.reopen()
                 end.outgoing.forget()
@@ -474,6 +481,7 @@ class Node(Exchange):
         assert link is not None
         self.window = link.connection.window
         self.message_limit = link.connection.message_limit
+        new_epoch()
 
     def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
         if stream.receiver is not None:

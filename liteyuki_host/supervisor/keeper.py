@@ -180,7 +180,8 @@ class Keeper:
     async def started(self) -> None:
         """After :meth:`start`: until ready. Raises ProcessFailed when this start fails."""
         if not self.is_ready:
-            this_one = self._busy and not self._ending and not self._leaving()
+            # One that was ready and is not any more is ending, whether or not that has been noticed.
+            this_one = self._busy and not (self._ending or self._leaving() or self.state in SERVING)
             await self._ready_or_why(self._starts if this_one else self._starts + 1)
 
     async def restarted(self) -> None:
@@ -451,9 +452,8 @@ class Keeper:
         await stopping.drain(self.spec, life, self.hurry)
         rung = await stopping.end(self.spec, life, reason, self.hurry)
         words = self._last_exit = describe_exit(life.exit_code)
-        seconds = time.monotonic() - asked_at
         logger.info(
-            f"child {name} stopped after {rung} in {seconds:.1f} s ({words})"
+            f"child {name} stopped after {rung} in {time.monotonic() - asked_at:.1f} s ({words})"
             if rung is not None
             else f"child {name} had just ended by itself ({words})"
         )

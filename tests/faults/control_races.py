@@ -134,11 +134,14 @@ class Lane:
     async def settled(self) -> None:
         """Ready, or with no child; with nothing on the way."""
         await self.reloaded()
-        resting = (State.READY, State.STOPPED, State.DECLARED, State.FAILED)
-        await eventually(lambda: self.status.state in resting and not self._changing(), WEDGED)
+        keeper = self.supervisor._keepers[self.name]
+        resting = (State.STOPPED, State.DECLARED, State.FAILED)
 
-    def _changing(self) -> bool:
-        return (self.status.state is State.READY) is (self.status.pid is None)
+        def at_rest() -> bool:
+            gone = self.status.state in resting and self.status.pid is None and not keeper.is_wanted
+            return gone or keeper.is_ready  # which says no while something asked for has not been acted upon
+
+        await eventually(at_rest, WEDGED)
 
 
 STARTS = ("start", "restart", "astart", "arestart", "cancelled")

@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -230,6 +231,19 @@ async def test_always_means_also_after_a_clean_end(supervise: Supervise) -> None
         await supervisor.wait_ready("bot", DEADLINE)
         hub.sessions[0].tell(exit=0)
         await entered(supervisor, State.READY, count=2)
+
+
+async def test_who_asks_for_a_start_while_a_bot_dies_gets_the_next_one(supervise: Supervise) -> None:
+    async with supervise(child()) as supervisor:
+        await supervisor.wait_ready("bot", DEADLINE)
+        life = supervisor._keepers["bot"]._life
+        assert life is not None
+        life.link_closed_at = time.monotonic()  # the end of its link is seen before its own
+        asked = asyncio.ensure_future(supervisor.astart("bot"))
+        await asyncio.sleep(0)
+        os.kill(life.live_child.pid, signal.SIGKILL)
+        await asyncio.wait_for(asked, DEADLINE)
+        assert (supervisor.status()[0].state, supervisor.status()[0].restarts) == (State.READY, 1)
 
 
 # Limits.

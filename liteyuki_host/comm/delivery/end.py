@@ -112,6 +112,7 @@ class ChannelEnd:
         self.outgoing = Outgoing(window=window, on_lost=lambda count, why: on_lost(name, count, why))
         self.callbacks: list[Callback] = []
         self.incoming = Incoming(name, self._handle, callbacks=self.callbacks, failed=self._callback_failed)
+        self.usable = False  # known to be usable: `use` has nothing to find out
         self.refused: str | None = None
         self.last_error: str | None = None
         self._before_use = before_use
@@ -125,6 +126,9 @@ class ChannelEnd:
         if self.refused is not None:
             raise ChannelTaken(self.refused)
         self._before_use(self)
+        self.usable = True
+        if not self.outgoing.bound:  # asked last, so that no end of the link goes unnoticed
+            self.usable = False
 
     # --- the link comes and goes ----------------------------------------------------------------------------
 
@@ -141,7 +145,9 @@ class ChannelEnd:
         """It no longer can: who waits for an answer fails, the rest waits for the next incarnation."""
         if not self.outgoing.bound_to(link):
             return
-        for request_id in self.outgoing.unbind(link):
+        unanswered = self.outgoing.unbind(link)
+        self.usable = False
+        for request_id in unanswered:
             self.fail_request(request_id, cause)
         for request_id in list(self._replies):  # consumed there, but the answer cannot come any more
             self.fail_request(request_id, cause)
@@ -149,11 +155,13 @@ class ChannelEnd:
     def refuse(self, reason: str) -> None:
         """The host refuses this process as an end."""
         self.refused = reason
+        self.usable = False
         self.outgoing.give_up(reason)
         self.incoming.close(reason)
 
     def close(self, reason: str) -> None:
         """This process leaves: whoever waits is woken with an error."""
+        self.usable = False
         self.incoming.close()
         self.outgoing.room.wake()
         for request_id in list(self._replies):
