@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from . import codec
 from . import exchange as exchanges
-from .delivery.end import ChannelEnd, ChannelStatistics, decode_payload
+from .codec import decode_payload
+from .delivery.end import ChannelEnd, ChannelStatistics
 from .delivery.incoming import Callback, redelivered
 from .errors import (
     ChannelClosed,
@@ -105,7 +106,14 @@ class Channel(Generic[T]):
         end = self._end if self._epoch == exchanges.epoch else self._own_end()
         if not end.usable:
             end.use()
-        payload, flags = self._encode(data)
+        if self._decoder is None and type(data) is not bytes:
+            flags = 0
+            try:
+                payload = codec.encode(data, self._limit)
+            except (ValueRefused, ValueTooLarge) as error:
+                raise self._refused(error) from None
+        else:
+            payload, flags = self._encode(data)
         outgoing = end.outgoing
         if outgoing.offer(payload, flags):
             return
@@ -336,7 +344,7 @@ class Channel(Generic[T]):
                 return raw, Flag.RAW
             payload = codec.encode(data, limit)
         except (ValueRefused, ValueTooLarge) as error:
-            raise type(error)(f"channel {self.name!r}: {error}") from None
+            raise self._refused(error) from None
         if decoder is not None:
             try:
                 decoder.decode(payload)
@@ -345,6 +353,9 @@ class Channel(Generic[T]):
                     f"channel {self.name!r} carries {decoder.kind_name}, got {type(data).__qualname__}: {error}"
                 ) from None
         return payload, 0
+
+    def _refused(self, error: ValueRefused | ValueTooLarge) -> ValueRefused | ValueTooLarge:
+        return type(error)(f"channel {self.name!r}: {error}")
 
     def _decode(self, payload: bytes, flags: int) -> Any:
         decoder = self._typed()

@@ -14,8 +14,18 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from .errors import ValueRefused, ValueTooLarge
+from .protocol.frames import Flag
 
-__all__ = ["DEFAULT_MESSAGE_LIMIT", "MAX_DEPTH", "TypedDecoder", "decode", "decode_error", "encode", "referring"]
+__all__ = [
+    "DEFAULT_MESSAGE_LIMIT",
+    "MAX_DEPTH",
+    "TypedDecoder",
+    "decode",
+    "decode_error",
+    "decode_payload",
+    "encode",
+    "referring",
+]
 
 T = TypeVar("T")
 
@@ -65,9 +75,9 @@ def _decode_extension(code: int, data: memoryview) -> Any:
     raise ValueError(f"extension code {code} is not one of ours")
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_other)
+_encode = msgspec.msgpack.Encoder(enc_hook=_encode_other).encode
 _plain_decoder = msgspec.msgpack.Decoder()
-_decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ext_hook=_decode_extension)
+_decode: Callable[[bytes | memoryview], Any] = msgspec.msgpack.Decoder(ext_hook=_decode_extension).decode
 
 
 def encode(value: object, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:
@@ -79,12 +89,13 @@ def encode(value: object, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:
         ValueTooLarge: the result would be above *limit*.
     """
     try:
-        payload = _encoder.encode(value)
+        payload = _encode(value)
     except (TypeError, ValueError, NotImplementedError, OverflowError, RecursionError, AttributeError) as error:
         raise _refusal(value, error) from error
-    if len(payload) > limit:
-        raise ValueTooLarge(f"the value is {len(payload):,} bytes when encoded, the limit is {limit:,} bytes")
-    if len(payload) > MAX_DEPTH and len(payload.translate(None, _NOT_OPENING)) > MAX_DEPTH and _too_deep(payload):
+    size = len(payload)
+    if size > limit:
+        raise ValueTooLarge(f"the value is {size:,} bytes when encoded, the limit is {limit:,} bytes")
+    if size > MAX_DEPTH and len(payload.translate(None, _NOT_OPENING)) > MAX_DEPTH and _too_deep(payload):
         raise ValueRefused(f"the value is nested deeper than {MAX_DEPTH} levels")
     return payload
 
@@ -96,7 +107,17 @@ def decode(payload: bytes | memoryview) -> Any:
         ValueError: it is not what :func:`encode` makes; ``decode_error`` puts that into words.
     """
     try:
-        return _decoder.decode(payload)
+        return _decode(payload)
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from error
+
+
+def decode_payload(payload: bytes, flags: int) -> Any:
+    """A payload as plain data, whatever its flags say. Raises ValueError as :func:`decode` does."""
+    if flags & Flag.RAW:
+        return payload
+    try:
+        return _decode(payload)
     except RecursionError as error:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from error
 
@@ -212,7 +233,7 @@ def _find_culprit(value: object, path: str = "", depth: int = MAX_DEPTH) -> tupl
 
 def _encodes(value: object) -> bool:
     try:
-        _encoder.encode(value)
+        _encode(value)
     except Exception:
         return False
     return True

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 
 from loguru import logger
 
-from .delivery.end import ChannelEnd, decode_payload
+from .codec import decode_payload
+from .delivery.end import ChannelEnd
 from .delivery.incoming import Callback, Incoming, Received, call, is_cancelled
 from .errors import LycommError, UnknownChannel
 from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
@@ -377,8 +378,8 @@ def check_name(name: object, what: str) -> str:
 
 
 epoch = 0
-"""Counts how often something changed that handles (channels) remember: the process's exchange, its name, its limits. They
-compare it with what it was, which costs less than asking anew for each message."""
+"""Counts how often something changed that handles (channels) remember: the process's exchange, its name, its limits.
+They compare it with what it was, which costs less than asking anew for each message."""
 
 
 def new_epoch() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from . import codec
-from .delivery.end import decode_payload
+from .codec import decode_payload
 from .delivery.incoming import Callback
 from .errors import ChannelFull, ValueRefused, ValueTooLarge
 from .exchange import Exchange, check_name, current

@@ -10,7 +10,7 @@ import pytest
 from pair_kit import DEADLINE, channel, eventually, loops, until
 
 from liteyuki_host.comm import codec
-from liteyuki_host.comm.delivery.end import decode_payload
+from liteyuki_host.comm.codec import decode_payload
 from liteyuki_host.comm.delivery.incoming import Callback
 from liteyuki_host.comm.testing import Pair, connected_pair
 

@@ -21,7 +21,7 @@ from ..waiting import NOTHING, Nothing, Waiters
 from .incoming import Callback, Incoming, Received, call, error_text, is_cancelled, redelivered
 from .outgoing import Outgoing
 
-__all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "decode_payload", "join"]
+__all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
 
 MAX_TRACEBACK = 16 * 1024  # characters of a remote traceback that travel; its end says what happened
 
@@ -85,11 +85,6 @@ def join(receiver: Any, link: Link, stream: Stream) -> None:
     """Let what arrives on *stream* go to *receiver*."""
     stream.receiver = receiver
     stream.source = StreamSource(link, stream)
-
-
-def decode_payload(payload: bytes, flags: int) -> Any:
-    """A payload as plain data. Raises ValueError: it is not what the other side's codec makes."""
-    return payload if flags & Flag.RAW else codec.decode(payload)
 
 
 class ChannelEnd:

@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
+from types import CoroutineType
 from typing import Any, NamedTuple, Protocol
 
 from loguru import logger
@@ -283,7 +284,7 @@ class Incoming:
                     data = callback.decode(payload, flags)
                     what = "the callback"
                     result = callback.function(data)
-                    if result is not None and inspect.isawaitable(result):
+                    if result is not None and (type(result) is CoroutineType or inspect.isawaitable(result)):
                         await result
                 except (Exception, asyncio.CancelledError) as error:
                     if is_cancelled(error):

@@ -143,14 +143,14 @@ class Connection:
         """Queue a payload; False when the stream has no credit for it. Replies need none."""
         size = len(payload)
         if not flags and size < LARGE:
-            outstanding = stream.sent - stream.acknowledged
-            if outstanding and stream.limited and outstanding + size + MESSAGE_CHARGE > stream.window:
+            end = stream.sent + size + MESSAGE_CHARGE
+            if end > stream.limit and not stream.has_room(size):
                 return False
             run = self._open_run
             if run is not None and run.stream is stream and run.size < WRITE_SIZE:
                 run.payloads.append(payload)
                 run.size += size + PAYLOAD_HEADER
-                stream.sent = run.end = stream.sent + size + MESSAGE_CHARGE
+                stream.sent = run.end = end
             else:
                 run = Run(stream, payload, stream.sent)
                 stream.sent = run.end
@@ -399,7 +399,7 @@ class Connection:
             self.window = min(self.window, message.window)
             self.message_limit = min(self.message_limit, message.message_limit)
             for stream in list(self.streams.values()):
-                stream.window = self.window
+                stream.set_window(self.window)
         elif isinstance(message, Goodbye):
             self.state = next_state(self.state, Input.GOODBYE)
             self.goodbye = message.reason

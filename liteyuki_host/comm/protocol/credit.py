@@ -7,6 +7,7 @@ grants cumulatively as it consumes, and a grant is the acknowledgement: what the
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from typing import Any
 
@@ -69,6 +70,7 @@ class Stream:
         "granted",
         "id",
         "key",
+        "limit",
         "limited",
         "owed",
         "received",
@@ -98,6 +100,7 @@ class Stream:
         # outgoing
         self.sent = 0
         self.acknowledged = 0
+        self.limit = window if limited else sys.maxsize  # of `sent`, without looking closer
         self.unacknowledged: deque[Run] = deque()
         # incoming
         self.received = 0
@@ -109,10 +112,15 @@ class Stream:
         self.source: Any = None
         self.user: Any = None
 
+    def set_window(self, window: int) -> None:
+        """Both sides have agreed on the window."""
+        self.window = window
+        if self.limited:
+            self.limit = self.acknowledged + window
+
     def has_room(self, size: int) -> bool:
         """Whether a payload of *size* bytes may go now. A larger one than the window goes alone."""
-        outstanding = self.sent - self.acknowledged
-        return not self.limited or outstanding == 0 or outstanding + size + MESSAGE_CHARGE <= self.window
+        return self.sent + size + MESSAGE_CHARGE <= self.limit or self.sent == self.acknowledged
 
     def acknowledge(self, ack: int) -> bool:
         """Take a peer's cumulative acknowledgement; True when it covers something new.
@@ -128,6 +136,8 @@ class Stream:
                 f"stream {self.id}: {fresh:,} bytes acknowledged, {self.sent - self.acknowledged:,} outstanding"
             )
         self.acknowledged += fresh
+        if self.limited:
+            self.limit += fresh
         unacknowledged = self.unacknowledged
         while unacknowledged and unacknowledged[0].end <= self.acknowledged:
             unacknowledged.popleft()

@@ -57,8 +57,9 @@ def test_the_window_bounds_what_is_on_its_way(waiting: list[bytes], size: int, r
     stream = Stream(2, KEY, 1000)
     sent(stream, *waiting)
     assert stream.has_room(size) is room
-    stream.limited = False
-    assert stream.has_room(size)
+    unlimited = Stream(2, KEY, 1000, limited=False)
+    sent(unlimited, *waiting)
+    assert unlimited.has_room(size)
 
 
 def test_an_acknowledgement_drops_whole_runs_and_says_whether_it_was_news() -> None:
