@@ -69,7 +69,10 @@ async def _flood(report: Report, lab: LiveHost, seconds: float, reply_limit: flo
     """One child writes as fast as it can, one never ends its line; the third wants to be heard."""
     me = psutil.Process()
     lab.start_damage("half", "half_line")
-    memory, flood = me.memory_info().rss, asyncio.ensure_future(lab.damage("flooder", "flood", seconds=seconds))
+    memory, flood = (
+        me.memory_info().rss,
+        asyncio.ensure_future(lab.damage("flooder", "flood", seconds=seconds, timeout=seconds + DEADLINE)),
+    )
     began, last_line = time.time(), lab.host.output("neighbour").last
     replies, asked = [], 0
     while not flood.done():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import importlib
 import os
 import platform
@@ -16,7 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -61,21 +60,14 @@ def perform(name: str, *, long: bool) -> tuple[Report, float]:
     return report, time.monotonic() - began
 
 
-@contextlib.contextmanager
-def table_alone(log: Path) -> Iterator[TextIO]:
-    """What hosts and bots print goes to *log* meanwhile. Yields where the table goes: the real standard output."""
-    with open(os.dup(1), "w", encoding="utf-8") as table, open(log, "ab") as noise:
-        kept = os.dup(2)
+def table_alone(log: Path) -> TextIO:
+    """From now on what hosts and bots print goes to *log*, however late. Returns where the table goes: to what was
+    the standard output."""
+    table = open(os.dup(1), "w", encoding="utf-8")
+    with open(log, "ab") as noise:
         os.dup2(noise.fileno(), 1)
         os.dup2(noise.fileno(), 2)
-        try:
-            yield table
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(table.fileno(), 1)
-            os.dup2(kept, 2)
-            os.close(kept)
+    return table
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--long", action="store_true", help="at the published figures")
     parser.add_argument("--log", default=os.devnull, help="a file for what hosts and bots print meanwhile")
     options = parser.parse_args(argv)
-    log = Path(options.log)
-    with table_alone(log) as table:
+    with table_alone(Path(options.log)) as table:
 
         def say(line: str) -> None:
             print(line, file=table, flush=True)
