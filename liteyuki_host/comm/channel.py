@@ -316,13 +316,14 @@ class Channel(Generic[T]):
 
     def _receiving_end(self) -> ChannelEnd:
         end = self._own_end()
-        if not end.incoming.closed or end.refused is not None:
+        if not end.usable and (not end.incoming.closed or end.refused is not None):
             try:
                 end.use()
             except HostNotAttached:
                 if not end.incoming.closed:
                     raise
-        end.incoming.use("active")
+        if end.incoming.mode != "active":
+            end.incoming.use("active")
         return end
 
     def _claim(self, end: ChannelEnd) -> None:
@@ -386,7 +387,9 @@ class Channel(Generic[T]):
             raise ReceiveTimeout(f"channel {self.name!r}: nothing arrived within {timeout} s")
         if message.flags & Flag.REQUEST:
             end.refuse_request(message)
-        redelivered.set(bool(message.flags & Flag.REDELIVERED))
+        again = bool(message.flags & Flag.REDELIVERED)
+        if again or redelivered.get():
+            redelivered.set(again)
         try:
             return cast(T, self._decode(message.payload, message.flags))
         finally:

@@ -10,7 +10,7 @@ import abc
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from loguru import logger
@@ -19,6 +19,7 @@ from .codec import decode_payload
 from .delivery.end import ChannelEnd
 from .delivery.incoming import Callback, Incoming, Received, call, is_cancelled
 from .errors import LycommError, UnknownChannel
+from .link import Link
 from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
 from .protocol.messages import Change
 from .protocol.store import Outcome
@@ -223,6 +224,9 @@ class Exchange(abc.ABC):
         with self._ends_lock:
             self.loop = loop
             queues = self._queues()
+            links = self._links()
+        for link in links:
+            link.attach_loop(loop)
         for queue in queues:
             queue.attach_loop(loop)
         for watcher in self._watchers:
@@ -233,8 +237,21 @@ class Exchange(abc.ABC):
         with self._ends_lock:
             self.loop = None
             queues = self._queues()
+            links = self._links()
         for queue in queues:
             queue.detach_loop()
+        for link in links:
+            link.detach_loop()
+
+    @abc.abstractmethod
+    def _links(self) -> Sequence[Link]:
+        """The links that there are."""
+
+    def _read_by_loop(self, link: Link) -> None:
+        """There is a new link."""
+        with self._ends_lock:
+            if self.loop is not None:
+                link.attach_loop(self.loop)
 
     def _queues(self) -> list[Incoming]:
         return [end.incoming for end in self._ends.values()] + [s.incoming for s in self._subscriptions.values()]

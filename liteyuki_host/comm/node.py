@@ -10,7 +10,6 @@ import enum
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from .delivery.end import ChannelEnd, StreamSource, join
 from .errors import HostError, HostNotAttached, LinkClosed, LinkError, RequestTimeout
 from .exchange import Exchange, Subscription, check_name, new_epoch
 from .exchange import current as current_exchange
+from .forks import close_in_forks
 from .link import Link
 from .protocol import messages
 from .protocol.connection import Connection, Role
@@ -132,8 +132,10 @@ class Node(Exchange):
         link = Link(transport, connection, self, name="the host")
         join(_MemoryEvents(self), link, connection.store)
         self._link = link
-        _close_in_forks(self)
+        close_in_forks(self)
+        self._room.sleep = link.wait
         link.start()
+        self._read_by_loop(link)
         if not self._greeted.wait(timeout):
             link.close("the host did not answer the greeting")
             link.join(1.0)
@@ -303,6 +305,9 @@ class Node(Exchange):
         if self._phase is _Phase.ATTACHED:
             # Without credit: a channel may be named while a message is encoded on the event loop.
             self._request(lambda number: messages.Declare(number, name), None, may_wait=None)
+
+    def _links(self) -> Sequence[Link]:
+        return () if self._link is None else (self._link,)
 
     def _use_end(self, end: ChannelEnd) -> None:
         if end.outgoing.bound and self._phase is _Phase.ATTACHED:
@@ -587,27 +592,6 @@ class _MemoryEvents:
         for payload in payloads:
             self._node.memory_event(payload)
         source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
-
-
-_linked: weakref.WeakSet[Node] = weakref.WeakSet()
-_watching_forks = False
-
-
-def _close_in_forks(node: Node) -> None:
-    """A process that a plugin forks (multiprocessing on Linux) must not speak on its parent's link.
-
-    It has a copy of the socket but none of the threads; a single write would tear the stream.
-    """
-    global _watching_forks
-    _linked.add(node)
-    if not _watching_forks and hasattr(os, "register_at_fork"):
-        _watching_forks = True  # once: the registration cannot be taken back
-        os.register_at_fork(after_in_child=_lose_links)
-
-
-def _lose_links() -> None:
-    for node in list(_linked):
-        node.lose_link()
 
 
 def current() -> Node:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from .errors import WouldBlockEventLoop
 
-__all__ = ["NOTHING", "Nothing", "Waiters", "on_event_loop", "refuse_event_loop"]
+__all__ = ["NOTHING", "Gate", "Nothing", "Waiters", "on_event_loop", "refuse_event_loop"]
 
 T = TypeVar("T")
 
@@ -36,12 +36,44 @@ def refuse_event_loop(call: str, instead: str) -> None:
         )
 
 
-class Waiters:
-    """Those who wait for one thing to change. Each is woken once; they look again by themselves."""
+class Gate:
+    """What one waiting thread sleeps at. Opened once, by whoever brings what it waits for."""
 
-    __slots__ = ("_callbacks", "_lock")
+    __slots__ = ("_lock", "opened")
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self.opened = False
+
+    def open(self) -> None:
+        """From any thread; more calls do nothing."""
+        self.opened = True
+        self.call()
+
+    def call(self) -> None:
+        """Wake who sleeps here, without the gate being open."""
+        try:
+            self._lock.release()
+        except RuntimeError:  # it was woken already
+            pass
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep until somebody calls, at most *timeout* seconds; -1: as long as it takes. Returns whether one has."""
+        return self._lock.acquire(timeout=timeout)
+
+
+class Waiters:
+    """Those who wait for one thing to change. Each is woken once; they look again by themselves.
+
+    Attributes:
+        sleep: how a thread waits at its gate: for things that a link brings, it may read the link meanwhile.
+    """
+
+    __slots__ = ("_callbacks", "_lock", "sleep")
+
+    def __init__(self) -> None:
+        self.sleep: Callable[[Gate, float], bool] = Gate.wait
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
 
@@ -76,9 +108,8 @@ class Waiters:
             return result
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            gate = threading.Lock()
-            gate.acquire()
-            self._add(gate.release)
+            gate = Gate()
+            self._add(gate.open)
             try:
                 result = attempt()
                 if not isinstance(result, Nothing):
@@ -86,10 +117,12 @@ class Waiters:
                 left = -1.0
                 if deadline is not None:
                     left = min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
-                if not gate.acquire(timeout=left):
-                    return attempt()
+                woken = self.sleep(gate, left)
             finally:
-                self._discard(gate.release)
+                self._discard(gate.open)
+            result = attempt()
+            if not woken or not isinstance(result, Nothing):
+                return result
 
     async def wait_async(self, attempt: Callable[[], T | Nothing], timeout: float | None) -> T | Nothing:
         """The same for a task. Cancelling it leaves everything as it was."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -17,6 +17,7 @@ from ..comm.delivery.end import ChannelEnd, StreamSource, join
 from ..comm.delivery.outgoing import Outgoing
 from ..comm.errors import ChannelClosed, ChannelTaken, LycommError
 from ..comm.exchange import Exchange, Subscription, check_name
+from ..comm.link import Link
 from ..comm.protocol import messages
 from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
 from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
@@ -126,6 +127,7 @@ class Hub(Exchange):
                 (self._standbys if waits else self._sessions)[process] = session
             if not waits:
                 self._begin(session)
+        self._read_by_loop(session.link)
 
     def _send_snapshot(self, session: Session) -> None:
         """Send the whole shared memory. The caller holds the authority's lock: every later change follows it."""
@@ -188,6 +190,9 @@ class Hub(Exchange):
     def session(self, process: str) -> Session | None:
         """The connected incarnation of *process* that has its channels and topics."""
         return self._sessions.get(process)
+
+    def _links(self) -> Sequence[Link]:
+        return [session.link for session in self._everybody()]
 
     def _everybody(self) -> list[Session]:
         """Who follows the shared memory; successors first."""

@@ -135,6 +135,8 @@ class ChannelEnd:
         """The other end can be reached over *stream*."""
         join(self, link, stream)
         self.outgoing.bind(link, stream)
+        self.incoming.arrived.sleep = link.wait
+        self.incoming.arrived.wake()  # who sleeps because there was no link may read this one
 
     def unbind(self, link: Link, cause: str) -> None:
         """It no longer can: who waits for an answer fails, the rest waits for the next incarnation."""

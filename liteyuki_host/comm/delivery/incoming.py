@@ -162,6 +162,8 @@ class Incoming:
             ChannelClosed: there is none and there will be none.
             ChannelTaken: there is none, and this process is no end of the channel.
         """
+        if not self._units and not self.closed:
+            return NOTHING
         with self._lock:
             if not self._units:
                 if self._refused is not None:
@@ -227,6 +229,9 @@ class Incoming:
                 return
             self._idle = False
             self._consuming_on = loop
+        if asyncio._get_running_loop() is loop:
+            self._start_consumer(loop)
+            return
         try:
             loop.call_soon_threadsafe(self._start_consumer, loop)
         except RuntimeError:  # the loop is closed; detach_loop is on its way

@@ -119,6 +119,7 @@ class Outgoing:
     def bind(self, link: Link, stream: Stream) -> None:
         """A link is up: what waits goes first."""
         stream.user = self
+        self.room.sleep = link.wait
         with self._lock:
             self._bound = (link, stream)
             self._drain()

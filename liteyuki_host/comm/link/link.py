@@ -11,6 +11,7 @@ Receiving. The reader (``reader.py``) feeds bytes; events go to the link's handl
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +26,11 @@ from ..protocol.credit import Stream
 from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
 from ..transport import Transport
 from ..waiting import NOTHING, Nothing, Waiters
-from .reader import ThreadReader
+from .reader import Inbound, Reader, ThreadReader
+
+if sys.platform == "linux":
+    from ..transport.posix import SocketTransport
+    from .shared_reader import SharedReader
 
 __all__ = ["Link", "LinkHandler"]
 
@@ -72,6 +77,7 @@ class Link:
 
     Args:
         name: for thread names and messages.
+        reader: who reads; by default the fastest that this system and the transport allow.
     """
 
     __slots__ = (
@@ -79,6 +85,7 @@ class Link:
         "_burst",
         "_close_reason",
         "_flush_idle",
+        "_flushing",
         "_grants_only",
         "_handler",
         "_last_write",
@@ -90,16 +97,27 @@ class Link:
         "_thread",
         "_wake",
         "_writing",
+        "attach_loop",
         "connection",
+        "detach_loop",
         "ended",
         "name",
         "on_message",
         "on_opened",
         "transport",
+        "wait",
         "written",
     )
 
-    def __init__(self, transport: Transport, connection: Connection, handler: LinkHandler, *, name: str) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        connection: Connection,
+        handler: LinkHandler,
+        *,
+        name: str,
+        reader: Callable[[Transport, Inbound, str], Reader] | None = None,
+    ) -> None:
         self.transport = transport
         self.connection = connection
         self.name = name
@@ -116,11 +134,15 @@ class Link:
         self._armed = False  # the flusher has been woken and has not yet looked
         self._grants_only = False  # ... and only for grants, which may wait for a message to ride on
         self._flush_idle = threading.Condition(self._lock)
+        self._flushing = 0  # callers that wait for it
         self._close_reason: str | None = None
         self._pong: dict[int, threading.Lock] = {}
         self._wake = threading.Lock()  # released to wake the flusher
         self._wake.acquire()
-        self._reader = ThreadReader(transport, self, name)
+        self._reader = (reader or _fastest_reader)(transport, self, name)
+        self.wait = self._reader.wait
+        self.attach_loop = self._reader.attach_loop
+        self.detach_loop = self._reader.detach_loop
         self._reader_done = False
         self._thread = threading.Thread(target=self._flush_forever, name=f"lycomm-write-{name}", daemon=True)
 
@@ -159,9 +181,11 @@ class Link:
                     self._arm()
                     return True
             self._writing = True
+            buffers = connection.data_to_send()
         finally:
             lock.release()
-        self._write()
+        self._reader.expect_answer()
+        self._write(buffers)
         return True
 
     def send_control(self, message: Control) -> None:
@@ -210,10 +234,14 @@ class Link:
         with self._lock:
             if not self.ended:
                 self._arm()
-            while not self.ended and (self._writing or self.connection.has_output or self.connection.owes):
-                left = deadline - time.monotonic()
-                if left <= 0 or not self._flush_idle.wait(left):
-                    return False
+            self._flushing += 1
+            try:
+                while not self.ended and (self._writing or self.connection.has_output or self.connection.owes):
+                    left = deadline - time.monotonic()
+                    if left <= 0 or not self._flush_idle.wait(left):
+                        return False
+            finally:
+                self._flushing -= 1
         return not self.ended
 
     async def replies_written(self) -> None:
@@ -270,37 +298,40 @@ class Link:
             if self._writing or self.ended:
                 return
             self._writing = True
-        self._write()
+            buffers = self.connection.data_to_send()
+        self._write(buffers)
 
-    def _write(self) -> None:
-        """Write what the transport takes without waiting. The caller holds the writing role, and loses it."""
-        transport = self.transport
-        while True:
-            with self._lock:
-                buffers = self.connection.data_to_send()
-                if not buffers or self.ended:
-                    self._leave()
-                    return
+    def _write(self, buffers: list[bytes | memoryview]) -> None:
+        """Write *buffers*, and what else there is, as far as the transport takes it without waiting. The caller holds
+        the writing role, and loses it."""
+        while buffers:
             try:
-                taken = transport.try_write(buffers)
+                taken = self.transport.try_write(buffers)
             except OSError:
                 self._write_failed()
                 return
-            if taken < sum(map(len, buffers)):
-                with self._lock:
+            with self._lock:
+                if taken < (len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))):
                     self._leftover = _after(buffers, taken)
                     self._arm()  # the role goes to the flusher
-                return
+                    return
+                if self.ended or not (self.connection.has_output or self.connection.owes):
+                    self._leave()
+                    return
+                buffers = self.connection.data_to_send()
+        with self._lock:
+            self._leave()
 
     def _leave(self) -> None:
         """Give the role up. The caller holds the lock."""
         self._writing = False
         # Its end, not its beginning: a slow system call must not make every message of a burst look lone.
         self._last_write = time.perf_counter()
-        self._flush_idle.notify_all()
+        if self._flushing:
+            self._flush_idle.notify_all()
         self.written.wake()
         if self.ended and self._reader_done:
-            self.release_transport()
+            self._reader.at_end(self.release_transport)
 
     def _write_failed(self) -> None:
         """The peer is gone. What arrived from it is still read; the reader ends the link."""
@@ -429,13 +460,19 @@ class Link:
             logger.opt(exception=error).error(f"ending the link to {self.name} failed; please report this")
         with self._lock:
             if not self._writing:
-                self.release_transport()
+                self._reader.at_end(self.release_transport)
 
     def release_transport(self) -> None:
         """Give the descriptor back. Only when no thread can be inside the transport any more."""
         release = getattr(self.transport, "release", None)
         if release is not None:
             release()
+
+
+def _fastest_reader(transport: Transport, inbound: Inbound, name: str) -> Reader:
+    if sys.platform == "linux" and isinstance(transport, SocketTransport):
+        return SharedReader(transport, inbound, name)
+    return ThreadReader(transport, inbound, name)
 
 
 def _after(buffers: list[bytes | memoryview], taken: int) -> list[bytes | memoryview]:

@@ -1,11 +1,14 @@
-"""Who reads the link. A seam: this is the portable reader, one daemon thread; a faster one may take its place."""
+"""Who reads the link. A seam: this is the portable reader, one daemon thread, to which ``shared_reader`` is held."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable
 from typing import Protocol
 
 from ..transport import Transport
+from ..waiting import Gate
 
 __all__ = ["Inbound", "Reader", "ThreadReader"]
 
@@ -25,6 +28,31 @@ class Inbound(Protocol):
 class Reader(Protocol):
     def start(self) -> None:
         """Begin reading."""
+        ...
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the reader's thread, at most *timeout* seconds; at once when called from it."""
+        ...
+
+    def at_end(self, release: Callable[[], None]) -> None:
+        """There is nothing more to read: call *release* once the reader's thread is not in the transport any more."""
+        ...
+
+    def wait(self, gate: Gate, timeout: float) -> bool:
+        """Wait until *gate*, which something that is read will open, is open; at most *timeout* seconds (-1: as long as
+        it takes). Returns whether it is."""
+        ...
+
+    def expect_answer(self) -> None:
+        """The calling thread is about to write, and may wait for the answer."""
+        ...
+
+    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """There is an event loop, which may read."""
+        ...
+
+    def detach_loop(self) -> None:
+        """It is there no longer."""
         ...
 
 
@@ -47,6 +75,21 @@ class ThreadReader:
         """Wait for the thread's end, at most *timeout* seconds; at once when called from it."""
         if self._thread is not threading.current_thread():
             self._thread.join(timeout)
+
+    def at_end(self, release: Callable[[], None]) -> None:
+        release()  # it was this thread that has read the end
+
+    def wait(self, gate: Gate, timeout: float) -> bool:
+        return gate.wait(timeout)
+
+    def expect_answer(self) -> None:
+        pass
+
+    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        pass
+
+    def detach_loop(self) -> None:
+        pass
 
     def _run(self) -> None:
         transport, inbound = self._transport, self._inbound

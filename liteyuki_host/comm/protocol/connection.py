@@ -250,7 +250,7 @@ class Connection:
         stream.granted = stream.consumed
         flags = run.flags
         prefix = run.request_id.to_bytes(_REQUEST_PREFIX, "big") if flags & _REQUEST_OR_REPLY else b""
-        header = HEADER.pack(len(prefix) + size, Kind.MESSAGE, flags, stream.id, stream.granted & 0xFFFFFFFF)
+        header = HEADER.pack(len(prefix) + size, Kind.MESSAGE, flags, stream.id, stream.granted & ACK_MASK)
         if size < LARGE:
             out.append(header + prefix + run.payloads[0])
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import sys
 from collections.abc import MutableMapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ __all__ = ["SocketTransport", "open_link", "take_link"]
 
 _VARIABLE = "LYCOMM_LINK"
 _DONTWAIT = socket.MSG_DONTWAIT
+_TIMEVAL = struct.Struct("@ll")
 # sendmsg refuses more buffers than IOV_MAX, which POSIX allows to be as low as 16; 1,024 on Linux and macOS.
 _MAX_BUFFERS = 512
 
@@ -25,6 +27,7 @@ class SocketTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._read_timeout: float | None = None  # as the kernel has it
         sock.setblocking(True)
 
     def read_into(self, buffer: memoryview) -> int:
@@ -33,8 +36,34 @@ class SocketTransport:
         except ConnectionError:  # a reset is an end like any other: what had arrived was delivered before it
             return 0
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def try_read_into(self, buffer: memoryview) -> int | None:
+        try:
+            return self._socket.recv_into(buffer, 0, _DONTWAIT)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return 0
+
+    def read_into_within(self, buffer: memoryview, timeout: float) -> int | None:
+        if timeout != self._read_timeout:  # mostly it is the same as before, and this is a system call
+            seconds = int(timeout)
+            value = _TIMEVAL.pack(seconds, max(int((timeout - seconds) * 1e6), 1))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self._read_timeout = timeout
+        try:
+            return self._socket.recv_into(buffer)
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return 0
+
     def try_write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
         try:
+            if len(buffers) == 1:
+                return self._socket.send(buffers[0], _DONTWAIT)
             return self._socket.sendmsg(buffers[:_MAX_BUFFERS], (), _DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return 0

@@ -10,7 +10,7 @@ from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Run, Stream
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.messages import Hello
-from liteyuki_host.comm.waiting import NOTHING, Nothing
+from liteyuki_host.comm.waiting import NOTHING, Gate, Nothing
 
 WINDOW = 3 * (MESSAGE_CHARGE + 1)  # three messages of one byte
 
@@ -35,6 +35,9 @@ class FakeLink:
                 while self.connection.data_to_send():  # written; only what was written is ever acknowledged
                     pass
             return accepted
+
+    def wait(self, gate: Gate, timeout: float) -> bool:
+        return gate.wait(timeout)
 
     def end(self) -> None:
         with self._lock:

@@ -1,0 +1,352 @@
+"""Whoever reads a link, the same holds: the contract of a reader, for each that there is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import reader_stress
+from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, socket_pair, until
+
+from liteyuki_host.comm.link.reader import Reader, ThreadReader
+from liteyuki_host.comm.waiting import Gate
+
+if sys.platform != "linux":
+    pytest.skip("there is only one reader here", allow_module_level=True)
+
+from liteyuki_host.comm.link import shared_reader
+from liteyuki_host.comm.link.shared_reader import GRACE, SharedReader
+
+READERS: dict[str, Callable[..., Reader]] = {"thread": ThreadReader, "shared": SharedReader}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    threads, fds = lycomm_threads(), descriptors()
+    yield
+    until(lambda: lycomm_threads() <= threads)
+    until(lambda: descriptors() <= fds)
+
+
+@pytest.fixture(params=READERS)
+def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[End, End]]:
+    """A host and a child whose links are read by this kind of reader."""
+    monkeypatch.setattr(reader_stress.link_module, "_fastest_reader", READERS[request.param])
+    host, child = join(socket_pair)
+    assert isinstance(child.link._reader, READERS[request.param])  # type: ignore[arg-type]
+    yield host, child
+    close(host, child)
+
+
+def in_thread(function: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
+    """Start *function* in a thread that is not the main one."""
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(function()), daemon=True)
+    thread.start()
+    return thread, results
+
+
+def awaiting(end: End, payload: bytes) -> Gate:
+    """A gate that *payload* opens when it arrives at *end*."""
+    gate = Gate()
+    before = end.on_got
+
+    def on_got(stream: object, got: bytes, flags: int, request_id: int) -> None:
+        if before is not None:
+            before(stream, got, flags, request_id)  # type: ignore[arg-type]
+        if got == payload:
+            gate.open()
+
+    end.on_got = on_got
+    return gate
+
+
+def test_a_gate_is_opened_by_what_is_read(ends: tuple[End, End]) -> None:
+    host, child = ends
+    gate = awaiting(child, b"2")
+    thread, results = in_thread(lambda: child.link.wait(gate, DEADLINE))
+    stream = host.link.open_stream("channel", "x")
+    for payload in (b"1", b"2", b"3"):
+        host.send(stream, payload)
+    thread.join(DEADLINE)
+    assert results == [True]
+    until(lambda: [payload for _, payload in child.got] == [b"1", b"2", b"3"])
+
+
+def test_a_gate_that_is_not_opened_in_time(ends: tuple[End, End]) -> None:
+    _, child = ends
+    began = time.monotonic()
+    thread, results = in_thread(lambda: child.link.wait(Gate(), 0.1))
+    thread.join(DEADLINE)
+    assert results == [False]
+    assert 0.1 <= time.monotonic() - began < 1
+
+
+def test_a_gate_that_is_open_already(ends: tuple[End, End]) -> None:
+    gate = Gate()
+    gate.open()
+    thread, results = in_thread(lambda: ends[0].link.wait(gate, DEADLINE))
+    thread.join(DEADLINE)
+    assert results == [True]
+
+
+def test_a_gate_that_somebody_else_opens(ends: tuple[End, End]) -> None:
+    gate = Gate()
+    thread, results = in_thread(lambda: ends[0].link.wait(gate, DEADLINE))
+    gate.open()
+    thread.join(DEADLINE)
+    assert results == [True]
+
+
+def test_many_threads_wait_and_each_gets_its_own(ends: tuple[End, End]) -> None:
+    host, child = ends
+    waiting = []
+    for number in range(8):
+        gate = awaiting(child, b"%d" % number)
+        waiting.append(in_thread(functools.partial(child.link.wait, gate, DEADLINE)))
+    stream = host.link.open_stream("channel", "x")
+    for number in (3, 0, 7, 1, 2, 6, 5, 4):  # the one that leads among the first, and others
+        host.send(stream, b"%d" % number)
+        waiting[number][0].join(DEADLINE)
+        assert waiting[number][1] == [True]
+
+
+def test_who_waits_in_vain_leaves_the_reading_to_the_others(ends: tuple[End, End]) -> None:
+    host, child = ends
+    early, _ = in_thread(lambda: child.link.wait(Gate(), 0.05))
+    gate = awaiting(child, b"late")
+    late, results = in_thread(lambda: child.link.wait(gate, DEADLINE))
+    early.join(DEADLINE)
+    host.send(host.link.open_stream("channel", "x"), b"late")
+    late.join(DEADLINE)
+    assert results == [True]
+
+
+def test_the_end_of_the_link_is_noticed_while_a_thread_waits(ends: tuple[End, End]) -> None:
+    host, child = ends
+    gate = Gate()
+    thread, results = in_thread(lambda: child.link.wait(gate, DEADLINE))
+    host.link.close("that was all")
+    assert child.ended.wait(DEADLINE)
+    gate.open()  # as whoever is told of the end does
+    thread.join(DEADLINE)
+    assert results == [True]
+
+
+@contextlib.contextmanager
+def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(DEADLINE)
+    loop.close()
+
+
+def test_a_loop_reads_and_threads_come_and_go(ends: tuple[End, End]) -> None:
+    host, child = ends
+    stream = host.link.open_stream("channel", "x")
+    with loop_in_thread() as loop:
+        child.link.attach_loop(loop)
+        for number in range(20):
+            host.send(stream, b"for the loop %d" % number)
+            gate = awaiting(child, b"%d" % number)
+            thread, results = in_thread(functools.partial(child.link.wait, gate, DEADLINE))
+            host.send(stream, b"%d" % number)
+            thread.join(DEADLINE)
+            assert results == [True]
+        host.send(stream, b"and nobody waits")
+        until(lambda: len(child.got) == 41)
+        child.link.detach_loop()
+        host.send(stream, b"nor is there a loop")
+        until(lambda: len(child.got) == 42)
+
+
+def test_a_blocked_loop_keeps_nobody_from_being_answered(ends: tuple[End, End]) -> None:
+    host, child = ends
+    with loop_in_thread() as loop:
+        child.link.attach_loop(loop)
+        assert host.link.ping(DEADLINE) is not None
+        freed, blocked = threading.Event(), threading.Event()
+        loop.call_soon_threadsafe(lambda: (blocked.set(), freed.wait(DEADLINE)))
+        assert blocked.wait(DEADLINE)
+        answers = [host.link.ping(DEADLINE) for _ in range(20)]
+        freed.set()
+        assert None not in answers
+        assert sorted(answer or 0 for answer in answers)[10] < 20 * GRACE
+
+
+def test_a_loop_that_was_closed_without_a_word_keeps_nobody_from_reading(ends: tuple[End, End]) -> None:
+    host, child = ends
+    with loop_in_thread() as loop:
+        child.link.attach_loop(loop)
+        assert host.link.ping(DEADLINE) is not None
+    host.send(host.link.open_stream("channel", "x"), b"still here")
+    until(lambda: child.got)
+
+
+def test_threads_in_the_main_thread_s_place(ends: tuple[End, End]) -> None:
+    """Ctrl+C may raise there at any line; what is read is not to be torn by it."""
+    host, child = ends
+    gate = awaiting(child, b"1")
+    host.send(host.link.open_stream("channel", "x"), b"1")
+    assert child.link.wait(gate, DEADLINE)
+    if isinstance(child.link._reader, SharedReader):
+        assert child.link._reader._led_by is None
+
+
+@pytest.mark.parametrize("reader", list(READERS))
+@pytest.mark.timeout(120)
+def test_roles_move_and_nothing_is_lost(reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader_stress.link_module, "_fastest_reader", READERS[reader])
+    for seed in range(6):
+        assert reader_stress.Stress(seed).run() == []
+
+
+def test_an_idle_reader_sleeps() -> None:
+    """It used no thread's time while nothing came: counted as the switches of the whole process."""
+    resource = pytest.importorskip("resource")
+    host, child = join(socket_pair)
+    with loop_in_thread() as loop:
+        for end in (host, child):
+            end.link.attach_loop(loop)
+        assert host.link.ping(DEADLINE) is not None
+        time.sleep(0.1)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+        time.sleep(0.5)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before <= 10
+    close(host, child)
+
+
+def test_a_reset_link_is_an_end_like_any_other(ends: tuple[End, End]) -> None:
+    host, child = ends
+    sock: socket.socket = host.transport._socket  # type: ignore[attr-defined]
+    sock.shutdown(socket.SHUT_RDWR)
+    assert child.ended.wait(DEADLINE)
+    assert host.ended.wait(DEADLINE)
+
+
+# The roles of the shared reader. What they get wrong, the guard would set right some milliseconds later.
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[End, SharedReader]]:
+    """The host's end, and the child's reader, whose guard never reads once the greeting is over."""
+    host, child = join(socket_pair)
+    reader = child.link._reader
+    assert isinstance(reader, SharedReader)
+    assert host.link.ping(DEADLINE) is not None
+    monkeypatch.setattr(shared_reader, "GRACE", 0.5)
+    yield host, reader
+    close(host, child)
+
+
+def test_who_stops_leading_calls_one_who_follows(shared: tuple[End, SharedReader]) -> None:
+    _, reader = shared
+    first, second = Gate(), Gate()
+    leader, _ = in_thread(lambda: reader.wait(first, 0.2))
+    until(reader._role.locked)
+    follower, _ = in_thread(lambda: reader.wait(second, DEADLINE))
+    until(lambda: reader._followers)
+    leader.join(DEADLINE)
+    until(reader._role.locked)
+    assert not reader._followers
+    second.open()
+    follower.join(DEADLINE)
+
+
+def test_who_is_called_but_has_what_it_waits_for_calls_the_next(shared: tuple[End, SharedReader]) -> None:
+    _, reader = shared
+    reader._role.acquire()
+    gates = [Gate(), Gate()]
+    threads = []
+    for number, gate in enumerate(gates, 1):
+        threads.append(in_thread(functools.partial(reader.wait, gate, DEADLINE))[0])
+        until(lambda: len(reader._followers) == number)  # noqa: B023  # at once
+    assert reader._followers.popleft() is gates[0]  # it is about to be called
+    reader._role.release()
+    gates[0].open()
+    threads[0].join(DEADLINE)
+    until(reader._role.locked)  # by the other
+    gates[1].open()
+    threads[1].join(DEADLINE)
+
+
+def test_who_follows_looks_at_the_role_once_more(shared: tuple[End, SharedReader]) -> None:
+    _, reader = shared
+    role = reader._role
+
+    class TakenOnce:
+        """Given up between the try and the entry in the list."""
+
+        tries = 0
+
+        def acquire(self, *, blocking: bool) -> bool:
+            self.tries += 1
+            return self.tries > 1 and role.acquire(blocking=blocking)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(role, name)
+
+    reader._role = TakenOnce()  # type: ignore[assignment]
+    gate = Gate()
+    thread, _ = in_thread(lambda: reader.wait(gate, DEADLINE))
+    until(role.locked)
+    gate.open()
+    thread.join(DEADLINE)
+
+
+def test_a_leader_notices_in_a_while_what_the_link_did_not_bring(
+    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_reader, "SLICE", 0.05)
+    _, reader = shared
+    gate = Gate()
+    thread, results = in_thread(lambda: reader.wait(gate, -1))
+    until(reader._role.locked)
+    gate.open()
+    thread.join(DEADLINE)
+    assert results == [True]
+
+
+def test_the_loop_listens_again_when_nobody_leads(shared: tuple[End, SharedReader]) -> None:
+    host, reader = shared
+    with loop_in_thread() as loop:
+        reader.attach_loop(loop)
+        until(lambda: reader._listening)
+        gate = Gate()
+        thread, _ = in_thread(lambda: reader.wait(gate, DEADLINE))
+        until(lambda: not reader._listening)
+        host.send(host.link.open_stream("channel", "x"), b"1")
+        gate.open()
+        thread.join(DEADLINE)
+        assert reader._listening
+        reader.detach_loop()
+
+
+def test_who_asks_in_turn_mutes_the_loop_before_it_waits(shared: tuple[End, SharedReader]) -> None:
+    _, reader = shared
+    with loop_in_thread() as loop:
+        reader.attach_loop(loop)
+        until(lambda: reader._listening)
+
+        def ask() -> tuple[bool, bool, bool]:
+            reader.expect_answer()
+            never_led = reader._listening
+            reader.wait(Gate(), 0.01)
+            before = reader._listening
+            reader.expect_answer()
+            return never_led, before, reader._listening
+
+        thread, results = in_thread(ask)
+        thread.join(DEADLINE)
+        assert results == [(True, True, False)]
+        reader.detach_loop()
