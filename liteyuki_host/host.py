@@ -355,7 +355,7 @@ class Host:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), loop))
 
     def _control_requested(self, session: Session, request: ControlRequest) -> None:
-        """A child asks, on its link's thread."""
+        """A child asks; called by whoever reads its link."""
         process = request.process or session.process
         operations: dict[str, Callable[[], object]] = {
             "restart": partial(self.restart_process, process),

@@ -40,7 +40,7 @@ class Ending:
         atexit.register(self._at_the_very_end)  # first registered, so the last to run
 
     def before_interrupt(self, action: Callable[[], None]) -> None:
-        """``action`` runs on the link's thread, just before the signal: it frees what would not notice that."""
+        """``action`` runs in whoever reads the link, just before the signal: it frees what would not notice that."""
         self._before_interrupt.append(action)
 
     def on_stop(self, reason: str) -> None:

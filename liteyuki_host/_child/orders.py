@@ -1,4 +1,4 @@
-"""What the supervisor asks of a running bot, taken from the link's thread to where it can be done."""
+"""What the supervisor asks of a running bot, taken from whoever reads the link to where it can be done."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Orders:
         self._obey: Callable[[LoopOrder], None] = lambda order: None
 
     def take(self, order: LoopOrder | DumpStacks) -> None:
-        """Called on the link's thread. What needs the event loop waits until there is one."""
+        """Called by whoever reads the link. What needs the event loop waits until there is one."""
         if isinstance(order, DumpStacks):
             self._stacks.write()  # here and now: the loop may be what hangs
             return

@@ -97,7 +97,7 @@ class Node(Exchange):
         """Greet the host over *transport* and load the shared memory. Blocks; to be called before a loop runs.
 
         Args:
-            on_stop, on_host_gone: called on the link's thread with the reason; must return soon.
+            on_stop, on_host_gone: called by whoever reads the link, with the reason; must return soon.
             on_supervision: the same, with what else the supervisor asks of this process.
             timeout: seconds for the whole greeting.
 

@@ -26,7 +26,7 @@ __all__ = ["Session", "SessionListener"]
 
 
 class SessionListener(Protocol):
-    """Who wants to know how a child fares. Called on the link's thread; must return soon and not raise."""
+    """Who wants to know how a child fares. Called by whoever reads the link; must return soon and not raise."""
 
     def on_hello(self, pid: int) -> None:
         """The child greeted."""

@@ -148,7 +148,7 @@ class Life:
         """The later one, if the child has asked for more time."""
         return max(deadline, self.asked_until)
 
-    # SessionListener: called on the link's thread.
+    # SessionListener: called by whoever reads the link.
 
     def on_hello(self, pid: int) -> None:
         self._heard(then=self.greeting.set)

@@ -6,7 +6,7 @@ together or the flusher thread takes what is there. No caller ever waits for the
 once is the flusher's, the only thread that blocks in a write. So the event loop, the reader and a sender are all
 safe to send, and what may pile up is bounded by the streams' credit.
 
-Receiving. The reader (``reader.py``) feeds bytes; events go to the link's handler, on the reader's thread.
+Receiving. The reader (``reader.py``) feeds bytes; what arrives is told to the link's handler by whoever reads.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ GRANT_DELAY = 0.002
 
 
 class LinkHandler(Protocol):
-    """Who the link works for. Called on the reader's thread; must return soon and never raise."""
+    """Who the link works for. Called by whoever reads: a thread of the link, one that waits for something, or the event
+    loop; never by two at once. Must return soon and never raise."""
 
     def on_hello(self, hello: Hello) -> None:
         """The peer greeted."""

@@ -148,7 +148,7 @@ class Drained(Message, frozen=True, tag=18):
 
 
 class DumpStacks(Message, frozen=True, tag=19):
-    """Write the stack of every thread to stderr. Done by the link's thread, so also while the loop is blocked."""
+    """Write the stack of every thread to stderr. Done by whoever reads the link, so also while the loop is blocked."""
 
 
 Control = (

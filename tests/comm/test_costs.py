@@ -1,0 +1,200 @@
+"""What a message costs in things that can be counted, which no slow machine changes: system calls, encodings, wake-ups,
+and memory that is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pair_kit import DEADLINE, Listener, channel, until
+
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.delivery.incoming import Callback
+from liteyuki_host.comm.node import Node
+from liteyuki_host.comm.transport.posix import SocketTransport
+from liteyuki_host.hub import Hub
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the figures are those of the fast reader")
+
+MESSAGES = 10_000
+TEXT = "a message of thirty-five characters"
+
+
+class Counting(SocketTransport):
+    """Counts the calls that are system calls."""
+
+    def __init__(self, sock: socket.socket, calls: Counter[str]) -> None:
+        super().__init__(sock)
+        self.calls = calls
+
+    def try_write(self, buffers: Any) -> int:
+        self.calls["write"] += 1
+        return super().try_write(buffers)
+
+    def write_all(self, buffers: Any) -> None:
+        self.calls["write"] += len(buffers)
+        super().write_all(buffers)
+
+    def try_read_into(self, buffer: memoryview) -> int | None:
+        self.calls["read"] += 1
+        return super().try_read_into(buffer)
+
+    def read_into_within(self, buffer: memoryview, timeout: float) -> int | None:
+        self.calls["read"] += 1
+        return super().read_into_within(buffer, timeout)
+
+
+class Live:
+    """A host and children over socket pairs, each child with a loop of its own in a thread."""
+
+    def __init__(self, children: int = 1) -> None:
+        self.hub = Hub()
+        self.calls: Counter[str] = Counter()
+        self.nodes: list[Node] = []
+        self._loops: list[tuple[asyncio.AbstractEventLoop, threading.Thread]] = []
+        for number in range(children):
+            name = f"bot{number}"
+            self.hub.declare_process(name)
+            ours, theirs = socket.socketpair()
+            self.hub.connect(name, Counting(ours, self.calls), Listener())
+            node = Node()
+            node.attach(
+                Counting(theirs, self.calls), name, on_stop=lambda reason: None, on_host_gone=lambda cause: None
+            )
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, daemon=True)
+            thread.start()
+            node.attach_loop(loop)
+            self.nodes.append(node)
+            self._loops.append((loop, thread))
+
+    def close(self) -> None:
+        for node, (loop, thread) in zip(self.nodes, self._loops, strict=True):
+            node.detach_loop()
+            node.detach()
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(DEADLINE)
+            loop.close()
+        self.hub.close("the test is over")
+
+
+@pytest.fixture
+def live() -> Iterator[Live]:
+    made = Live()
+    yield made
+    made.close()
+
+
+def exchange(live: Live, count: int) -> None:
+    """*count* messages from the host, each handled by a callback of the child."""
+    got = 0
+
+    async def note(text: str) -> None:
+        nonlocal got
+        got += 1
+
+    there = channel(live.nodes[0], "c")
+    there.on_receive()(note)
+    here = channel(live.hub, "c")
+    for _ in range(count):
+        here.send(TEXT)
+    until(lambda: got == count)
+    until(lambda: here.statistics().waiting_to_be_consumed == 0)
+    there.remove(note)
+
+
+def test_a_burst_of_messages_is_a_few_hundred_system_calls(live: Live) -> None:
+    exchange(live, 100)
+    live.calls.clear()
+    exchange(live, MESSAGES)
+    # About 2.9 MB with their charge: 40 bytes each, in writes of up to 60 kB, and grants for each MiB.
+    assert live.calls["write"] < MESSAGES / 20, live.calls
+    assert live.calls["read"] < MESSAGES / 20, live.calls
+
+
+def test_a_question_and_its_answer_are_two_writes_and_two_reads(live: Live) -> None:
+    questions = 200
+    there, here = channel(live.nodes[0], "c"), channel(live.hub, "c")
+
+    def answer() -> None:
+        for _ in range(questions + 1):
+            there.send(there.receive(DEADLINE))
+
+    def ask(count: int) -> None:
+        for _ in range(count):
+            here.send(TEXT)
+            assert here.receive(DEADLINE) == TEXT
+
+    threads = [threading.Thread(target=answer, daemon=True), threading.Thread(target=ask, args=(1,), daemon=True)]
+    for thread in threads:
+        thread.start()
+    threads[1].join(DEADLINE)
+    live.calls.clear()
+    threads[1] = threading.Thread(target=ask, args=(questions,), daemon=True)
+    threads[1].start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    session = live.hub.session("bot0")
+    assert session is not None
+    assert session.link._reader._led_by == threads[1].ident  # who waits reads
+    # Besides: a grant now and then, and the guards, which look at most 200 times a second.
+    assert 2 * questions <= live.calls["write"] < 2.5 * questions, live.calls
+    assert 2 * questions - 5 <= live.calls["read"] < 3.5 * questions, live.calls
+
+
+def test_a_broadcast_is_encoded_once_and_never_decoded_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = Live(children=20)
+    try:
+        encoded: list[object] = []
+        decoded: list[bytes] = []
+        got: list[object] = []
+        for node in live.nodes:
+            node.subscribe("news", Callback(got.append, None, codec.decode_payload))
+        until(lambda: len(live.hub._topics.get("news", ())) == 20)
+        encode, decode = codec._encode, codec._decode
+        monkeypatch.setattr(codec, "_encode", lambda value: encoded.append(value) or encode(value))
+        monkeypatch.setattr(codec, "_decode", lambda payload: decoded.append(payload) or decode(payload))
+        live.hub.publish("news", codec.encode(TEXT), 0, may_wait=False)
+        until(lambda: len(got) == 20)
+        assert len(encoded) == 1
+        assert len(decoded) == 20  # where it is received
+    finally:
+        live.close()
+
+
+def test_what_was_consumed_leaves_nothing(live: Live) -> None:
+    exchange(live, MESSAGES)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    exchange(live, MESSAGES)
+    gc.collect()
+    assert sys.getallocatedblocks() - before < MESSAGES / 100
+
+
+def test_a_message_that_waits_is_kept_as_little_more_than_its_bytes(live: Live) -> None:
+    here = channel(live.hub, "c")
+    channel(live.nodes[0], "c").statistics()
+    here.send(TEXT)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(MESSAGES):
+        here.send(TEXT)
+    # Nobody has opened it there, so all of it is kept here, each as an item of the backlog.
+    assert (sys.getallocatedblocks() - before) / MESSAGES < 4
+
+
+def test_nobody_wakes_up_when_nothing_happens(live: Live) -> None:
+    resource = pytest.importorskip("resource")
+    exchange(live, 10)
+    time.sleep(0.1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+    time.sleep(0.5)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before <= 10
