@@ -30,7 +30,7 @@ from .errors import (
     ValueRefused,
     ValueTooLarge,
 )
-from .exchange import Exchange, follow_current
+from .exchange import Exchange, current, follow_current
 from .protocol.store import MAX_KEY_SIZE, Expiring, Outcome, Packed, Refusal
 from .waiting import Nothing, on_event_loop, refuse_event_loop
 from .watch import Changed, Watch
@@ -52,8 +52,9 @@ class SharedMemory:
     """
 
     def __init__(self, exchange: Exchange | None = None) -> None:
-        self._exchange: Exchange
+        self._bound_to: Exchange | None = None
         self._view: dict[str, Any] = {}
+        self._look_up: Callable[[str, Any], Any] = self._view.get
         # update() in many tasks of one process: in turn here, so that they do not race each other at the host.
         self._turns: weakref.WeakValueDictionary[tuple[int, str], anyio.Lock] = weakref.WeakValueDictionary()
         if exchange is not None:
@@ -61,15 +62,20 @@ class SharedMemory:
         else:
             follow_current(self._rebind)
 
+    @property
+    def _exchange(self) -> Exchange:
+        return self._bound_to or current()  # the first use in this process binds us, by _rebind
+
     def _rebind(self, exchange: Exchange) -> None:
-        self._exchange = exchange
+        self._bound_to = exchange
         self._view = exchange.view
+        self._look_up = exchange.view.get  # bound once: a read is mostly this call
 
     # --- reading: local, any thread, never waits ----------------------------------------------------------------
 
     def get(self, key: str, default: Any = None) -> Any:
         """The key's value, or *default*."""
-        value = self._view.get(key, _MISSING)
+        value = self._look_up(key, default)
         kind = type(value)
         if kind is Packed:
             return codec.decode(value)
@@ -77,7 +83,8 @@ class SharedMemory:
             value = _alive(value)
             if type(value) is Packed:
                 return codec.decode(value)
-        return default if value is _MISSING else value
+            return default if value is _MISSING else value
+        return value
 
     def __getitem__(self, key: str) -> Any:
         value = self.get(key, _MISSING)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -159,3 +161,9 @@ def test_module_level_names_follow_the_current_exchange() -> None:
         assert shared_memory["who"] == "first"
     finally:
         set_current(None)
+
+
+def test_the_shared_memory_is_there_in_a_process_that_has_used_nothing_else() -> None:
+    code = "from liteyuki_host.comm import shared_memory as m; assert m.get('a', 1) == 1; m['a'] = 2; print(m.get('a'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
