@@ -167,22 +167,28 @@ class Link:
             if self.ended:
                 raise LinkClosed(f"the link to {self.name} is over")
             connection = self.connection
-            if not connection.send(stream, payload, flags, request_id, attempts):
-                return False
-            if self._writing:
-                return True  # the writer looks again before it leaves
-            if connection.pending < WRITE_SIZE:
-                if self._armed and not self._grants_only:
-                    return True  # the flusher is on its way
+            buffers: list[bytes | memoryview] | None = None
+            if self._writing or (self._armed and not self._grants_only):
+                if not connection.send(stream, payload, flags, request_id, attempts):
+                    return False
+                if self._writing or connection.pending < WRITE_SIZE:
+                    return True  # a writer looks again before it leaves, and the flusher is on its way
+            else:
                 now = time.perf_counter()
-                if now - self._last_write > BURST_GAP:
-                    self._burst = 0
-                self._burst += 1
-                if self._burst > INLINE_BURST:
+                self._burst = 1 if now - self._last_write > BURST_GAP else self._burst + 1
+                alone = None
+                if self._burst <= INLINE_BURST and not flags:
+                    alone = connection.send_alone(stream, payload)
+                if alone is not None:
+                    buffers = [alone]
+                elif not connection.send(stream, payload, flags, request_id, attempts):
+                    return False
+                elif self._burst > INLINE_BURST and connection.pending < WRITE_SIZE:
                     self._arm()
                     return True
             self._writing = True
-            buffers = connection.data_to_send()
+            if buffers is None:
+                buffers = connection.data_to_send()
         finally:
             lock.release()
         self._reader.expect_answer()

@@ -172,6 +172,23 @@ class Connection:
         self.pending += run.size
         return True
 
+    def send_alone(self, stream: Stream, payload: bytes) -> bytes | None:
+        """:meth:`send` and :meth:`data_to_send` at once, for a short payload without flags when nothing else waits, as
+        in questions and answers. None when that is not so, or the stream has no credit: nothing was done."""
+        size = len(payload)
+        end = stream.sent + size + MESSAGE_CHARGE
+        if size >= LARGE or self._control or self._queue or self._large is not None or end > stream.limit:
+            return None
+        if self._owed:
+            if len(self._owed) > 1 or not stream.owed:
+                return None
+            self._owed.clear()
+            stream.owed = False
+        stream.unacknowledged.append(Run(stream, payload, stream.sent))
+        stream.sent = end
+        stream.granted = stream.consumed
+        return HEADER.pack(size, Kind.MESSAGE, 0, stream.id, stream.granted & ACK_MASK) + payload
+
     def owe(self, stream: Stream) -> None:
         """Note that *stream* has consumed something the peer does not know yet."""
         if not stream.owed:
