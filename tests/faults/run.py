@@ -63,7 +63,7 @@ def perform(name: str, *, long: bool) -> tuple[Report, float]:
 def table_alone(log: Path) -> TextIO:
     """From now on what hosts and bots print goes to *log*, however late. Returns where the table goes: to what was
     the standard output."""
-    table = open(os.dup(1), "w", encoding="utf-8")
+    table = os.fdopen(os.dup(1), "w", encoding="utf-8")
     with open(log, "ab") as noise:
         os.dup2(noise.fileno(), 1)
         os.dup2(noise.fileno(), 2)
