@@ -150,16 +150,16 @@ BUGS = (
         "            if not (await self._can_start() and self._is_wanted):\n",
         "            await self._can_start()\n            if not self._is_wanted:\n",
         "reloads",
-        ": wrong",
+        "while the saved code was broken",
         {"reloads": 2, "idle": 0.1},
     ),
     Bug(
-        "a save is told before the files have come to rest",
+        "what has nothing to do with the bot's code counts as new code",
         "supervisor/reload.py",
-        "        deadline = time.monotonic() + LONGEST_SECONDS\n",
-        "        deadline = time.monotonic()\n",
+        'name.endswith((".py", ".toml"))',
+        'name.endswith((".py", ".toml", ".txt"))',
         "reloads",
-        "restarts after",
+        "restarted without a change",
     ),
 )
 
