@@ -100,8 +100,6 @@ def _run_attached(node: Node, options: argparse.Namespace, ending: Ending, order
 
 
 def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders: Orders) -> int:
-    from loguru import logger
-
     from liteyuki_host._child.codes import CANNOT_START, STARTUP_FAILED
     from liteyuki_host._child.trouble import CannotRun, explain, missing_module, show_traceback
 
@@ -110,8 +108,10 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     except ModuleNotFoundError as exc:
         if exc.name != "nonebot":
             raise
-        logger.error(f"{options.process}: {missing_module('nonebot', 'nonebot2[fastapi]')}")
+        _complain(f"{options.process}: {missing_module('nonebot', 'nonebot2[fastapi]')}")
         return CANNOT_START
+    from loguru import logger
+
     from liteyuki_host._child.driver import DriverWatch, use_line_format
     from liteyuki_host._child.hooks import StartupHooks
     from liteyuki_host._child.project import run_script, run_toml

@@ -55,6 +55,12 @@ class Stage:
         """What the bot's plugin answers to it."""
         return self.on_loop(_channel("bench-passive").request(question, timeout=None))
 
+    def ask_thread(self, question: Any) -> Any:
+        """The same of a bot that reads in a thread."""
+        channel = _channel("bench-active")
+        channel.send(question)
+        return channel.receive(DEADLINE)
+
 
 class Lycomm(Peer):
     name = "lycomm"

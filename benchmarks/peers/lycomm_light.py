@@ -1,19 +1,20 @@
 """A child without NoneBot, for what is about the child's half alone, or about many children.
 
 The host starts its launcher as ever. That imports ``nonebot`` when everything else is in place, and in the project that
-``lycomm.light_project`` makes finds this instead: an event loop that callbacks run on, and what a job does there.
+``lycomm.light_project`` makes finds this instead: an event loop that callbacks run on, and what a job does there. Or,
+without a role, no event loop: a process that reads its channel in its one thread.
 
-It imports nothing of the benchmarks: what this process has loaded is measured.
+It imports nothing of the benchmarks, and asyncio only with a role: what this process has loaded is measured.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Callable
 
 from liteyuki_host.comm import active_channel, passive_channel, shared_memory, subscribe
+from liteyuki_host.comm.errors import ChannelClosed
 from liteyuki_host.comm.node import current
 
 TOPIC = "benchmarks"
@@ -24,18 +25,42 @@ PART = 250
 
 def run() -> None:
     """Live as a child until the host asks for the end, which interrupts this."""
-    asyncio.run(_live())
-
-
-async def _live() -> None:
-    node = current()
-    node.attach_loop(asyncio.get_running_loop())
     role, _, argument = os.environ.get("BENCHMARKS_ROLE", "").partition(" ")
     if role:
-        ROLES[role](argument)
-    node.hooks_done(adapters=[])
-    node.ready(address=None, details={})
+        import asyncio
+
+        asyncio.run(_live(role, argument))
+    else:
+        _report_ready()
+        _read()
+
+
+async def _live(role: str, argument: str) -> None:
+    import asyncio
+
+    current().attach_loop(asyncio.get_running_loop())
+    ROLES[role](argument)
+    _report_ready()
     await asyncio.Event().wait()
+
+
+def _report_ready() -> None:
+    current().hooks_done(adapters=[])
+    current().ready(address=None, details={})
+
+
+def _read() -> None:
+    """Answer what comes with what the shared memory has for it."""
+    shared_memory["reader"] = os.getpid()
+    while True:
+        try:
+            active_channel.send(shared_memory.get(active_channel.receive()))
+        except ChannelClosed:
+            return
+
+
+def _nothing(argument: str) -> None:
+    """Only the event loop."""
 
 
 def _sink(argument: str) -> None:
@@ -91,9 +116,11 @@ def _store(argument: str) -> None:
 
     @passive_channel.on_receive()
     async def work(question: int | str) -> float:
+        import asyncio
+
         if isinstance(question, int):
             return await asyncio.to_thread(write, question)
         return await asyncio.to_thread(read, question)
 
 
-ROLES: dict[str, Callable[[str], None]] = {"sink": _sink, "listen": _listen, "store": _store}
+ROLES: dict[str, Callable[[str], None]] = {"loop": _nothing, "sink": _sink, "listen": _listen, "store": _store}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 from liteyuki_host.comm.protocol.messages import Drain, DumpStacks, Watch
 
 if TYPE_CHECKING:
+    import asyncio
+
     from liteyuki_host._child.stacks import Stacks
 
 LoopOrder = Watch | Drain

@@ -7,22 +7,24 @@ hub, in the host. Nothing else asks which one it has. Every process has one *cur
 from __future__ import annotations
 
 import abc
-import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-from loguru import logger
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .codec import decode_payload
 from .delivery.end import ChannelEnd
-from .delivery.incoming import Callback, Incoming, Received, call, is_cancelled
+from .delivery.incoming import Callback, Incoming, Received, call, is_failure
 from .errors import LycommError, UnknownChannel
 from .link import Link
 from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
 from .protocol.messages import Change
 from .protocol.store import Outcome
+from .reporting import log
+from .waiting import Gate
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Exchange", "LossReport", "Subscription", "current", "set_current"]
 
@@ -70,7 +72,7 @@ class LossReport:
 
     @staticmethod
     def _say(name: str, count: int, why: str) -> None:
-        logger.warning(f"{name}: {count:,} message{'s' if count != 1 else ''} lost ({why})")
+        log().warning(f"{name}: {count:,} message{'s' if count != 1 else ''} lost ({why})")
 
 
 class _LocalSource:
@@ -124,13 +126,13 @@ class Subscription:
         for callback in tuple(self.callbacks):
             try:
                 await call(callback.function, decode_payload(message.payload, message.flags))
-            except (Exception, asyncio.CancelledError) as error:
-                if is_cancelled(error):
+            except BaseException as error:
+                if not is_failure(error):
                     raise
                 self._failed("the callback", callback, error)
 
     def _failed(self, what: str, callback: Callback, error: BaseException) -> None:
-        logger.opt(exception=error).error(
+        log().opt(exception=error).error(
             f"topic {self.topic!r}: {what} of {callback.name} failed; the next message is handled as usual"
         )
 
@@ -159,6 +161,7 @@ class Exchange(abc.ABC):
         window: bytes that may be on their way per channel and direction.
         message_limit: bytes of one encoded value.
         view: the dict that reads of the shared memory go to; always the same object.
+        sleep: how a thread waits at its gate for an answer; what brings it may be read by that thread meanwhile.
     """
 
     process: str
@@ -171,6 +174,7 @@ class Exchange(abc.ABC):
         self.window = window
         self.message_limit = message_limit
         self.losses = LossReport()
+        self.sleep: Callable[[Gate, float], bool] = Gate.wait
         self.loop: asyncio.AbstractEventLoop | None = None
         self._ends_lock = threading.Lock()
         self._ends: dict[str, ChannelEnd] = {}

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from loguru import logger
-
 from .._version import __version__
 from . import codec
 from .authority import Authority
@@ -29,6 +27,7 @@ from .protocol.connection import Connection, Role
 from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE, Stream
 from .protocol.frames import Flag
 from .protocol.store import Mirror, Outcome, Refusal
+from .reporting import log
 from .transport import Transport
 from .waiting import NOTHING, Nothing, Waiters
 
@@ -133,7 +132,7 @@ class Node(Exchange):
         join(_MemoryEvents(self), link, connection.store)
         self._link = link
         close_in_forks(self)
-        self._room.sleep = link.wait
+        self._room.sleep = self.sleep = link.wait
         link.start()
         self._read_by_loop(link)
         if not self._greeted.wait(timeout):
@@ -555,7 +554,7 @@ class Node(Exchange):
             with self._lock:
                 followed = self._mirror.apply(event, time.monotonic())
             if not followed:  # cannot happen on one ordered link; going on would show a state that never was
-                logger.error(f"shared memory: revision {event.revision} came after {self._mirror.revision}")
+                log().error(f"shared memory: revision {event.revision} came after {self._mirror.revision}")
                 return
             self._changed(event)
         elif isinstance(event, messages.Done):

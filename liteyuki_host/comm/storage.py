@@ -6,17 +6,11 @@ own writes included; reads are local and never wait.
 
 from __future__ import annotations
 
-import asyncio
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from types import TracebackType
-from typing import Any, TypeVar
-
-import anyio
-from loguru import logger
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import codec, topics
 from .delivery.incoming import call
@@ -32,8 +26,12 @@ from .errors import (
 )
 from .exchange import Exchange, current, follow_current
 from .protocol.store import MAX_KEY_SIZE, Expiring, Outcome, Packed, Refusal
-from .waiting import Nothing, on_event_loop, refuse_event_loop
+from .reporting import log
+from .waiting import Answer, Nothing, on_event_loop, refuse_event_loop, running_loop
 from .watch import Changed, Watch
+
+if TYPE_CHECKING:
+    import anyio
 
 __all__ = ["Changed", "Lock", "SharedMemory", "Watch", "shared_memory"]
 
@@ -175,21 +173,19 @@ class SharedMemory:
         """
         payload = self._encode(key, value)
         _check_ttl(ttl)
-        outcome: Future[Outcome] = Future()
+        outcome: Answer[Outcome] = Answer()
         exchange = self._exchange
-        if not exchange.put(key, payload, ttl, ephemeral, outcome.set_result, may_wait=False):
-            await anyio.to_thread.run_sync(
-                lambda: exchange.put(key, payload, ttl, ephemeral, outcome.set_result, may_wait=True)
-            )
+        if not exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=False):
+            await _in_thread(lambda: exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=True))
         return _good(key, await _awaited(key, outcome, DEFAULT_TIMEOUT)).revision
 
     async def adelete(self, key: str) -> bool:
         """Delete and wait until the host has ordered it; returns whether the key was there."""
         _check_key(key)
-        outcome: Future[Outcome] = Future()
+        outcome: Answer[Outcome] = Answer()
         exchange = self._exchange
-        if not exchange.remove(key, outcome.set_result, may_wait=False):
-            await anyio.to_thread.run_sync(lambda: exchange.remove(key, outcome.set_result, may_wait=True))
+        if not exchange.remove(key, outcome.give, may_wait=False):
+            await _in_thread(lambda: exchange.remove(key, outcome.give, may_wait=True))
         return _good(key, await _awaited(key, outcome, DEFAULT_TIMEOUT)).value is not None
 
     def incr(self, key: str, by: float = 1, *, timeout: float = DEFAULT_TIMEOUT) -> int | float:
@@ -200,7 +196,7 @@ class SharedMemory:
             WouldBlockEventLoop: called on an event loop.
         """
         refuse_event_loop("shared_memory.incr()", "shared_memory.aincr(...)")
-        return self._number(key, _waited(key, self._increment(key, by), timeout))
+        return self._number(key, _waited(self._exchange, key, self._increment(key, by), timeout))
 
     async def aincr(self, key: str, by: float = 1, *, timeout: float = DEFAULT_TIMEOUT) -> int | float:
         """:meth:`incr` for tasks."""
@@ -212,7 +208,7 @@ class SharedMemory:
         Returns whether it was written. A value of None deletes. Like every write but ``incr`` it ends the key's ttl.
         """
         refuse_event_loop("shared_memory.compare_and_set()", "shared_memory.acompare_and_set(...)")
-        return self._was_same(key, _waited(key, self._compare(key, expected, value), timeout))
+        return self._was_same(key, _waited(self._exchange, key, self._compare(key, expected, value), timeout))
 
     async def acompare_and_set(self, key: str, expected: Any, value: Any, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
         """:meth:`compare_and_set` for tasks."""
@@ -234,7 +230,7 @@ class SharedMemory:
         while True:
             value, new = self._next_value(key, function, default, payload)
             left = max(deadline - time.monotonic(), 0.0)
-            outcome = _waited(key, self._compare_revision(key, new, revision), left)
+            outcome = _waited(self._exchange, key, self._compare_revision(key, new, revision), left)
             if outcome.error != Refusal.CHANGED:
                 _good(key, outcome)
                 return value
@@ -249,7 +245,9 @@ class SharedMemory:
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Any:
         """:meth:`update` for tasks; *function* may be async. Tasks of one process take turns per key."""
-        loop = asyncio.get_running_loop()
+        import anyio
+
+        loop = running_loop()
         turn = self._turns.get((id(loop), key))
         if turn is None:
             turn = self._turns[id(loop), key] = anyio.Lock()
@@ -270,7 +268,7 @@ class SharedMemory:
     def sync(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
         """Wait until everything that any process had written before is visible here; returns the revision."""
         refuse_event_loop("shared_memory.sync()", "shared_memory.async_()")
-        return _good("", _waited("", self._sync(), timeout)).revision
+        return _good("", _waited(self._exchange, "", self._sync(), timeout)).revision
 
     async def async_(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
         """:meth:`sync` for tasks (``async`` alone is a reserved word)."""
@@ -319,16 +317,16 @@ class SharedMemory:
         def done(outcome: Outcome) -> None:
             # A host that is gone reports itself, and may well have taken the write.
             if outcome.error not in (None, Refusal.HOST_GONE):
-                logger.error(f"shared_memory[{key!r}]: a write was refused ({outcome.error}) and has been undone")
+                log().error(f"shared_memory[{key!r}]: a write was refused ({outcome.error}) and has been undone")
 
         return done
 
-    def _increment(self, key: str, by: float) -> Future[Outcome]:
+    def _increment(self, key: str, by: float) -> Answer[Outcome]:
         _check_key(key)
         if not codec.is_number(by):
             raise NotANumber(f"shared_memory[{key!r}]: cannot add {by!r}, which is not a number")
-        outcome: Future[Outcome] = Future()
-        self._exchange.increment(key, by, outcome.set_result)
+        outcome: Answer[Outcome] = Answer()
+        self._exchange.increment(key, by, outcome.give)
         return outcome
 
     def _number(self, key: str, outcome: Outcome) -> int | float:
@@ -337,16 +335,16 @@ class SharedMemory:
         number: int | float = codec.decode(_good(key, outcome).value or b"\x00")
         return number
 
-    def _compare(self, key: str, expected: Any, value: Any) -> Future[Outcome]:
+    def _compare(self, key: str, expected: Any, value: Any) -> Answer[Outcome]:
         wanted = None if expected is None else self._encode(key, expected)
         new = None if value is None else self._encode(key, value)
-        outcome: Future[Outcome] = Future()
-        self._exchange.compare(key, wanted, new, None, outcome.set_result)
+        outcome: Answer[Outcome] = Answer()
+        self._exchange.compare(key, wanted, new, None, outcome.give)
         return outcome
 
-    def _compare_revision(self, key: str, value: bytes | None, revision: int) -> Future[Outcome]:
-        outcome: Future[Outcome] = Future()
-        self._exchange.compare(key, None, value, revision, outcome.set_result)
+    def _compare_revision(self, key: str, value: bytes | None, revision: int) -> Answer[Outcome]:
+        outcome: Answer[Outcome] = Answer()
+        self._exchange.compare(key, None, value, revision, outcome.give)
         return outcome
 
     def _was_same(self, key: str, outcome: Outcome) -> bool:
@@ -370,9 +368,9 @@ class SharedMemory:
         value = function(default if payload is None else codec.decode(payload))
         return value, None if value is None else self._encode(key, value)
 
-    def _sync(self) -> Future[Outcome]:
-        outcome: Future[Outcome] = Future()
-        self._exchange.sync(outcome.set_result)
+    def _sync(self) -> Answer[Outcome]:
+        outcome: Answer[Outcome] = Answer()
+        self._exchange.sync(outcome.give)
         return outcome
 
 
@@ -403,7 +401,7 @@ class Lock:
         refuse_event_loop("with shared_memory.lock()", "async with shared_memory.lock(...)")
         granted = self._ask()
         try:
-            self.fence = _good(self._key, _waited(self._key, granted, self._timeout)).revision
+            self.fence = _good(self._key, _waited(self._exchange, self._key, granted, self._timeout)).revision
         except BaseException:
             self._give_back()
             raise
@@ -414,16 +412,11 @@ class Lock:
     ) -> None:
         self._give_back()
 
-    def _ask(self) -> Future[Outcome]:
+    def _ask(self) -> Answer[Outcome]:
         if self._holder is not None:
             raise LockNotHeld(f"lock {self._key!r}: this object is in use; take a new one from shared_memory.lock")
-        granted: Future[Outcome] = Future()
-
-        def done(outcome: Outcome) -> None:
-            if not granted.done():  # an aborted wait may have cancelled it
-                granted.set_result(outcome)
-
-        self._holder = self._exchange.acquire(self._key, done)
+        granted: Answer[Outcome] = Answer()
+        self._holder = self._exchange.acquire(self._key, granted.give)
         return granted
 
     def _give_back(self) -> None:
@@ -473,19 +466,24 @@ def _late(key: str, timeout: float | None) -> RequestTimeout:
     return RequestTimeout(f"shared_memory[{key!r}]: the host did not answer within {timeout} s; it may still do it")
 
 
-def _waited(key: str, outcome: Future[Outcome], timeout: float | None) -> Outcome:
-    try:
-        return outcome.result(timeout)
-    except FutureTimeout:
-        raise _late(key, timeout) from None
-
-
-async def _awaited(key: str, outcome: Future[Outcome], timeout: float | None) -> Outcome:
-    waiting = asyncio.wrap_future(outcome)
-    done, _ = await asyncio.wait((waiting,), timeout=timeout)
-    if not done:
+def _waited(exchange: Exchange, key: str, answer: Answer[Outcome], timeout: float | None) -> Outcome:
+    outcome = answer.wait(exchange.sleep, timeout)
+    if isinstance(outcome, Nothing):
         raise _late(key, timeout)
-    return waiting.result()
+    return outcome
+
+
+async def _awaited(key: str, answer: Answer[Outcome], timeout: float | None) -> Outcome:
+    outcome = await answer.wait_async(timeout)
+    if isinstance(outcome, Nothing):
+        raise _late(key, timeout)
+    return outcome
+
+
+async def _in_thread(work: Callable[[], Any]) -> None:
+    import anyio.to_thread
+
+    await anyio.to_thread.run_sync(work)
 
 
 shared_memory = SharedMemory()

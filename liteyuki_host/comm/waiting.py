@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from .errors import WouldBlockEventLoop
 
-__all__ = ["NOTHING", "Gate", "Nothing", "Waiters", "on_event_loop", "refuse_event_loop"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["NOTHING", "Answer", "Gate", "Nothing", "Waiters", "on_event_loop", "refuse_event_loop", "running_loop"]
 
 T = TypeVar("T")
 
@@ -22,9 +25,25 @@ class Nothing:
 NOTHING: Final = Nothing()
 
 
+_get_running_loop: Callable[[], asyncio.AbstractEventLoop | None] | None = None  # asyncio's, once somebody imports it
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that the calling thread runs just now.
+
+    asyncio takes 11 MiB, more than all of lycomm in a child: a process without event loops does not load it for us.
+    """
+    global _get_running_loop
+    get = _get_running_loop
+    if get is None:
+        # The package has the name last, when it can be used.
+        get = _get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    return None if get is None else get()
+
+
 def on_event_loop() -> bool:
     """Whether the calling thread is running an event loop just now, so that blocking it would freeze it."""
-    return asyncio._get_running_loop() is not None
+    return running_loop() is not None
 
 
 def refuse_event_loop(call: str, instead: str) -> None:
@@ -129,30 +148,85 @@ class Waiters:
         result = attempt()
         if not isinstance(result, Nothing):
             return result
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            changed: asyncio.Future[None] = loop.create_future()
-
-            def wake(changed: asyncio.Future[None] = changed) -> None:
-                try:
-                    loop.call_soon_threadsafe(_resolve, changed)
-                except RuntimeError:  # the loop is closed; nobody waits any more
-                    pass
-
-            self._add(wake)
+            bell = _Bell()
+            self._add(bell.ring)
             try:
                 result = attempt()
                 if not isinstance(result, Nothing):
                     return result
-                left = None if deadline is None else max(deadline - loop.time(), 0.0)
-                done, _ = await asyncio.wait((changed,), timeout=left)
-                if not done:
+                left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+                if not await bell.wait(left):
                     return attempt()
             finally:
-                self._discard(wake)
+                self._discard(bell.ring)
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+class Answer(Generic[T]):
+    """One value that is on its way, for one who waits for it. Given once, from any thread."""
+
+    __slots__ = ("_value", "_wake")
+
+    def __init__(self) -> None:
+        self._value: T | Nothing = NOTHING
+        self._wake: Callable[[], None] | None = None
+
+    def give(self, value: T) -> None:
+        """Here it is. Never waits."""
+        self._value = value  # before the look at who waits, who in turn says so before looking here
+        if self._wake is not None:
+            self._wake()
+
+    def wait(self, sleep: Callable[[Gate, float], bool], timeout: float | None) -> T | Nothing:
+        """The value, or NOTHING after *timeout* seconds. *sleep* is how this thread waits at a gate."""
+        if isinstance(self._value, Nothing):
+            gate = Gate()
+            self._wake = gate.open
+            if isinstance(self._value, Nothing):
+                sleep(gate, -1.0 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+        return self._value
+
+    async def wait_async(self, timeout: float | None) -> T | Nothing:
+        """The same for a task."""
+        if isinstance(self._value, Nothing):
+            bell = _Bell()
+            self._wake = bell.ring
+            if isinstance(self._value, Nothing):
+                await bell.wait(timeout)
+        return self._value
+
+
+class _Bell:
+    """What one waiting task sleeps at. Rung from any thread."""
+
+    __slots__ = ("_loop", "_rung")
+
+    def __init__(self) -> None:
+        loop = running_loop()
+        assert loop is not None
+        self._loop = loop
+        self._rung: asyncio.Future[bool] = loop.create_future()
+
+    def ring(self) -> None:
+        if running_loop() is self._loop:
+            self._resolve(True)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._resolve, True)
+        except RuntimeError:  # the loop is closed; nobody waits any more
+            pass
+
+    async def wait(self, timeout: float | None) -> bool:
+        """Whether it was rung within *timeout* seconds."""
+        if timeout is None:
+            return await self._rung
+        timer = self._loop.call_later(timeout, self._resolve, False)
+        try:
+            return await self._rung
+        finally:
+            timer.cancel()
+
+    def _resolve(self, rung: bool) -> None:
+        if not self._rung.done():
+            self._rung.set_result(rung)

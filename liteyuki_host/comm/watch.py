@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple, TypeVar
-
-from loguru import logger
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import codec
-from .delivery.incoming import call, is_cancelled
+from .delivery.incoming import call, is_failure
 from .errors import WatchOverrun
 from .exchange import Exchange
 from .protocol.messages import Change
+from .reporting import log
 from .waiting import NOTHING, Nothing, Waiters, refuse_event_loop
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Changed", "Watch"]
 
@@ -127,14 +128,14 @@ class Watch:
             async for change in self:
                 try:
                     await call(function, change)
-                except (Exception, asyncio.CancelledError) as error:
-                    if is_cancelled(error):
+                except BaseException as error:
+                    if not is_failure(error):
                         raise
-                    logger.opt(exception=error).error(
+                    log().opt(exception=error).error(
                         f"a watcher of {self._prefix!r} failed; the next change is handled"
                     )
         except WatchOverrun as error:  # there is no caller to raise it to
-            logger.error(f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}: {error}")
+            log().error(f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}: {error}")
 
     def close(self) -> None:
         """End the watch; what it has not handed out is dropped. It also ends when this process leaves its host."""

@@ -1230,7 +1230,7 @@ def test_statistics(pair: Pair) -> None:
         host.send(number)
     child.receive(DEADLINE)
     until(lambda: host.statistics().waiting_to_be_consumed == 2 and child.statistics().received == 3)
-    assert dataclasses.asdict(child.statistics()) == {
+    assert child.statistics()._asdict() == {
         "name": ACTIVE,
         "mode": "active",
         "sent": 0,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 from pair_kit import DEADLINE, Listener, channel, until
 
 from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel import Channel
 from liteyuki_host.comm.delivery.incoming import Callback
 from liteyuki_host.comm.node import Node
 from liteyuki_host.comm.transport.posix import SocketTransport
@@ -198,3 +200,48 @@ def test_nobody_wakes_up_when_nothing_happens(live: Live) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
     time.sleep(0.5)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before <= 10
+
+
+THREADS_ONLY = """
+import socket, sys
+from liteyuki_host._child.orders import Orders
+from liteyuki_host._child.stacks import Stacks
+from liteyuki_host.comm import active_channel, publish, shared_memory
+from liteyuki_host.comm.node import current
+from liteyuki_host.comm.transport.posix import SocketTransport
+
+orders = Orders(Stacks("bot"))
+current().attach(
+    SocketTransport(socket.socket(fileno=int(sys.argv[1]))),
+    "bot",
+    on_stop=lambda reason: None,
+    on_host_gone=lambda cause: None,
+    on_supervision=orders.take,
+)
+shared_memory["key"] = active_channel.receive(10)
+shared_memory.sync(timeout=10)
+publish("topic", shared_memory["key"])
+large = {"asyncio", "loguru", "anyio", "concurrent.futures", "pydantic", "psutil"}
+active_channel.send(sorted(large & set(sys.modules)))
+current().detach("done", timeout=10)
+"""
+
+
+def test_a_process_without_an_event_loop_loads_none() -> None:
+    """asyncio and loguru are two thirds of what a child would take over a bare interpreter."""
+    hub = Hub()
+    hub.declare_process("bot")
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        subprocess.Popen(
+            [sys.executable, "-c", THREADS_ONLY, str(theirs.fileno())], pass_fds=(theirs.fileno(),)
+        ) as child,
+    ):
+        theirs.close()
+        hub.connect("bot", SocketTransport(ours), Listener())
+        own = Channel("bot-active", exchange=hub)
+        own.send(TEXT)
+        assert own.receive(DEADLINE) == []
+        assert child.wait(DEADLINE) == 0
+    hub.close("the test is over")

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import random
-import traceback
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-from loguru import logger
+from typing import Any, NamedTuple
 
 from .. import codec
 from ..errors import ChannelBroken, ChannelTaken, LycommError, RemoteError
 from ..link import Link
 from ..protocol.credit import Stream
 from ..protocol.frames import Flag
+from ..reporting import log
 from ..waiting import NOTHING, Nothing, Waiters
-from .incoming import Callback, Incoming, Received, call, error_text, is_cancelled, redelivered
+from .incoming import Callback, Incoming, Received, call, error_text, is_failure, redelivered
 from .outgoing import Outgoing
 
 __all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
@@ -26,8 +22,7 @@ __all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
 MAX_TRACEBACK = 16 * 1024  # characters of a remote traceback that travel; its end says what happened
 
 
-@dataclass(frozen=True)
-class ChannelStatistics:
+class ChannelStatistics(NamedTuple):
     """A channel's figures in this process, since it began."""
 
     name: str
@@ -114,7 +109,7 @@ class ChannelEnd:
         self._replies: dict[int, Nothing | tuple[int, bytes] | LycommError] = {}
         self._replied = Waiters()
         # Not from 1: an answer to this process's predecessor, by way of the host, must not look like one to us.
-        self._request_numbers = itertools.count(random.getrandbits(31) << 32)
+        self._request_numbers = itertools.count(int.from_bytes(os.urandom(3), "big") << 32)
 
     def use(self) -> None:
         """Check that this process may use the channel, and make it an end on first use."""
@@ -189,8 +184,8 @@ class ChannelEnd:
             try:
                 if callback.filter is not None and not await call(callback.filter, data):
                     continue
-            except (Exception, asyncio.CancelledError) as error:
-                if is_cancelled(error):
+            except BaseException as error:
+                if not is_failure(error):
                     raise
                 self._failed("the filter", callback, error, wants_reply and not replied, message)
                 replied = True
@@ -201,8 +196,8 @@ class ChannelEnd:
                 if wants_reply and not replied:
                     self._reply(result, message)
                     replied = True
-            except (Exception, asyncio.CancelledError) as error:
-                if is_cancelled(error):
+            except BaseException as error:
+                if not is_failure(error):
                     raise
                 self._failed("the callback", callback, error, wants_reply and not replied, message)
                 replied = True
@@ -234,13 +229,15 @@ class ChannelEnd:
 
     def _callback_failed(self, what: str, callback: Callback, error: BaseException) -> None:
         self.last_error = f"{type(error).__name__}: {error_text(error)}"
-        logger.opt(exception=error).error(
+        log().opt(exception=error).error(
             f"channel {self.name!r}: {what} of {callback.name} failed; the next message is handled as usual"
         )
 
     def _failed(self, what: str, callback: Callback, error: BaseException, answer: bool, message: Received) -> None:
         self._callback_failed(what, callback, error)
         if answer:
+            import traceback
+
             text = error_text(error)
             trace = "".join(traceback.format_exception(error))
             try:

@@ -6,24 +6,24 @@ message's error, on the thread that can name it. Consuming is what grants credit
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from types import CoroutineType
-from typing import Any, NamedTuple, Protocol
-
-from loguru import logger
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import ChannelClosed, ChannelModeError, ChannelTaken
 from ..protocol.credit import MESSAGE_CHARGE
 from ..protocol.frames import Flag
-from ..waiting import NOTHING, Nothing, Waiters
+from ..reporting import log
+from ..waiting import NOTHING, Nothing, Waiters, running_loop
 
-__all__ = ["Callback", "Incoming", "Received", "Source", "call", "error_text", "is_cancelled", "redelivered"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Callback", "Incoming", "Received", "Source", "call", "error_text", "is_failure", "redelivered"]
 
 YIELD_SECONDS = 0.005
 """Seconds after which the consumer lets the loop do something else, although no callback has suspended."""
@@ -210,7 +210,7 @@ class Incoming:
         loop, self._loop = self._loop, None
         task, self._task = self._task, None
         if task is not None and loop is not None and not loop.is_closed():
-            if asyncio._get_running_loop() is loop:
+            if running_loop() is loop:
                 task.cancel()
             else:
                 try:
@@ -229,7 +229,7 @@ class Incoming:
                 return
             self._idle = False
             self._consuming_on = loop
-        if asyncio._get_running_loop() is loop:
+        if running_loop() is loop:
             self._start_consumer(loop)
             return
         try:
@@ -289,22 +289,24 @@ class Incoming:
                     data = callback.decode(payload, flags)
                     what = "the callback"
                     result = callback.function(data)
-                    if result is not None and (type(result) is CoroutineType or inspect.isawaitable(result)):
+                    if is_awaitable(result):
                         await result
-                except (Exception, asyncio.CancelledError) as error:
-                    if is_cancelled(error):
+                except BaseException as error:
+                    if not is_failure(error):
                         raise
                     self._failed(what, callback, error)
             else:
                 try:
                     await self._handle(Received(payload, flags, unit.request_id, unit.source))
                 except Exception as error:  # ours: a user's failure has been dealt with in `handle`
-                    logger.opt(exception=error).error(
+                    log().opt(exception=error).error(
                         f"receiving on {self.name!r} failed inside lycomm; please report this"
                     )
             count(len(payload) + MESSAGE_CHARGE)
             now = time.monotonic()
             if now - yielded > YIELD_SECONDS:
+                import asyncio
+
                 yielded = now
                 # Callbacks that never suspend must not keep the loop from everything else.
                 await asyncio.sleep(0)
@@ -316,16 +318,21 @@ class Incoming:
                 self._units.popleft()
 
 
-def is_cancelled(error: BaseException) -> bool:
-    """Whether *error*, out of user code in this task, means that the task itself is being cancelled.
+def is_failure(error: BaseException) -> bool:
+    """Whether *error*, out of user code in this task, is that code's failure. Else it is the end of the task, or of
+    the process.
 
-    A callback that awaited something cancelled raises the same CancelledError; that is its failure, not our end.
-    Python 3.10 cannot tell the two apart: there it is always taken for ours.
+    A callback that awaited something cancelled raises the same CancelledError as one whose own task is cancelled.
+    Python 3.10 cannot tell the two apart: there it is always taken for the task's end.
     """
+    if isinstance(error, Exception):
+        return True
+    import asyncio
+
     if not isinstance(error, asyncio.CancelledError):
         return False
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
-    return cancelling is None or cancelling() > 0
+    return cancelling is not None and cancelling() == 0
 
 
 def error_text(error: BaseException) -> str:
@@ -339,6 +346,17 @@ def error_text(error: BaseException) -> str:
 async def call(function: Callable[[Any], Any], argument: Any) -> Any:
     """Call a sync or async function and wait for its result."""
     result = function(argument)
-    if inspect.isawaitable(result):
+    if is_awaitable(result):
         result = await result
     return result
+
+
+def is_awaitable(result: Any) -> bool:
+    """As ``inspect.isawaitable``, which is not loaded for what coroutine functions return."""
+    if type(result) is CoroutineType:
+        return True
+    if result is None:
+        return False
+    import inspect
+
+    return inspect.isawaitable(result)

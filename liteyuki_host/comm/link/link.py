@@ -17,13 +17,12 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from loguru import logger
-
 from ..errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
 from ..protocol.connection import WRITE_SIZE as WRITE_SIZE
 from ..protocol.connection import Connection
 from ..protocol.credit import Stream
 from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
+from ..reporting import log
 from ..transport import Transport
 from ..waiting import NOTHING, Nothing, Waiters
 from .reader import Inbound, Reader, ThreadReader
@@ -417,7 +416,7 @@ class Link:
                     self.connection.send_control(Goodbye(str(error)))
             self._write_if_free()
         except Exception as error:  # a bug in a handler must end this link with a word, not silently stop its reader
-            logger.opt(exception=error).error(f"the link to {self.name} failed inside lycomm; please report this")
+            log().opt(exception=error).error(f"the link to {self.name} failed inside lycomm; please report this")
             cause = LinkBroken(f"the link to {self.name} failed inside lycomm: {type(error).__name__}: {error}")
             cause.__cause__ = error
         self._end(cause)
@@ -464,7 +463,7 @@ class Link:
         try:
             self._handler.on_end(cause)
         except Exception as error:
-            logger.opt(exception=error).error(f"ending the link to {self.name} failed; please report this")
+            log().opt(exception=error).error(f"ending the link to {self.name} failed; please report this")
         with self._lock:
             if not self._writing:
                 self._reader.at_end(self.release_transport)

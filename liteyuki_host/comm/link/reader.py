@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..transport import Transport
 from ..waiting import Gate
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Inbound", "Reader", "ThreadReader"]
 

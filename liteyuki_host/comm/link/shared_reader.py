@@ -26,17 +26,19 @@ arrival and its receiver.
 
 from __future__ import annotations
 
-import asyncio
 import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..transport import Transport
-from ..waiting import Gate
+from ..waiting import Gate, running_loop
 from .reader import Inbound
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["GRACE", "PollableTransport", "SharedReader"]
 
@@ -314,7 +316,7 @@ def _left(deadline: float | None) -> float:
 
 def _on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
     """Call *function* on the loop's thread, or here when the loop is closed."""
-    if asyncio._get_running_loop() is loop or loop.is_closed():
+    if running_loop() is loop or loop.is_closed():
         function()
         return
     try:
