@@ -11,8 +11,10 @@ from typing import Any, Generic, TypeVar, cast
 from . import codec
 from . import exchange as exchanges
 from .codec import decode_payload
+from .delivery.callbacks import Callback
 from .delivery.end import ChannelEnd, ChannelStatistics
-from .delivery.incoming import Callback, redelivered
+from .delivery.incoming import redelivered
+from .delivery.unit import Taken
 from .errors import (
     ChannelClosed,
     ChannelFull,
@@ -24,7 +26,7 @@ from .errors import (
 )
 from .exchange import Exchange, check_name, current
 from .protocol.frames import Flag
-from .waiting import Nothing, on_event_loop, refuse_event_loop
+from .waiting import Nothing, on_event_loop, refuse_event_loop, running_loop
 
 __all__ = [
     "Channel",
@@ -212,12 +214,12 @@ class Channel(Generic[T]):
             decode = decode_payload if self._typed() is None else self._decode
             callback = Callback(function, filter_func, decode)
             # The callback first: in passive mode, the loop may take the first message the moment it is claimed.
-            end.callbacks.append(callback)
+            end.callbacks.add(callback)
             try:
                 end.incoming.use("passive")
                 self._claim(end)
             except BaseException:
-                end.callbacks.remove(callback)
+                end.callbacks.discard(callback)
                 raise
             exchange = self._exchange or current()
             if exchange.loop is not None:
@@ -231,12 +233,7 @@ class Channel(Generic[T]):
 
         The channel stays in passive mode; without any callback its messages wait for the next one.
         """
-        end = self._own_end()
-        # `!=`, not `is not`: bound methods are made anew on every access.
-        kept = [callback for callback in end.callbacks if callback.function != function]
-        found = len(kept) < len(end.callbacks)
-        end.callbacks[:] = kept
-        return found
+        return self._own_end().callbacks.remove(function) > 0
 
     def receive(self, timeout: float | None = None) -> T:
         """Wait in this thread for the next message (active mode).
@@ -251,13 +248,17 @@ class Channel(Generic[T]):
             ChannelModeError: this process reads the channel with callbacks.
             HostNotAttached: this process does not run under a host.
         """
-        refuse_event_loop(f"channel {self.name!r}: receive()", "channel.areceive()")
-        end = self._receiving_end()
+        if running_loop() is not None:
+            refuse_event_loop(f"channel {self.name!r}: receive()", "channel.areceive()")
+        end = self._end if self._epoch == exchanges.epoch else self._own_end()
+        if not end.usable or end.incoming.mode != "active":
+            end = self._receiving_end()
         if timeout is None:
             announce = blocking_receive_hook.get()
             if announce is not None:
                 announce()
-        message = end.incoming.arrived.wait(end.incoming.take, timeout)
+        incoming = end.incoming
+        message = incoming.arrived.wait(incoming.take, timeout)
         return self._received(end, message, timeout)
 
     async def areceive(self, timeout: float | None = None) -> T:
@@ -382,18 +383,17 @@ class Channel(Generic[T]):
             raise self._closed()
         return end.outgoing.try_offer(payload, flags, request_id)
 
-    def _received(self, end: ChannelEnd, message: Any, timeout: float | None) -> T:
+    def _received(self, end: ChannelEnd, message: Taken | Nothing, timeout: float | None) -> T:
         if isinstance(message, Nothing):
             raise ReceiveTimeout(f"channel {self.name!r}: nothing arrived within {timeout} s")
-        if message.flags & Flag.REQUEST:
-            end.refuse_request(message)
-        again = bool(message.flags & Flag.REDELIVERED)
+        payload, flags, request_id, source = message
+        if flags & Flag.REQUEST:
+            end.refuse_request(request_id, source)
+        again = bool(flags & Flag.REDELIVERED)
         if again or redelivered.get():
             redelivered.set(again)
-        try:
-            return cast(T, self._decode(message.payload, message.flags))
-        finally:
-            end.incoming.count(message)
+        value: T = decode_payload(payload, flags) if self._decoder is None else self._decode(payload, flags)
+        return value
 
     def _closed(self) -> ChannelClosed:
         return ChannelClosed(f"channel {self.name!r} is closed: this process is shutting down")

@@ -23,6 +23,7 @@ __all__ = [
     "decode",
     "decode_error",
     "decode_payload",
+    "decode_plain",
     "encode",
     "referring",
 ]
@@ -78,6 +79,9 @@ def _decode_extension(code: int, data: memoryview) -> Any:
 _encode = msgspec.msgpack.Encoder(enc_hook=_encode_other).encode
 _plain_decoder = msgspec.msgpack.Decoder()
 _decode: Callable[[bytes | memoryview], Any] = msgspec.msgpack.Decoder(ext_hook=_decode_extension).decode
+
+decode_plain = _decode
+"""As :func:`decode`, but what is nested too deeply raises RecursionError: for who takes any error the same way."""
 
 
 def encode(value: object, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:

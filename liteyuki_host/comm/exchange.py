@@ -13,15 +13,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .codec import decode_payload
+from .delivery.callbacks import Callback, Callbacks, call, is_failure
 from .delivery.end import ChannelEnd
-from .delivery.incoming import Callback, Incoming, Received, call, is_failure
+from .delivery.incoming import Incoming
+from .delivery.unit import Received
 from .errors import LycommError, UnknownChannel
 from .link import Link
 from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
 from .protocol.messages import Change
 from .protocol.store import Outcome
 from .reporting import log
-from .waiting import Gate
 
 if TYPE_CHECKING:
     import asyncio
@@ -102,7 +103,7 @@ class Subscription:
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
-        self.callbacks: list[Callback] = []
+        self.callbacks = Callbacks()
         self.incoming = Incoming(f"topic {topic}", self._handle, callbacks=self.callbacks, failed=self._failed)
         self.incoming.use("passive")
         self._local = _LocalSource()
@@ -123,7 +124,7 @@ class Subscription:
         return True
 
     async def _handle(self, message: Received) -> None:
-        for callback in tuple(self.callbacks):
+        for callback in self.callbacks:
             try:
                 await call(callback.function, decode_payload(message.payload, message.flags))
             except BaseException as error:
@@ -161,7 +162,7 @@ class Exchange(abc.ABC):
         window: bytes that may be on their way per channel and direction.
         message_limit: bytes of one encoded value.
         view: the dict that reads of the shared memory go to; always the same object.
-        sleep: how a thread waits at its gate for an answer; what brings it may be read by that thread meanwhile.
+        link: the one to the host, in a process that is not the host itself.
     """
 
     process: str
@@ -174,7 +175,7 @@ class Exchange(abc.ABC):
         self.window = window
         self.message_limit = message_limit
         self.losses = LossReport()
-        self.sleep: Callable[[Gate, float], bool] = Gate.wait
+        self.link: Link | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self._ends_lock = threading.Lock()
         self._ends: dict[str, ChannelEnd] = {}
@@ -277,7 +278,7 @@ class Exchange(abc.ABC):
                     subscription = self._subscriptions[topic] = Subscription(topic)
                     if self.loop is not None:
                         subscription.incoming.attach_loop(self.loop)
-                subscription.callbacks.append(callback)
+                subscription.callbacks.add(callback)
             if first:
                 self._subscribed(subscription)
 
@@ -287,10 +288,8 @@ class Exchange(abc.ABC):
             subscription = self._subscriptions.get(topic)
             if subscription is None:
                 return 0
-            kept = [] if function is None else [c for c in subscription.callbacks if c.function != function]
-            removed = len(subscription.callbacks) - len(kept)
-            subscription.callbacks[:] = kept
-            if removed and not kept:
+            removed = subscription.callbacks.remove(function)
+            if removed and not subscription.callbacks:
                 self._unsubscribed(subscription)
             return removed
 

@@ -61,7 +61,6 @@ class Node(Exchange):
         self._mirror = Mirror(self.view)
         self._authority = self._own_authority()
         self._channels: set[str] = set()
-        self._link: Link | None = None
         self._room = Waiters()  # for requests and publications
         self._next_request = 1
         self._replies: dict[int, Callable[[Outcome], None]] = {}
@@ -130,9 +129,9 @@ class Node(Exchange):
         connection = Connection(Role.CHILD, hello)
         link = Link(transport, connection, self, name="the host")
         join(_MemoryEvents(self), link, connection.store)
-        self._link = link
+        self.link = link
         close_in_forks(self)
-        self._room.sleep = self.sleep = link.wait
+        self._room.link = link
         link.start()
         self._read_by_loop(link)
         if not self._greeted.wait(timeout):
@@ -159,7 +158,7 @@ class Node(Exchange):
 
         The shared memory can still be read afterwards.
         """
-        link = self._link
+        link = self.link
         if link is not None and self._phase is _Phase.ATTACHED:
             self._close_incoming()
             self._phase = _Phase.DETACHED
@@ -173,7 +172,7 @@ class Node(Exchange):
 
     def lose_link(self) -> None:
         """This process is a copy of the one that the link belongs to: here there is no host."""
-        link, self._link = self._link, None
+        link, self.link = self.link, None
         if link is not None:
             self._phase = _Phase.DETACHED
             link.ended = True
@@ -183,8 +182,8 @@ class Node(Exchange):
 
     def wait_detached(self, timeout: float) -> None:
         """Wait until the end of a broken link has been dealt with, at most *timeout* seconds. For tests."""
-        if self._link is not None:
-            self._link.join(timeout)
+        if self.link is not None:
+            self.link.join(timeout)
 
     def reset(self) -> None:
         """Become a process without a host again, with an empty shared memory. For tests."""
@@ -273,12 +272,12 @@ class Node(Exchange):
         return self._controls[number]
 
     def _tell(self, message: messages.Control) -> None:
-        link = self._link
+        link = self.link
         if link is not None:
             link.send_control(message)
 
     def _attached_link(self, what: str) -> Link:
-        link = self._link
+        link = self.link
         if link is None or self._phase is not _Phase.ATTACHED:
             if self._phase is _Phase.DETACHED:
                 raise HostNotAttached(f"{what} needs the host, which is gone: this process is shutting down")
@@ -306,7 +305,7 @@ class Node(Exchange):
             self._request(lambda number: messages.Declare(number, name), None, may_wait=None)
 
     def _links(self) -> Sequence[Link]:
-        return () if self._link is None else (self._link,)
+        return () if self.link is None else (self.link,)
 
     def _use_end(self, end: ChannelEnd) -> None:
         if end.outgoing.bound and self._phase is _Phase.ATTACHED:
@@ -329,7 +328,7 @@ class Node(Exchange):
         return self._send(link, link.connection.publish, message, may_wait=may_wait)
 
     def _subscribed(self, subscription: Subscription) -> None:
-        link = self._link
+        link = self.link
         if link is None or self._phase is not _Phase.ATTACHED:
             return
         with self._lock:
@@ -481,7 +480,7 @@ class Node(Exchange):
     # --- what the link tells us (LinkHandler) -----------------------------------------------------------------
 
     def on_hello(self, hello: messages.Hello) -> None:
-        link = self._link
+        link = self.link
         assert link is not None
         self.window = link.connection.window
         self.message_limit = link.connection.message_limit
@@ -492,7 +491,7 @@ class Node(Exchange):
             stream.receiver.deliver(payloads, flags, request_id, stream.source)
 
     def on_opened(self, stream: Stream) -> None:
-        link = self._link
+        link = self.link
         assert link is not None
         self.end(stream.key[1]).bind(link, stream)
 
@@ -512,7 +511,7 @@ class Node(Exchange):
                 self._controls[message.id] = message
                 self._controlled.wake()
         elif isinstance(message, messages.OpenRefused):
-            link = self._link
+            link = self.link
             stream = None if link is None else link.connection.streams.get(message.stream)
             if stream is not None:
                 self.end(stream.key[1]).refuse(message.reason)
@@ -533,8 +532,8 @@ class Node(Exchange):
         if before is _Phase.ALONE:
             return
         for end in list(self._ends.values()):
-            if self._link is not None:
-                end.unbind(self._link, str(cause))
+            if self.link is not None:
+                end.unbind(self.link, str(cause))
             if before is _Phase.ATTACHED:
                 end.outgoing.give_up("the host is gone")
         self._close_all(str(cause))

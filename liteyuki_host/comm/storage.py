@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import codec, topics
-from .delivery.incoming import call
+from .delivery.callbacks import call
 from .errors import (
     ChannelFull,
     LockNotHeld,
@@ -467,7 +467,7 @@ def _late(key: str, timeout: float | None) -> RequestTimeout:
 
 
 def _waited(exchange: Exchange, key: str, answer: Answer[Outcome], timeout: float | None) -> Outcome:
-    outcome = answer.wait(exchange.sleep, timeout)
+    outcome = answer.wait(exchange.link, timeout)
     if isinstance(outcome, Nothing):
         raise _late(key, timeout)
     return outcome

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from . import codec
 from .codec import decode_payload
-from .delivery.incoming import Callback
+from .delivery.callbacks import Callback
 from .errors import ChannelFull, ValueRefused, ValueTooLarge
 from .exchange import Exchange, check_name, current
 from .protocol.frames import Flag

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from .errors import WouldBlockEventLoop
 
@@ -77,22 +77,40 @@ class Gate:
         except RuntimeError:  # it was woken already
             pass
 
+    def look(self) -> bool | Nothing:
+        """Whether it is open, as an attempt."""
+        return self.opened or NOTHING
+
     def wait(self, timeout: float) -> bool:
         """Sleep until somebody calls, at most *timeout* seconds; -1: as long as it takes. Returns whether one has."""
         return self._lock.acquire(timeout=timeout)
+
+
+class Bringer(Protocol):
+    """What brings the things that are waited for: a link, which a waiting thread may read meanwhile."""
+
+    @property
+    def lead(self) -> Callable[[Callable[[], T | Nothing], float | None], T | Nothing]:
+        """As ``Reader.lead``."""
+        ...
+
+    @property
+    def wait(self) -> Callable[[Gate, float], bool]:
+        """As ``Reader.wait``."""
+        ...
 
 
 class Waiters:
     """Those who wait for one thing to change. Each is woken once; they look again by themselves.
 
     Attributes:
-        sleep: how a thread waits at its gate: for things that a link brings, it may read the link meanwhile.
+        link: what brings the change, if it is known: who waits may read it meanwhile.
     """
 
-    __slots__ = ("_callbacks", "_lock", "sleep")
+    __slots__ = ("_callbacks", "_lock", "link")
 
     def __init__(self) -> None:
-        self.sleep: Callable[[Gate, float], bool] = Gate.wait
+        self.link: Bringer | None = None
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
 
@@ -127,6 +145,9 @@ class Waiters:
             return result
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
+            link = self.link
+            if link is not None and not isinstance(result := link.lead(attempt, deadline), Nothing):
+                return result
             gate = Gate()
             self._add(gate.open)
             try:
@@ -136,7 +157,7 @@ class Waiters:
                 left = -1.0
                 if deadline is not None:
                     left = min(max(deadline - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
-                woken = self.sleep(gate, left)
+                woken = gate.wait(left) if link is None else link.wait(gate, left)
             finally:
                 self._discard(gate.open)
             result = attempt()
@@ -178,13 +199,17 @@ class Answer(Generic[T]):
         if self._wake is not None:
             self._wake()
 
-    def wait(self, sleep: Callable[[Gate, float], bool], timeout: float | None) -> T | Nothing:
-        """The value, or NOTHING after *timeout* seconds. *sleep* is how this thread waits at a gate."""
+    def wait(self, link: Bringer | None, timeout: float | None) -> T | Nothing:
+        """The value, or NOTHING after *timeout* seconds. *link* is what brings it."""
         if isinstance(self._value, Nothing):
             gate = Gate()
             self._wake = gate.open
             if isinstance(self._value, Nothing):
-                sleep(gate, -1.0 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+                left = -1.0 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
+                if link is None:
+                    gate.wait(left)
+                else:
+                    link.wait(gate, left)
         return self._value
 
     async def wait_async(self, timeout: float | None) -> T | Nothing:

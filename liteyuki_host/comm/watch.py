@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import codec
-from .delivery.incoming import call, is_failure
+from .delivery.callbacks import call, is_failure
 from .errors import WatchOverrun
 from .exchange import Exchange
 from .protocol.messages import Change

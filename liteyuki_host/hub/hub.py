@@ -273,7 +273,7 @@ class Hub(Exchange):
         first, second = route.ends
         if HOST in route.ends:
             child = second if first == HOST else first
-            route.relay(child).set_target(self.end(route.name))
+            route.relay(child).set_target(self.end(route.name).incoming)
         else:
             for receiver, sender in ((first, second), (second, first)):
                 outgoing = route.outgoing[receiver] = Outgoing(
@@ -290,7 +290,7 @@ class Hub(Exchange):
         """Join the route with the link of one of its ends."""
         link = session.link
         own = self.end(route.name) if route.other(session.process) == HOST else None
-        receiver = own or route.relay(session.process)
+        receiver = route.relay(session.process) if own is None else own.incoming
         stream = link.open_stream("channel", route.name, lambda stream: join(receiver, link, stream))
         outgoing = route.outgoing.get(session.process)
         if own is not None and stream.user is not own.outgoing:

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 from ..comm import codec
-from ..comm.delivery.end import ChannelEnd
+from ..comm.delivery.incoming import Incoming
 from ..comm.delivery.outgoing import Outgoing
 from ..comm.errors import ChannelBroken
 from ..comm.protocol.credit import MESSAGE_CHARGE
@@ -25,10 +25,10 @@ class Relay:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._target: Outgoing | ChannelEnd | None = None
+        self._target: Outgoing | Incoming | None = None
         self._waiting: deque[tuple[bytes, int, int, Any]] = deque()  # payload, flags, request id, source
 
-    def set_target(self, target: Outgoing | ChannelEnd) -> None:
+    def set_target(self, target: Outgoing | Incoming) -> None:
         """From now on messages go to *target*; those that waited go first."""
         with self._lock:
             self._target = target

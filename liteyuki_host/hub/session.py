@@ -188,7 +188,11 @@ class Session:
 
     def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
         standby = self._standby
-        if standby is None or not standby.keep_message(stream, payloads, flags, request_id):
+        if standby is not None and standby.keep_message(stream, payloads, flags, request_id):
+            return
+        if stream.receiver is not None:
+            stream.receiver.deliver(payloads, flags, request_id, stream.source)
+        else:
             self.deliver(stream, payloads, flags, request_id)
 
     def on_opened(self, stream: Stream) -> None:

@@ -666,7 +666,7 @@ def test_one_mode_per_side_names_the_first(pair: Pair) -> None:
         child.receive(0)
     with pytest.raises(ChannelModeError, match=r"already read by receive\(\) \(active\)"):
         child.on_receive()(print)
-    assert child._own_end().callbacks == []
+    assert not child._own_end().callbacks
     host.on_receive()(print)  # the other side is free to choose
     with pytest.raises(ChannelModeError, match=r"already read by on_receive callbacks \(passive\)"):
         host.receive(0)

@@ -19,7 +19,8 @@ from pair_kit import DEADLINE, Listener, channel, until
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel import Channel
-from liteyuki_host.comm.delivery.incoming import Callback
+from liteyuki_host.comm.delivery import callbacks
+from liteyuki_host.comm.delivery.callbacks import Callback
 from liteyuki_host.comm.node import Node
 from liteyuki_host.comm.transport.posix import SocketTransport
 from liteyuki_host.hub import Hub
@@ -163,7 +164,8 @@ def test_a_broadcast_is_encoded_once_and_never_decoded_on_its_way(monkeypatch: p
         until(lambda: len(live.hub._topics.get("news", ())) == 20)
         encode, decode = codec._encode, codec._decode
         monkeypatch.setattr(codec, "_encode", lambda value: encoded.append(value) or encode(value))
-        monkeypatch.setattr(codec, "_decode", lambda payload: decoded.append(payload) or decode(payload))
+        for module, name in ((codec, "_decode"), (callbacks, "decode_plain")):
+            monkeypatch.setattr(module, name, lambda payload: decoded.append(payload) or decode(payload))
         live.hub.publish("news", codec.encode(TEXT), 0, may_wait=False)
         until(lambda: len(got) == 20)
         assert len(encoded) == 1

@@ -306,7 +306,7 @@ def test_d29_reading_the_shared_memory_is_a_look_into_a_dict(pair: Pair) -> None
     pair.host_memory.set("k", 5)
     mine = pair.child_memory
     mine.sync(timeout=DEADLINE)
-    link = pair.child._link
+    link = pair.child.link
     assert link is not None
     sent = link.connection.store.sent
     started = time.perf_counter()

@@ -11,7 +11,7 @@ from pair_kit import DEADLINE, channel, eventually, loops, until
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.codec import decode_payload
-from liteyuki_host.comm.delivery.incoming import Callback
+from liteyuki_host.comm.delivery.callbacks import Callback
 from liteyuki_host.comm.testing import Pair, connected_pair
 
 
@@ -20,7 +20,7 @@ class Early:
     it happens on one core."""
 
     def __init__(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        link = pair.child._link
+        link = pair.child.link
         assert link is not None
         self._pair = pair
         self._arrived = threading.Event()

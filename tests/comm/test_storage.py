@@ -921,7 +921,7 @@ def test_many_small_values_with_long_keys_make_a_snapshot_that_can_be_read() -> 
 def test_a_value_that_cannot_be_read_ends_its_senders_link_only() -> None:
     """It used to become a step of the order that no mirror could follow, so all of them stood still."""
     with children("b") as (pair, [b]):
-        link = b.node._link
+        link = b.node.link
         assert link is not None
         link.send(link.connection.store, encode_message(Put(1, "k", b"\xa5ab")))
         until(lambda: b.listener.closed)

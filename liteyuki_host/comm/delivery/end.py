@@ -14,8 +14,10 @@ from ..protocol.credit import Stream
 from ..protocol.frames import Flag
 from ..reporting import log
 from ..waiting import NOTHING, Nothing, Waiters
-from .incoming import Callback, Incoming, Received, call, error_text, is_failure, redelivered
+from .callbacks import Callback, Callbacks, call, error_text, is_failure
+from .incoming import Incoming, redelivered
 from .outgoing import Outgoing
+from .unit import Received, Source
 
 __all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
 
@@ -100,8 +102,10 @@ class ChannelEnd:
     ) -> None:
         self.name = name
         self.outgoing = Outgoing(window=window, on_lost=lambda count, why: on_lost(name, count, why))
-        self.callbacks: list[Callback] = []
-        self.incoming = Incoming(name, self._handle, callbacks=self.callbacks, failed=self._callback_failed)
+        self.callbacks = Callbacks()
+        self.incoming = Incoming(
+            name, self._handle, callbacks=self.callbacks, failed=self._callback_failed, replied=self._on_reply
+        )
         self.usable = False  # known to be usable: `use` has nothing to find out
         self.refused: str | None = None
         self.last_error: str | None = None
@@ -124,13 +128,13 @@ class ChannelEnd:
 
     def open(self, link: Link) -> None:
         """Ask the peer for a stream to the other end, and be bound to it."""
-        self.bind(link, link.open_stream("channel", self.name, lambda stream: join(self, link, stream)))
+        self.bind(link, link.open_stream("channel", self.name, lambda stream: join(self.incoming, link, stream)))
 
     def bind(self, link: Link, stream: Stream) -> None:
         """The other end can be reached over *stream*."""
-        join(self, link, stream)
+        join(self.incoming, link, stream)
         self.outgoing.bind(link, stream)
-        self.incoming.arrived.sleep = link.wait
+        self.incoming.arrived.link = link
         self.incoming.arrived.wake()  # who sleeps because there was no link may read this one
 
     def unbind(self, link: Link, cause: str) -> None:
@@ -161,20 +165,17 @@ class ChannelEnd:
 
     # --- receiving ------------------------------------------------------------------------------------------
 
-    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Any) -> None:
+    def _on_reply(self, request_id: int, flags: int, payload: bytes) -> None:
         """Called by the link's reader."""
-        if flags & Flag.REPLY:
-            if request_id in self._replies:
-                self._replies[request_id] = (flags, payloads[0])
-                self._replied.wake()
-            return
-        self.incoming.deliver(payloads, flags, request_id, source)
+        if request_id in self._replies:
+            self._replies[request_id] = (flags, payload)
+            self._replied.wake()
 
     async def _handle(self, message: Received) -> None:
         """Give one message to every callback whose filter wants it, in the order of registration."""
         wants_reply = bool(message.flags & Flag.REQUEST)
         replied = False
-        for callback in tuple(self.callbacks):
+        for callback in self.callbacks:
             try:
                 data = callback.decode(message.payload, message.flags)
             except (ValueError, TypeError) as error:
@@ -204,18 +205,14 @@ class ChannelEnd:
             finally:
                 redelivered.reset(token)
         if wants_reply and not replied:
-            self._reply_error("LookupError", f"no callback of channel {self.name!r} took the request", "", message)
+            self._reply_error("LookupError", f"no callback of channel {self.name!r} took the request", "", *message[2:])
         if wants_reply:
             await message.source.replied()
 
-    def refuse_request(self, message: Received) -> None:
+    def refuse_request(self, request_id: int, source: Source) -> None:
         """Answer a request that arrived where nothing can answer."""
-        self._reply_error(
-            "LookupError",
-            f"channel {self.name!r} is read by receive() there, which cannot answer requests",
-            "",
-            message,
-        )
+        text = f"channel {self.name!r} is read by receive() there, which cannot answer requests"
+        self._reply_error("LookupError", text, "", request_id, source)
 
     def _reply(self, result: Any, message: Received) -> None:
         if type(result) is bytes:
@@ -223,9 +220,9 @@ class ChannelEnd:
         else:
             message.source.reply(codec.encode(result), 0, message.request_id)
 
-    def _reply_error(self, type_name: str, text: str, trace: str, message: Received) -> None:
+    def _reply_error(self, type_name: str, text: str, trace: str, request_id: int, source: Source) -> None:
         payload = codec.encode([type_name, text[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:]])
-        message.source.reply(payload, Flag.ERROR, message.request_id)
+        source.reply(payload, Flag.ERROR, request_id)
 
     def _callback_failed(self, what: str, callback: Callback, error: BaseException) -> None:
         self.last_error = f"{type(error).__name__}: {error_text(error)}"
@@ -241,9 +238,9 @@ class ChannelEnd:
             text = error_text(error)
             trace = "".join(traceback.format_exception(error))
             try:
-                self._reply_error(type(error).__name__, text, trace, message)
+                self._reply_error(type(error).__name__, text, trace, *message[2:])
             except LycommError:  # its text cannot travel
-                self._reply_error(type(error).__name__, "(the message cannot be shown)", "", message)
+                self._reply_error(type(error).__name__, "(the message cannot be shown)", "", *message[2:])
 
     # --- requests -------------------------------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ class Outgoing:
     def bind(self, link: Link, stream: Stream) -> None:
         """A link is up: what waits goes first."""
         stream.user = self
-        self.room.sleep = link.wait
+        self.room.link = link
         with self._lock:
             self._bound = (link, stream)
             self._drain()
@@ -130,7 +130,8 @@ class Outgoing:
         if self._backlog:
             with self._lock:
                 self._drain()
-        self.room.wake()
+        if self.room:
+            self.room.wake()
         if self.on_room is not None:
             self.on_room()
 
@@ -145,7 +146,7 @@ class Outgoing:
             self._bound = None
             returned: list[Item] = []
             stream = bound[1]
-            for run in stream.unacknowledged:
+            for run in list(stream.unacknowledged):  # its reader may not have come to its end yet
                 attempts = run.attempts
                 for payload in run.unconsumed(stream.acknowledged):
                     if run.flags & Flag.REQUEST:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..transport import Transport
-from ..waiting import Gate
+from ..waiting import NOTHING, Gate, Nothing
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Inbound", "Reader", "ThreadReader"]
+
+T = TypeVar("T")
 
 
 class Inbound(Protocol):
@@ -45,8 +47,9 @@ class Reader(Protocol):
         it takes). Returns whether it is."""
         ...
 
-    def expect_answer(self) -> None:
-        """The calling thread is about to write, and may wait for the answer."""
+    def lead(self, attempt: Callable[[], T | Nothing], deadline: float | None) -> T | Nothing:
+        """Read in this thread until *attempt* gives something; NOTHING when that is not possible, at *deadline* (by
+        ``time.monotonic``), and at the link's end. Then :meth:`wait` is the way."""
         ...
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -84,8 +87,8 @@ class ThreadReader:
     def wait(self, gate: Gate, timeout: float) -> bool:
         return gate.wait(timeout)
 
-    def expect_answer(self) -> None:
-        pass
+    def lead(self, attempt: Callable[[], T | Nothing], deadline: float | None) -> T | Nothing:
+        return NOTHING
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         pass

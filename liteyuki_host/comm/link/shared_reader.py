@@ -8,11 +8,12 @@ read; only its holder reads and hands on. So nothing is read twice, and a needle
 
 **Who takes it.** In this order:
 
-1. A thread that waits for something of this link (:meth:`SharedReader.wait`) and finds the role free leads: it blocks
-   in the read and hands on whatever comes, to others too, until its own gate is opened. Further threads that wait
-   follow: they sleep at their gates, and whoever gives the role up calls one of them to lead.
-2. The attached event loop, when nobody leads. It watches an epoll object of ours that contains the socket. Whoever
-   reads mutes that object, so that the loop is not woken by what others read.
+1. A thread that waits for something of this link and finds the role free leads (:meth:`SharedReader.lead`): it blocks
+   in the read and hands on whatever comes, to others too, until it has what it waits for. Further threads that wait
+   follow (:meth:`SharedReader.wait`): they sleep at their gates, and who gives the role up calls one of them to lead.
+2. The attached event loop, when nobody leads. It watches an epoll object of ours that contains the socket. Who leads
+   mutes that object, so that the loop is not woken by what others read. A thread that leads again and again leaves it
+   muted in between; when it does not come again, the guard reads once, and after it the loop.
 3. The guard, when there is no loop, or when it does not come within :data:`GRACE` seconds because it is blocked. The
    guard sleeps in the kernel until there is something; when the link is silent nothing wakes up.
 
@@ -31,16 +32,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..transport import Transport
-from ..waiting import Gate, running_loop
+from ..waiting import NOTHING, Gate, Nothing, running_loop
 from .reader import Inbound
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["GRACE", "PollableTransport", "SharedReader"]
+__all__ = ["GRACE", "TURNS", "TURN_SECONDS", "PollableTransport", "SharedReader"]
+
+T = TypeVar("T")
 
 GRACE = 0.005
 """Seconds that the guard gives a loop to read by itself: what a ping takes at least while the loop is blocked. Under
@@ -53,9 +56,12 @@ happens often needs that: a link's end wakes it."""
 READS_AT_ONCE = 4
 """Reads, of a full buffer at most (512 KiB), after which the event loop gets to do something else."""
 
-ANSWER_SECONDS = 0.001
-"""Seconds between an answer and the next question of a thread that asks all the time. Who asks less often does not
-notice the one wake-up that this saves."""
+TURN_SECONDS = 0.001
+"""Seconds between an answer and the next wait of a thread that asks and waits in turn. Who does so less often does not
+notice what muting costs."""
+
+TURNS = 3
+"""After so many turns the thread is expected to come again."""
 
 _MAIN = threading.main_thread().ident
 
@@ -93,7 +99,9 @@ class SharedReader:
         "_reads",
         "_release",
         "_role",
+        "_telling",
         "_transport",
+        "_turns",
         "_watch",
     )
 
@@ -105,11 +113,13 @@ class SharedReader:
         self._followers: deque[Gate] = deque()
         self._led_by: int | None = None  # the thread that led last
         self._led_until = 0.0
+        self._turns = 0  # how often it came again soon
         self._reads = 0  # the guard sees by it whether anybody has read
         self._over = False  # there is nothing more to read
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: select.epoll | None = None  # what the loop watches, while it does
         self._listening = False  # what it was told last
+        self._telling = threading.Lock()
         self._release: Callable[[], None] | None = None
         self._guard_gone = False
         self._guard = threading.Thread(target=self._stand_guard, name=f"lycomm-read-{name}", daemon=True)
@@ -130,6 +140,40 @@ class SharedReader:
 
     # --- a thread that waits ------------------------------------------------------------------------------------
 
+    def lead(self, attempt: Callable[[], T | Nothing], deadline: float | None) -> T | Nothing:
+        """Read until *attempt* gives something; NOTHING when somebody else reads, at *deadline*, and at the link's end.
+
+        Args:
+            attempt: looks whether what this thread waits for has come.
+            deadline: by ``time.monotonic``; None: there is none.
+        """
+        thread = threading.get_ident()
+        if self._over or thread == _MAIN or not self._role.acquire(blocking=False):
+            return NOTHING
+        if thread != self._led_by:
+            self._led_by, self._turns = thread, 0
+        elif self._turns < TURNS:
+            self._turns = self._turns + 1 if time.monotonic() - self._led_until < TURN_SECONDS else 0
+        if self._listening:
+            self._listen(False)
+        transport, get_buffer, received = self._transport, self._inbound.get_buffer, self._inbound.received
+        seconds = SLICE
+        try:
+            while isinstance(result := attempt(), Nothing) and not self._over:
+                if deadline is not None:
+                    seconds = min(deadline - time.monotonic(), SLICE)
+                    if seconds <= 0:
+                        break
+                count = transport.read_into_within(get_buffer(), seconds)
+                if count is not None:
+                    self._reads += 1
+                    if not received(count):
+                        self._end()
+            return result
+        finally:
+            self._led_until = time.monotonic()
+            self._give_up_role(listen=self._turns < TURNS)
+
     def wait(self, gate: Gate, timeout: float) -> bool:
         """Wait until *gate* is open, and read meanwhile if nobody else does.
 
@@ -142,13 +186,14 @@ class SharedReader:
         if threading.get_ident() == _MAIN:
             return gate.wait(timeout)
         while not self._over:
-            if self._role.acquire(blocking=False):
-                if not self._lead(gate, deadline):
-                    return gate.opened
-                continue
+            self.lead(gate.look, deadline)
+            if gate.opened:
+                return True
             self._followers.append(gate)
             if not self._role.locked():  # given up before we could be seen
                 self._forget(gate)
+                if deadline is not None and time.monotonic() >= deadline:
+                    return gate.opened
                 continue
             woken = gate.wait(_left(deadline))
             called = not self._forget(gate)
@@ -158,44 +203,17 @@ class SharedReader:
                 return gate.opened
         return gate.opened or gate.wait(_left(deadline))
 
-    def _lead(self, gate: Gate, deadline: float | None) -> bool:
-        """Read until *gate* is open, *deadline* has come, or the link is over (only then True). The caller holds the
-        role, and loses it."""
-        if self._listening:
-            self._listen(False)
-        try:
-            while not (gate.opened or self._over):
-                seconds = SLICE
-                if deadline is not None:
-                    seconds = min(deadline - time.monotonic(), SLICE)
-                    if seconds <= 0:
-                        break
-                count = self._transport.read_into_within(self._inbound.get_buffer(), seconds)
-                if count is not None:
-                    self._take(count)
-        finally:
-            self._led_by, self._led_until = threading.get_ident(), time.monotonic()
-            self._give_up_role()
-        return self._over and not gate.opened
-
-    def expect_answer(self) -> None:
-        """The calling thread is about to write. If it has just led, it asks and waits in turn, most likely: then the
-        loop is not to be woken by the answer before the thread waits for it. If it does not wait, the guard reads."""
-        if (
-            self._listening
-            and self._led_by == threading.get_ident()
-            and time.monotonic() - self._led_until < ANSWER_SECONDS
-        ):
-            self._listen(False)
-
     # --- the role -----------------------------------------------------------------------------------------------
 
     def _take(self, count: int) -> None:
         """Hand on what was read. The caller holds the role."""
         self._reads += 1
         if not self._inbound.received(count):
-            self._over = True
-            self.detach_loop()
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self.detach_loop()
 
     def _read_what_is_there(self) -> None:
         """A few reads that do not wait. The caller holds the role, and loses it."""
@@ -213,9 +231,9 @@ class SharedReader:
         finally:
             self._give_up_role()
 
-    def _give_up_role(self) -> None:
+    def _give_up_role(self, *, listen: bool = True) -> None:
         self._role.release()
-        if not (self._followers and self._call_next()):
+        if not (self._followers and self._call_next()) and listen:
             self._listen(True)
 
     def _call_next(self) -> bool:
@@ -251,7 +269,8 @@ class SharedReader:
         """No loop reads any more. From any thread."""
         loop, self._loop = self._loop, None
         if loop is not None:
-            watch, self._watch, self._listening = self._watch, None, False
+            with self._telling:
+                watch, self._watch, self._listening = self._watch, None, False
             _on(loop, lambda: self._unwatch_on(loop, watch))
 
     def _watch_on(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -264,7 +283,8 @@ class SharedReader:
         except NotImplementedError:  # a loop that watches no descriptors: the guard reads
             watch.close()
             return
-        self._watch, self._listening = watch, True
+        with self._telling:
+            self._watch, self._listening = watch, True
 
     @staticmethod
     def _unwatch_on(loop: asyncio.AbstractEventLoop, watch: select.epoll | None) -> None:
@@ -282,14 +302,17 @@ class SharedReader:
             self._listen(True)
 
     def _listen(self, listening: bool) -> None:
-        """Let the loop be woken by what arrives, or not. Costs a system call, of 0.4 µs."""
-        watch = self._watch
-        if watch is not None:
-            self._listening = listening
-            try:
-                watch.modify(self._descriptor, select.EPOLLIN if listening else 0)
-            except (OSError, ValueError):  # the loop or the link has just gone
-                pass
+        """Let the loop be woken by what arrives, or not. Costs a system call, of 0.4 to 3 µs."""
+        if self._listening == listening:
+            return
+        with self._telling:  # so that the last word here is also the last one there
+            watch = self._watch
+            if watch is not None and self._listening != listening:
+                self._listening = listening
+                try:
+                    watch.modify(self._descriptor, select.EPOLLIN if listening else 0)
+                except (OSError, ValueError):  # the loop or the link has just gone
+                    pass
 
     # --- the guard ----------------------------------------------------------------------------------------------
 

@@ -60,8 +60,10 @@ class Run:
 class Stream:
     """Both directions of one numbered stream on one link.
 
-    The outgoing half is touched under the link's lock, the incoming half by its reader, ``consumed`` by whoever
-    consumes; nothing here locks by itself.
+    Nothing here locks. Each attribute has one writer at a time, and the others may read it: ``sent`` belongs to whoever
+    holds the link's lock; ``acknowledged``, ``limit`` and ``received`` to the link's reader; ``consumed`` to whoever
+    consumes. In ``unacknowledged`` senders append and the reader takes off: only what has been written is ever
+    acknowledged, and no message joins a run that has been written.
     """
 
     __slots__ = (
@@ -139,8 +141,11 @@ class Stream:
         if self.limited:
             self.limit += fresh
         unacknowledged = self.unacknowledged
-        while unacknowledged and unacknowledged[0].end <= self.acknowledged:
-            unacknowledged.popleft()
+        try:
+            while unacknowledged[0].end <= self.acknowledged:
+                unacknowledged.popleft()
+        except IndexError:  # that was all, or somebody has just given it up
+            pass
         return True
 
     def arrived(self, size: int) -> None:

@@ -82,14 +82,14 @@ class FrameDecoder:
     """
 
     def __init__(self) -> None:
-        self._buffer = memoryview(bytearray(BUFFER_SIZE))
-        self._filled = 0  # bytes in the buffer that belong to no complete frame yet, at its front
+        self.buffer = memoryview(bytearray(BUFFER_SIZE))
+        self.filled = 0  # bytes in the buffer that belong to no complete frame yet, at its front
         self._rest = (0, 0)  # where they begin and end until the next `compact`
         self._fault: RemoteProtocolError | None = None
 
     def get_buffer(self) -> memoryview:
         """Where to read the next bytes into; never empty."""
-        return self._buffer[self._filled :]
+        return self.buffer[self.filled :] if self.filled else self.buffer
 
     def buffer_updated(self, count: int) -> list[Frame]:
         """Take note of *count* new bytes and return every frame they complete.
@@ -100,8 +100,8 @@ class FrameDecoder:
             RemoteProtocolError: a frame is announced that cannot be legal. It is raised on the header alone,
                 before its payload is waited for; by :meth:`compact` when good frames came before it.
         """
-        end = self._filled + count
-        buffer = self._buffer
+        end = self.filled + count
+        buffer = self.buffer
         position = 0
         frames: list[Frame] = []
         while end - position >= HEADER.size:
@@ -130,8 +130,8 @@ class FrameDecoder:
         position, end = self._rest
         left = end - position
         if left and position:
-            self._buffer[:left] = self._buffer[position:end]  # overlapping views copy safely
-        self._filled = left
+            self.buffer[:left] = self.buffer[position:end]  # overlapping views copy safely
+        self.filled = left
 
 
 def _fault(length: int, kind: int) -> RemoteProtocolError:

@@ -36,6 +36,9 @@ class FakeLink:
                     pass
             return accepted
 
+    def lead(self, attempt: object, deadline: float | None) -> Nothing:
+        return NOTHING
+
     def wait(self, gate: Gate, timeout: float) -> bool:
         return gate.wait(timeout)
 

@@ -16,13 +16,13 @@ import reader_stress
 from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, socket_pair, until
 
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
-from liteyuki_host.comm.waiting import Gate
+from liteyuki_host.comm.waiting import NOTHING, Gate
 
 if sys.platform != "linux":
     pytest.skip("there is only one reader here", allow_module_level=True)
 
 from liteyuki_host.comm.link import shared_reader
-from liteyuki_host.comm.link.shared_reader import GRACE, SharedReader
+from liteyuki_host.comm.link.shared_reader import GRACE, TURN_SECONDS, TURNS, SharedReader
 
 READERS: dict[str, Callable[..., Reader]] = {"thread": ThreadReader, "shared": SharedReader}
 
@@ -332,21 +332,42 @@ def test_the_loop_listens_again_when_nobody_leads(shared: tuple[End, SharedReade
         reader.detach_loop()
 
 
-def test_who_asks_in_turn_mutes_the_loop_before_it_waits(shared: tuple[End, SharedReader]) -> None:
+def test_who_leads_again_and_again_leaves_the_loop_muted_until_it_does_not(shared: tuple[End, SharedReader]) -> None:
+    host, reader = shared
+    with loop_in_thread() as loop:
+        reader.attach_loop(loop)
+        until(lambda: reader._listening)
+
+        def lead() -> list[bool]:
+            listening = []
+            for _ in range(TURNS + 2):
+                assert reader.lead(Gate().look, time.monotonic()) is NOTHING
+                listening.append(reader._listening)
+            return listening
+
+        thread, results = in_thread(lead)
+        thread.join(DEADLINE)
+        assert results == [[*[True] * TURNS, False, False]]
+        host.send(host.link.open_stream("channel", "x"), b"for somebody else")  # the guard reads it
+        until(lambda: reader._listening)
+        reader.detach_loop()
+
+
+def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: tuple[End, SharedReader]) -> None:
     _, reader = shared
     with loop_in_thread() as loop:
         reader.attach_loop(loop)
         until(lambda: reader._listening)
 
-        def ask() -> tuple[bool, bool, bool]:
-            reader.expect_answer()
-            never_led = reader._listening
-            reader.wait(Gate(), 0.01)
-            before = reader._listening
-            reader.expect_answer()
-            return never_led, before, reader._listening
+        def lead() -> list[bool]:
+            listening = []
+            for _ in range(2 * TURNS):
+                reader.lead(Gate().look, time.monotonic())
+                listening.append(reader._listening)
+                time.sleep(2 * TURN_SECONDS)
+            return listening
 
-        thread, results = in_thread(ask)
+        thread, results = in_thread(lead)
         thread.join(DEADLINE)
-        assert results == [(True, True, False)]
+        assert results == [[True] * 2 * TURNS]
         reader.detach_loop()

@@ -8,7 +8,7 @@ from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
 from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION, Control, Hello
 
-__all__ = ["Acknowledged", "Arrived", "ControlArrived", "Opened", "Peer", "cost", "exchange", "greeted", "hello"]
+__all__ = ["Arrived", "ControlArrived", "Credited", "Opened", "Peer", "cost", "exchange", "greeted", "hello"]
 
 
 def hello(process: str = "p", *, version: int = PROTOCOL_VERSION, window: int = 1 << 20, limit: int = 1 << 20) -> Hello:
@@ -22,9 +22,8 @@ class Arrived(NamedTuple):
     request_id: int
 
 
-class Acknowledged(NamedTuple):
+class Credited(NamedTuple):
     stream: Stream
-    ack: int
 
 
 class Opened(NamedTuple):
@@ -35,7 +34,7 @@ class ControlArrived(NamedTuple):
     message: Control
 
 
-Event = Arrived | Acknowledged | Opened | ControlArrived
+Event = Arrived | Credited | Opened | ControlArrived
 
 
 class Peer:
@@ -50,9 +49,8 @@ class Peer:
     def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
         self.events.append(Arrived(stream, payloads, flags, request_id))
 
-    def on_acknowledged(self, stream: Stream, ack: int) -> None:
-        self.events.append(Acknowledged(stream, ack))
-        self.connection.acknowledge(stream, ack)
+    def on_credit(self, stream: Stream) -> None:
+        self.events.append(Credited(stream))
 
     def on_opened(self, stream: Stream) -> None:
         self.events.append(Opened(stream))

@@ -9,7 +9,7 @@ from connection_kit import Arrived, Peer, cost, exchange, greeted, hello
 from liteyuki_host.comm.errors import LocalProtocolError, RemoteProtocolError
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.connection import ENVELOPE, LARGE, WRITE_SIZE, Role
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
 from liteyuki_host.comm.protocol.states import State
 
@@ -262,7 +262,7 @@ def test_a_lone_answer_carries_the_acknowledgement_and_needs_no_frame_for_it(rol
     here.input(data)
     assert here.unacknowledged(stream) == []
     assert here.arrived == [("x", b"answer")]
-    assert not there.connection.owes
+    assert not there.connection.wants_to_send
 
 
 @ROLES
@@ -272,7 +272,7 @@ def test_owed_grants_wait_unless_asked_for(role: Role) -> None:
     here.connection.send(stream, b"1")
     exchange(here, there)
     there.consume_all()
-    assert there.connection.owes
+    assert there.connection.wants_to_send
     assert not there.connection.has_output
     assert there.connection.data_to_send(grants=False) == []
     data = b"".join(there.connection.data_to_send())
@@ -556,19 +556,18 @@ def test_what_came_before_the_fault_has_been_handled(role: Role) -> None:
     assert peer.arrived == [("", b"good")]
 
 
-def test_acknowledgements_are_left_to_the_lock_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credit_is_told_once_and_when_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     host, child = greeted()
     stream = child.connection.open_stream("channel", "x")
     child.connection.send(stream, b"1")
     exchange(host, child)
     host.consume_all()
-    told: list[tuple[Stream, int]] = []
-    monkeypatch.setattr(child, "on_acknowledged", lambda *acknowledged: told.append(acknowledged))
-    child.input(host.output())
-    assert stream.acknowledged == 0
-    [acknowledged] = told
-    assert child.connection.acknowledge(*acknowledged)
-    assert not child.connection.acknowledge(*acknowledged)
+    told: list[int] = []
+    monkeypatch.setattr(child, "on_credit", lambda credited: told.append(credited.acknowledged))
+    output = host.output()
+    child.input(output)
+    child.input(output)
+    assert told == [stream.sent]
 
 
 @pytest.mark.parametrize("owed", [False, True])
@@ -588,7 +587,7 @@ def test_a_message_sent_alone_is_as_one_that_was_queued(owed: bool) -> None:
         else:
             assert host.connection.send(stream, b"answer")
             data = host.output()
-        written.append((data, stream.sent, stream.granted, host.unacknowledged(stream), host.connection.owes))
+        written.append((data, stream.sent, stream.granted, host.unacknowledged(stream), host.connection.wants_to_send))
         assert not host.output()
         child.input(data)
         assert child.arrived[-1] == ("x", b"answer")
