@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from . import codec
 from . import exchange as exchanges
-from .codec import decode_payload
+from .codec import UNCHECKED_SIZE, acceptable, decode_payload, encode_plain
 from .delivery.callbacks import Callback
 from .delivery.end import ChannelEnd, ChannelStatistics
 from .delivery.incoming import redelivered
@@ -108,15 +108,18 @@ class Channel(Generic[T]):
         end = self._end if self._epoch == exchanges.epoch else self._own_end()
         if not end.usable:
             end.use()
-        if self._decoder is None and type(data) is not bytes:
-            flags = 0
-            try:
-                payload = codec.encode(data, self._limit)
-            except (ValueRefused, ValueTooLarge) as error:
-                raise self._refused(error) from None
-        else:
-            payload, flags = self._encode(data)
         outgoing = end.outgoing
+        payload, flags = None, 0
+        if self._decoder is None and type(data) is not bytes:
+            try:
+                payload = encode_plain(data)
+            except Exception:  # said in our words below
+                pass
+        if payload is None or (len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit)):
+            payload, flags = self._encode(data)
+        elif outgoing.join(payload):
+            outgoing.sent += 1
+            return
         if outgoing.offer(payload, flags):
             return
         if on_event_loop():

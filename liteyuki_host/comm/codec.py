@@ -19,12 +19,15 @@ from .protocol.frames import Flag
 __all__ = [
     "DEFAULT_MESSAGE_LIMIT",
     "MAX_DEPTH",
+    "UNCHECKED_SIZE",
     "TypedDecoder",
+    "acceptable",
     "decode",
     "decode_error",
     "decode_payload",
     "decode_plain",
     "encode",
+    "encode_plain",
     "referring",
 ]
 
@@ -84,6 +87,13 @@ decode_plain = _decode
 """As :func:`decode`, but what is nested too deeply raises RecursionError: for who takes any error the same way."""
 
 
+encode_plain = _encode
+"""As :func:`encode`, but it checks nothing: neither size nor depth. What is refused, it refuses in other words."""
+
+UNCHECKED_SIZE = MAX_DEPTH
+"""Bytes up to which an encoded value needs no check: too short to be nested too deeply, and within every limit."""
+
+
 def encode(value: object, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:
     """Encode *value*; at most *limit* bytes.
 
@@ -97,11 +107,16 @@ def encode(value: object, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:
     except (TypeError, ValueError, NotImplementedError, OverflowError, RecursionError, AttributeError) as error:
         raise _refusal(value, error) from error
     size = len(payload)
-    if size > limit:
-        raise ValueTooLarge(f"the value is {size:,} bytes when encoded, the limit is {limit:,} bytes")
-    if size > MAX_DEPTH and len(payload.translate(None, _NOT_OPENING)) > MAX_DEPTH and _too_deep(payload):
+    if size > min(UNCHECKED_SIZE, limit) and not acceptable(payload, limit):
+        if size > limit:
+            raise ValueTooLarge(f"the value is {size:,} bytes when encoded, the limit is {limit:,} bytes")
         raise ValueRefused(f"the value is nested deeper than {MAX_DEPTH} levels")
     return payload
+
+
+def acceptable(payload: bytes, limit: int) -> bool:
+    """Whether an encoded value is neither larger than *limit* bytes nor nested too deeply."""
+    return len(payload) <= limit and (len(payload.translate(None, _NOT_OPENING)) <= MAX_DEPTH or not _too_deep(payload))
 
 
 def decode(payload: bytes | memoryview) -> Any:

@@ -25,6 +25,10 @@ MAX_ATTEMPTS = 3
 two coincidences, rarely enough that one poisonous message cannot keep a bot in a crash loop."""
 
 
+def _refuse(payload: bytes) -> bool:
+    return False
+
+
 class Item(NamedTuple):
     """A message that is on no link."""
 
@@ -55,6 +59,9 @@ class Outgoing:
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._bound: tuple[Link, Stream] | None = None
+        self._joins: Callable[[bytes], bool] = _refuse  # the link's, while there is one
+        self.join: Callable[[bytes], bool] = _refuse
+        """Accept a message without flags the fast way, if possible; else False, and :meth:`offer` is the way."""
         self._backlog: deque[Item] = deque()
         self._backlog_cost = 0
         self.room = Waiters()  # woken when something was consumed, or the link changed
@@ -109,6 +116,7 @@ class Outgoing:
         cost = len(item.payload) + MESSAGE_CHARGE
         if self._backlog_cost + cost > limit and (self._backlog_cost or limit == 0):
             return False
+        self.join = _refuse  # until all that waits has gone
         self._backlog.append(item)
         self._backlog_cost += cost
         self.sent += 1
@@ -122,6 +130,7 @@ class Outgoing:
         self.room.link = link
         with self._lock:
             self._bound = (link, stream)
+            self._joins = link.joiner(stream)
             self._drain()
         self.credit()
 
@@ -144,6 +153,7 @@ class Outgoing:
             if bound is None or bound[0] is not link:
                 return unanswered
             self._bound = None
+            self.join = self._joins = _refuse
             returned: list[Item] = []
             stream = bound[1]
             for run in list(stream.unacknowledged):  # its reader may not have come to its end yet
@@ -188,6 +198,7 @@ class Outgoing:
             self._backlog_cost -= len(item.payload) + MESSAGE_CHARGE
             if item.flags & Flag.REDELIVERED:
                 self.redelivered += 1
+        self.join = self._joins
 
     # --- giving up, looking ---------------------------------------------------------------------------------
 

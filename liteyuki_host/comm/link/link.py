@@ -172,19 +172,6 @@ class Link:
         connection = self.connection
         lock.acquire()
         try:
-            run = connection.open_run
-            if run is not None and run.stream is stream and run.size < WRITE_SIZE and not (flags or self.ended):
-                size = len(payload)
-                end = stream.sent + size + MESSAGE_CHARGE
-                waits = self._writing or (self._armed and not self._grants_only and connection.pending < WRITE_SIZE)
-                if waits and end <= stream.limit and size < LARGE:
-                    # One of many joins those that wait. This is `connection.send` without the call.
-                    run.payloads.append(payload)
-                    size += PAYLOAD_HEADER
-                    run.size += size
-                    stream.sent = run.end = end
-                    connection.pending += size
-                    return True
             if self.ended:
                 raise LinkClosed(f"the link to {self.name} is over")
             buffers: list[bytes | memoryview] | None = None
@@ -216,6 +203,37 @@ class Link:
             lock.release()
         self._write(buffers)
         return True
+
+    def joiner(self, stream: Stream) -> Callable[[bytes], bool]:
+        """A function that queues a short message of *stream* when others of it wait already to be written. False: that
+        is not so, nothing was done, and :meth:`send` is the way.
+
+        It does what ``send`` does for nearly all messages of a burst, in half of the time.
+        """
+        lock, connection = self._lock, self.connection
+
+        def join(payload: bytes) -> bool:
+            size = len(payload)
+            lock.acquire()
+            try:
+                run = connection.open_run
+                if run is None or run.stream is not stream or size >= LARGE or run.size >= WRITE_SIZE or self.ended:
+                    return False
+                # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
+                looks = self._writing or (self._armed and not self._grants_only and connection.pending < WRITE_SIZE)
+                end = stream.sent + size + MESSAGE_CHARGE
+                if not looks or end > stream.limit:
+                    return False
+                run.payloads.append(payload)
+                stream.sent = run.end = end
+                size += PAYLOAD_HEADER
+                run.size += size
+                connection.pending += size
+                return True
+            finally:
+                lock.release()
+
+        return join
 
     def send_control(self, message: Control) -> None:
         """Send a control message, ahead of all data. Nothing happens when the link is over."""

@@ -142,7 +142,7 @@ class Connection:
     def send(self, stream: Stream, payload: bytes, flags: int = 0, request_id: int = 0, attempts: int = 0) -> bool:
         """Queue a payload; False when the stream has no credit for it. Replies need none.
 
-        What most messages of a burst need of this is written out once more in ``Link.send``.
+        What most messages of a burst need of this is written out once more in ``Link.joiner``.
         """
         size = len(payload)
         if not flags and size < LARGE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from liteyuki_host.comm.delivery.outgoing import MAX_ATTEMPTS, Outgoing
 from liteyuki_host.comm.errors import LinkClosed
@@ -35,6 +36,9 @@ class FakeLink:
                 while self.connection.data_to_send():  # written; only what was written is ever acknowledged
                     pass
             return accepted
+
+    def joiner(self, stream: Stream) -> Callable[[bytes], bool]:
+        return lambda payload: False  # nothing ever waits here for others to join it
 
     def lead(self, attempt: object, deadline: float | None) -> Nothing:
         return NOTHING

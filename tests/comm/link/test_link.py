@@ -14,7 +14,8 @@ from link_kit import DEADLINE, MAKERS, End, close, descriptors, join, lycomm_thr
 
 from liteyuki_host.comm.errors import LinkBroken, LinkClosed
 from liteyuki_host.comm.protocol import messages as m
-from liteyuki_host.comm.protocol.connection import Role
+from liteyuki_host.comm.protocol.connection import LARGE, Role
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
 from liteyuki_host.comm.transport.memory import memory_link
 
@@ -90,6 +91,38 @@ def test_many_threads_send_at_once_and_each_ones_order_is_kept(make: object) -> 
         thread_number, number = map(int, payload.split())
         by_thread.setdefault(thread_number, []).append(number)
     assert by_thread == {thread: list(range(500)) for thread in range(6)}
+    close(host, child)
+
+
+@OVER_FAST_ONES
+def test_who_keeps_sending_joins_what_waits(make: object) -> None:
+    host, child = join(make)  # type: ignore[arg-type]
+    stream, other = (host.link.open_stream("channel", name) for name in ("x", "y"))
+    join_x, join_y = host.link.joiner(stream), host.link.joiner(other)
+    assert not join_x(b"nothing waits")
+    for number in range(10_000):
+        host.send(stream, b"%d" % number)
+        if number == 5000:
+            assert not join_y(b"what waits is of another stream")
+            assert not join_x(b"large" * LARGE)
+    assert host.joined > 5000
+    until(lambda: len(child.got) == 10_000)
+    assert [int(payload) for _, payload in child.got] == list(range(10_000))
+    close(host, child)
+    assert not join_x(b"the link is over")
+
+
+def test_who_joins_keeps_to_its_credit() -> None:
+    window = 100 * (MESSAGE_CHARGE + 1)
+    host, child = join(window=window)
+    child.consuming = False
+    stream = host.link.open_stream("channel", "x")
+    joins = host.link.joiner(stream)
+    accepted = 0
+    while joins(b"1") or host.link.send(stream, b"1"):
+        accepted += 1
+    assert accepted == 100
+    assert not joins(b"1")
     close(host, child)
 
 

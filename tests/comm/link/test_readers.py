@@ -332,8 +332,11 @@ def test_the_loop_listens_again_when_nobody_leads(shared: tuple[End, SharedReade
         reader.detach_loop()
 
 
-def test_who_leads_again_and_again_leaves_the_loop_muted_until_it_does_not(shared: tuple[End, SharedReader]) -> None:
+def test_who_leads_again_and_again_leaves_the_loop_muted_until_it_does_not(
+    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
     host, reader = shared
+    monkeypatch.setattr(shared_reader, "TURN_SECONDS", DEADLINE)
     with loop_in_thread() as loop:
         reader.attach_loop(loop)
         until(lambda: reader._listening)
