@@ -24,7 +24,8 @@ class Authority:
     Args:
         limit: bytes of the whole shared memory.
         view: the dict that reads go to.
-        on_changes: called with the changes of each write, in order, under the lock; must not wait.
+        on_changes: called with the changes of each write, in order, under the lock; must not wait. With them, the
+            owner that has asked for a plain write, and so knows what it is; else None.
         on_deadline: called when a key with a ttl was written, so that somebody calls :meth:`expire` in time.
     """
 
@@ -33,7 +34,7 @@ class Authority:
         *,
         limit: int = DEFAULT_MEMORY_LIMIT,
         view: dict[str, object],
-        on_changes: Callable[[list[Change]], None],
+        on_changes: Callable[[list[Change], str | None], None],
         on_deadline: Callable[[], None] = lambda: None,
     ) -> None:
         self.lock = threading.RLock()  # re-entered: a reply may release a lock that another waits for
@@ -52,14 +53,17 @@ class Authority:
                 self.expire()
             store = self.store
             changes: list[Change] = []
+            writer: str | None = None
             if isinstance(request, messages.Put):
                 outcome, changes = store.put(
                     request.key, request.value, now, ttl=request.ttl, owner=owner if request.ephemeral else None
                 )
+                writer = owner
                 if request.ttl is not None:
                     self._next_deadline = store.next_deadline()
             elif isinstance(request, messages.Remove):
                 outcome, changes = store.remove(request.key)
+                writer = owner
             elif isinstance(request, messages.Increment):
                 outcome, changes = store.increment(request.key, request.by, now)
             elif isinstance(request, messages.Compare):
@@ -78,7 +82,7 @@ class Authority:
             else:
                 outcome = Outcome(None, None, store.revision)
             if changes:
-                self._on_changes(changes)
+                self._on_changes(changes, writer)
             reply(outcome)
         if isinstance(request, messages.Put) and request.ttl is not None:
             self._on_deadline()
@@ -90,7 +94,7 @@ class Authority:
             changes = self.store.expire(now)
             self._next_deadline = self.store.next_deadline()
             if changes:
-                self._on_changes(changes)
+                self._on_changes(changes, None)
             return None if self._next_deadline is None else max(self._next_deadline - now, 0.0)
 
     def owner_died(self, owner: str) -> None:
@@ -100,7 +104,7 @@ class Authority:
                 del self._waiting[key]
             changes = self.store.owner_died(owner)
             if changes:
-                self._on_changes(changes)
+                self._on_changes(changes, None)
             for _, holder in self._locks.owner_died(owner):
                 self._grant(holder)
 

@@ -21,7 +21,7 @@ from .errors import LycommError, UnknownChannel
 from .link import Link
 from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
 from .protocol.messages import Change
-from .protocol.store import Outcome
+from .protocol.store import Outcome, Refusal
 from .reporting import log
 
 if TYPE_CHECKING:
@@ -323,7 +323,8 @@ class Exchange(abc.ABC):
         *,
         may_wait: bool,
     ) -> bool:
-        """Write; visible here at once. *done* is called when the host has ordered it. False: no room, not written."""
+        """Write; visible here at once. *done* is called when the host has ordered it; None: only a refusal is reported.
+        False: no room, not written."""
 
     @abc.abstractmethod
     def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
@@ -382,6 +383,13 @@ class Exchange(abc.ABC):
         for watcher in self._watchers:
             watcher.detached()
         self.losses.flush()
+
+
+def report_refusal(key: str, outcome: Outcome) -> None:
+    """Say that a write was refused whose writer has not waited for it."""
+    # A host that is gone reports itself, and may well have taken the write.
+    if outcome.error not in (None, Refusal.HOST_GONE):
+        log().error(f"shared_memory[{key!r}]: a write was refused ({outcome.error}) and has been undone")
 
 
 def check_name(name: object, what: str) -> str:

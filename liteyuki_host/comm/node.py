@@ -7,27 +7,27 @@ HostNotAttached, and no thread, file or port is opened.
 from __future__ import annotations
 
 import enum
+import itertools
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .._version import __version__
 from . import codec
 from .authority import Authority
-from .delivery.end import ChannelEnd, StreamSource, join
+from .delivery.end import ChannelEnd, join
 from .errors import HostError, HostNotAttached, LinkClosed, LinkError, RequestTimeout
-from .exchange import Exchange, Subscription, check_name, new_epoch
+from .exchange import Exchange, Subscription, check_name, new_epoch, report_refusal
 from .exchange import current as current_exchange
 from .forks import close_in_forks
 from .link import Link
 from .protocol import messages
 from .protocol.connection import Connection, Role
-from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE, Stream
-from .protocol.frames import Flag
-from .protocol.store import Mirror, Outcome, Refusal
-from .reporting import log
+from .protocol.credit import DEFAULT_WINDOW, Stream
+from .protocol.store import Outcome
+from .replica import Replica
 from .transport import Transport
 from .waiting import NOTHING, Nothing, Waiters
 
@@ -57,16 +57,13 @@ class Node(Exchange):
         super().__init__(process, message_limit=codec.DEFAULT_MESSAGE_LIMIT)
         self.view: dict[str, object] = {}
         self._phase = _Phase.ALONE
-        self._lock = threading.RLock()  # guards the mirror, and the order of requests on the link
-        self._mirror = Mirror(self.view)
-        self._authority = self._own_authority()
         self._channels: set[str] = set()
-        self._room = Waiters()  # for requests and publications
-        self._next_request = 1
-        self._replies: dict[int, Callable[[Outcome], None]] = {}
-        self._own_writes: dict[int, str] = {}
+        self._lock = threading.RLock()  # one stream per channel and topic
+        self._replica = Replica(self.view, changed=self._changed, loaded=self._loaded, declared=self._channels.add)
+        self._authority = self._own_authority()
+        self._room = Waiters()  # for publications
+        self._numbers = itertools.count(1)
         self._topic_streams: dict[str, Stream] = {}
-        self._snapshot: list[tuple[str, bytes, int, float | None]] = []
         self._greeted = threading.Event()
         self._greeting_error: LinkError | None = None
         self._controls: dict[int, Nothing | messages.ControlReply] = {}
@@ -110,11 +107,7 @@ class Node(Exchange):
         self._rename(process)
         self._greeted.clear()
         self._greeting_error = None
-        with self._lock:  # of an earlier link, if there was one, nothing counts any more
-            self._mirror = Mirror(self.view)
-            self._own_writes.clear()
-            self._topic_streams.clear()
-            self._snapshot = []
+        self._topic_streams.clear()  # which were those of an earlier link, if there was one
         for end in list(self._ends.values()):
             end.incoming.reopen()
         hello = messages.Hello(
@@ -128,7 +121,7 @@ class Node(Exchange):
         )
         connection = Connection(Role.CHILD, hello)
         link = Link(transport, connection, self, name="the host")
-        join(_MemoryEvents(self), link, connection.store)
+        self._replica.begin(link)
         self.link = link
         close_in_forks(self)
         self._room.link = link
@@ -190,9 +183,8 @@ class Node(Exchange):
         self.detach("reset")
         with self._lock:
             self.view.clear()
-            self._mirror = Mirror(self.view)
+            self._replica.forget()
             self._authority = self._own_authority()
-            self._own_writes.clear()
             self._channels.clear()
             self._topic_streams.clear()
             self._phase = _Phase.ALONE
@@ -251,10 +243,8 @@ class Node(Exchange):
             RequestTimeout: no answer within *timeout* seconds.
         """
         self._attached_link(f"asking the host to {verb}")
-        with self._lock:
-            number = self._next_request
-            self._next_request += 1
-            self._controls[number] = NOTHING
+        number = next(self._numbers)
+        self._controls[number] = NOTHING
         try:
             self._tell(messages.ControlRequest(number, verb, process))
             reply = await self._controlled.wait_async(lambda: self._control_reply(number), timeout)
@@ -302,7 +292,7 @@ class Node(Exchange):
         self._channels.add(name)
         if self._phase is _Phase.ATTACHED:
             # Without credit: a channel may be named while a message is encoded on the event loop.
-            self._request(lambda number: messages.Declare(number, name), None, may_wait=None)
+            self._replica.ask(lambda number: messages.Declare(number, name), None)
 
     def _links(self) -> Sequence[Link]:
         return () if self.link is None else (self.link,)
@@ -349,16 +339,13 @@ class Node(Exchange):
 
     @property
     def revision(self) -> int:
-        return self._authority.store.revision if self._phase is _Phase.ALONE else self._mirror.revision
+        return self._authority.store.revision if self._phase is _Phase.ALONE else self._replica.revision
 
     def revision_of(self, key: str) -> tuple[object, int]:
-        if self._phase is _Phase.ALONE:
-            with self._authority.lock:
-                return self.view.get(key, NOTHING), self._authority.store.revision_of(key)
-        with self._lock:
-            # An own write under way has no revision yet; the host's answer to a guess brings the real one.
-            revision = -1 if self._mirror.is_pending(key) else self._mirror.revision_of(key)
-            return self.view.get(key, NOTHING), revision
+        if self._phase is not _Phase.ALONE:
+            return self._replica.revision_of(key)
+        with self._authority.lock:
+            return self.view.get(key, NOTHING), self._authority.store.revision_of(key)
 
     def put(
         self,
@@ -370,23 +357,20 @@ class Node(Exchange):
         *,
         may_wait: bool,
     ) -> bool:
-        def shown(number: int) -> None:
-            self._own_writes[number] = key
-            self._mirror.own_put(number, key, payload, None if ttl is None else time.monotonic() + ttl)
-
-        return self._request(
-            lambda number: messages.Put(number, key, payload, ttl, ephemeral), done, may_wait=may_wait, shown=shown
-        )
+        if self._phase is _Phase.ATTACHED:
+            return self._replica.put(key, payload, ttl, ephemeral, done, may_wait=may_wait)
+        done = done or partial(report_refusal, key)
+        self._ask(lambda number: messages.Put(number, key, payload, ttl, ephemeral), done)
+        return True
 
     def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
-        def shown(number: int) -> None:
-            self._own_writes[number] = key
-            self._mirror.own_remove(number, key)
-
-        return self._request(lambda number: messages.Remove(number, key), done, may_wait=may_wait, shown=shown)
+        if self._phase is _Phase.ATTACHED:
+            return self._replica.remove(key, done, may_wait=may_wait)
+        self._ask(lambda number: messages.Remove(number, key), done)
+        return True
 
     def increment(self, key: str, by: float, done: Callable[[Outcome], None]) -> None:
-        self._request(lambda number: messages.Increment(number, key, by), done, may_wait=None)
+        self._ask(lambda number: messages.Increment(number, key, by), done)
 
     def compare(
         self,
@@ -396,67 +380,28 @@ class Node(Exchange):
         revision: int | None,
         done: Callable[[Outcome], None],
     ) -> None:
-        self._request(lambda n: messages.Compare(n, key, expected, value, revision), done, may_wait=None)
+        self._ask(lambda number: messages.Compare(number, key, expected, value, revision), done)
 
     def acquire(self, key: str, done: Callable[[Outcome], None]) -> int:
-        numbers: list[int] = []
-
-        def make(number: int) -> messages.Request:
-            numbers.append(number)
-            return messages.Acquire(number, key)
-
-        self._request(make, done, may_wait=None)
-        return numbers[-1]
+        return self._ask(lambda number: messages.Acquire(number, key), done)
 
     def release(self, key: str, holder: int) -> None:
         try:
-            self._request(lambda number: messages.Release(number, key, holder), None, may_wait=None)
+            self._ask(lambda number: messages.Release(number, key, holder), None)
         except HostNotAttached:  # it was freed when the host saw us go
             pass
 
     def sync(self, done: Callable[[Outcome], None]) -> None:
-        self._request(messages.Sync, done, may_wait=None)
+        self._ask(messages.Sync, done)
 
-    def _request(
-        self,
-        make: Callable[[int], messages.Request],
-        done: Callable[[Outcome], None] | None,
-        *,
-        may_wait: bool | None,
-        shown: Callable[[int], None] | None = None,
-    ) -> bool:
-        """Have a request performed. *may_wait* None: somebody waits for its answer, so it is sent without credit."""
+    def _ask(self, make: Callable[[int], messages.Request], done: Callable[[Outcome], None] | None) -> int:
+        """Have a request performed, here or by the host; returns its number."""
         if self._phase is _Phase.ALONE:
-            self._authority.perform("local", make(self._new_number()), done or (lambda outcome: None))
-            return True
-        link = self._attached_link("the shared memory")
-
-        def attempt() -> bool | Nothing:
-            with self._lock:
-                number = self._next_request
-                payload = messages.encode_message(make(number))
-                store = link.connection.store
-                try:
-                    if not link.send(store, payload, Flag.UNCREDITED if may_wait is None else 0):
-                        return NOTHING
-                except LinkClosed as error:
-                    raise HostNotAttached(f"the shared memory cannot be written: {error}") from None
-                self._next_request = number + 1
-                if done is not None:
-                    self._replies[number] = done
-                if shown is not None:
-                    shown(number)
-                return True
-
-        if may_wait:
-            self._room.wait(attempt, None)
-            return True
-        return attempt() is True
-
-    def _new_number(self) -> int:
-        with self._lock:
-            self._next_request += 1
-            return self._next_request - 1
+            number = next(self._numbers)
+            self._authority.perform("local", make(number), done or (lambda outcome: None))
+            return number
+        self._attached_link("the shared memory")
+        return self._replica.ask(make, done)
 
     def _send(self, link: Link, stream: Stream, payload: bytes, *, may_wait: bool) -> bool:
         def attempt() -> bool | Nothing:
@@ -471,7 +416,7 @@ class Node(Exchange):
         return attempt() is True
 
     def _own_authority(self) -> Authority:
-        def on_changes(changes: list[messages.Change]) -> None:
+        def on_changes(changes: list[messages.Change], writer: str | None) -> None:
             for change in changes:
                 self._changed(change)
 
@@ -500,6 +445,7 @@ class Node(Exchange):
             stream.user.credit()
         else:
             self._room.wake()
+            self._replica.room.wake()
 
     def on_control(self, message: messages.Control) -> None:
         if isinstance(message, messages.Stop):
@@ -525,10 +471,7 @@ class Node(Exchange):
         self._greeted.set()
         self._room.wake()
         self._controlled.wake()
-        with self._lock:
-            replies, self._replies = self._replies, {}
-        for done in replies.values():
-            done(Outcome(Refusal.HOST_GONE, None, self._mirror.revision))
+        self._replica.end()
         if before is _Phase.ALONE:
             return
         for end in list(self._ends.values()):
@@ -546,50 +489,14 @@ class Node(Exchange):
         for end in list(self._ends.values()):
             end.incoming.close()
 
-    def memory_event(self, payload: bytes) -> None:
-        """Follow one event of the shared memory. Called by the link's reader, in the host's order."""
-        event = messages.decode_event(payload)
-        if isinstance(event, messages.Change):
-            with self._lock:
-                followed = self._mirror.apply(event, time.monotonic())
-            if not followed:  # cannot happen on one ordered link; going on would show a state that never was
-                log().error(f"shared memory: revision {event.revision} came after {self._mirror.revision}")
-                return
-            self._changed(event)
-        elif isinstance(event, messages.Done):
-            with self._lock:
-                key = self._own_writes.pop(event.id, None)
-                if key is not None:
-                    self._mirror.done(event.id, key)
-                done = self._replies.pop(event.id, None)
-            if done is not None:
-                done(Outcome(event.error, event.value, event.revision))
-        elif isinstance(event, messages.SnapshotPart):
-            self._snapshot.extend(event.items)
-        elif isinstance(event, messages.SnapshotEnd):
-            with self._lock:
-                self._mirror.load(self._snapshot, event.revision, time.monotonic())
-                self._snapshot = []
-                self._channels |= set(event.channels)
-            self._phase = _Phase.ATTACHED
-            self._greeted.set()
-        else:
-            self._channels.add(event.channel)
+    def _loaded(self, channels: list[str]) -> None:
+        """The greeting is complete: the shared memory is that of the host."""
+        self._channels |= set(channels)
+        self._phase = _Phase.ATTACHED
+        self._greeted.set()
 
     def statistics(self) -> dict[str, Any]:
         return {name: end.statistics() for name, end in list(self._ends.items())}
-
-
-class _MemoryEvents:
-    """The receiver of the shared memory's stream."""
-
-    def __init__(self, node: Node) -> None:
-        self._node = node
-
-    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
-        for payload in payloads:
-            self._node.memory_event(payload)
-        source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
 
 
 def current() -> Node:

@@ -26,7 +26,6 @@ from .errors import (
 )
 from .exchange import Exchange, current, follow_current
 from .protocol.store import MAX_KEY_SIZE, Expiring, Outcome, Packed, Refusal
-from .reporting import log
 from .waiting import Answer, Nothing, on_event_loop, refuse_event_loop, running_loop
 from .watch import Changed, Watch
 
@@ -140,9 +139,13 @@ class SharedMemory:
             ChannelFull: called on an event loop while too many writes are on their way; ``aset`` waits instead.
         """
         payload = self._encode(key, value)
-        _check_ttl(ttl)
-        if not self._exchange.put(key, payload, ttl, ephemeral, self._report(key), may_wait=not on_event_loop()):
-            raise _writes_full(key)
+        if ttl is not None:
+            _check_ttl(ttl)
+        exchange = self._exchange
+        if not exchange.put(key, payload, ttl, ephemeral, None, may_wait=False):
+            if on_event_loop():
+                raise _writes_full(key)
+            exchange.put(key, payload, ttl, ephemeral, None, may_wait=True)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -172,7 +175,8 @@ class SharedMemory:
             SharedMemoryFull: nothing was written.
         """
         payload = self._encode(key, value)
-        _check_ttl(ttl)
+        if ttl is not None:
+            _check_ttl(ttl)
         outcome: Answer[Outcome] = Answer()
         exchange = self._exchange
         if not exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=False):
@@ -313,14 +317,6 @@ class SharedMemory:
         except (ValueRefused, ValueTooLarge) as error:
             raise type(error)(f"shared_memory[{key!r}]: {error}") from None
 
-    def _report(self, key: str) -> Callable[[Outcome], None] | None:
-        def done(outcome: Outcome) -> None:
-            # A host that is gone reports itself, and may well have taken the write.
-            if outcome.error not in (None, Refusal.HOST_GONE):
-                log().error(f"shared_memory[{key!r}]: a write was refused ({outcome.error}) and has been undone")
-
-        return done
-
     def _increment(self, key: str, by: float) -> Answer[Outcome]:
         _check_key(key)
         if not codec.is_number(by):
@@ -432,6 +428,8 @@ def _alive(value: Expiring) -> Any:
 def _check_key(key: object) -> None:
     if not isinstance(key, str):
         raise TypeError(f"a key of the shared memory is a text, not {type(key).__name__}")
+    if key.isascii() and len(key) <= MAX_KEY_SIZE:
+        return
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
@@ -440,8 +438,8 @@ def _check_key(key: object) -> None:
         raise ValueTooLarge(f"a key of {size:,} bytes, the limit is {MAX_KEY_SIZE} bytes: {key[:40]!r}...")
 
 
-def _check_ttl(ttl: float | None) -> None:
-    if ttl is not None and not (codec.is_number(ttl) and ttl > 0):
+def _check_ttl(ttl: float) -> None:
+    if not (codec.is_number(ttl) and ttl > 0):
         raise ValueError(f"ttl is a positive number of seconds, not {ttl!r}")
 
 

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,7 +17,7 @@ from ..comm.authority import Authority
 from ..comm.delivery.end import ChannelEnd, StreamSource, join
 from ..comm.delivery.outgoing import Outgoing
 from ..comm.errors import ChannelClosed, ChannelTaken, LycommError
-from ..comm.exchange import Exchange, Subscription, check_name
+from ..comm.exchange import Exchange, Subscription, check_name, report_refusal
 from ..comm.link import Link
 from ..comm.protocol import messages
 from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
@@ -361,7 +362,8 @@ class Hub(Exchange):
         *,
         may_wait: bool,
     ) -> bool:
-        return self._write(messages.Put(next(self._requests), key, payload, ttl, ephemeral), done, may_wait)
+        put = messages.Put(next(self._requests), key, payload, ttl, ephemeral)
+        return self._write(put, done or partial(report_refusal, key), may_wait)
 
     def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
         return self._write(messages.Remove(next(self._requests), key), done, may_wait)
@@ -461,9 +463,14 @@ class Hub(Exchange):
         session.disconnecting = True
         threading.Thread(target=session.close, args=(cause,), name="lycomm-disconnect", daemon=True).start()
 
-    def _broadcast_changes(self, changes: list[messages.Change]) -> None:
+    def _broadcast_changes(self, changes: list[messages.Change], writer: str | None) -> None:
+        """Tell everybody but the *writer*, which is told in its own way. The caller holds the authority's lock."""
+        others = [session for session in self._everybody() if session.owner != writer]
         for change in changes:
-            self._broadcast(messages.encode_message(change))
+            if others:
+                payload = messages.encode_message(change)
+                for session in others:
+                    session.send_memory(payload)
             self._changed(change)
 
     def _broadcast(self, payload: bytes) -> None:

@@ -80,6 +80,9 @@ class Session:
         self.disconnecting = False  # the hub has given it up
         self._standby = Standby() if standby else None  # there until its turn comes
         self._snapshot_end = 0
+        # Its latest writes, which it has yet to be told of: id and revision of the first, and how many. Guarded by the
+        # authority's lock.
+        self._first_ordered = self._first_revision = self._count_ordered = 0
         self._hub = hub
         self._listener = listener
         hello = messages.Hello(
@@ -129,8 +132,27 @@ class Session:
             payload = b"\xc0" if error is not None else codec.encode(value)
             self.link.send_control(messages.ControlReply(request, error, payload))
 
+    def ordered(self, request: int, revision: int) -> None:
+        """Its write *request* is the step *revision*: told with those after it, at :meth:`tell_ordered` at the latest.
+        The caller holds the authority's lock."""
+        count = self._count_ordered
+        if count and request == self._first_ordered + count and revision == self._first_revision + count:
+            self._count_ordered = count + 1
+        else:
+            self.tell_ordered()
+            self._first_ordered, self._first_revision, self._count_ordered = request, revision, 1
+
+    def tell_ordered(self) -> None:
+        """Tell it of its writes. The caller holds the authority's lock."""
+        count, self._count_ordered = self._count_ordered, 0
+        if count:
+            ordered = messages.Ordered(self._first_ordered, count, self._first_revision)
+            self.send_memory(messages.encode_message(ordered))
+
     def send_memory(self, payload: bytes) -> None:
         """Send an encoded event of the shared memory. The caller holds the authority's lock, which keeps the order."""
+        if self._count_ordered:
+            self.tell_ordered()
         try:
             self.link.send(self.link.connection.store, payload)
         except LinkClosed:
@@ -254,13 +276,17 @@ class _Requests:
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
         hub, session = self._hub, self._session
+        perform, owner = hub.authority.perform, session.owner
         for payload in payloads:
             request = messages.decode_request(payload)
             if isinstance(request, messages.Declare):
                 hub.declare(request.channel)
-                session.send_memory(messages.encode_message(messages.Done(request.id)))
+                with hub.authority.lock:
+                    session.send_memory(messages.encode_message(messages.Done(request.id)))
             else:
-                hub.authority.perform(session.owner, request, _Reply(session, request.id))
+                perform(owner, request, _Reply(session, request))
+        with hub.authority.lock:
+            session.tell_ordered()
         hub.memory_written(source, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
 
 
@@ -269,12 +295,17 @@ class _Reply:
 
     __slots__ = ("_request", "_session")
 
-    def __init__(self, session: Session, request: int) -> None:
+    def __init__(self, session: Session, request: messages.Request) -> None:
         self._session = session
         self._request = request
 
     def __call__(self, outcome: Outcome) -> None:
-        done = messages.Done(self._request, outcome.error, outcome.value, outcome.revision)
+        request = self._request
+        kind = type(request)
+        if outcome.error is None and (kind is messages.Put or (kind is messages.Remove and outcome.value is not None)):
+            self._session.ordered(request.id, outcome.revision)
+            return
+        done = messages.Done(request.id, outcome.error, outcome.value, outcome.revision)
         self._session.send_memory(messages.encode_message(done))
 
 

@@ -273,7 +273,7 @@ def test_an_update_never_builds_on_a_write_that_was_refused() -> None:
             child.set("k", ["refused"] * 1000)
             assert len(child["k"]) == 1000
             join = in_thread(lambda: child.update("k", lambda value: [*value, len(value)]))
-            until(lambda: len(pair.child._replies) == 2)
+            until(lambda: len(pair.child._replica._replies) == 1)
         assert join() == [1, 1]
         assert pair.host_memory["k"] == [1, 1]
 
@@ -420,7 +420,7 @@ def test_when_the_host_is_gone_waiting_calls_fail_and_reading_goes_on(pair: Pair
     child.sync(timeout=DEADLINE)
     with pair.host.authority.lock:  # the host answers nothing meanwhile
         waiting = [in_thread(lambda: child.incr("n")), in_thread(child.sync), in_thread(child.lock("x").__enter__)]
-        until(lambda: len(pair.child._replies) == 3)
+        until(lambda: len(pair.child._replica._replies) == 3)
         for transport in pair._transports:
             transport.close()
         for join in waiting:

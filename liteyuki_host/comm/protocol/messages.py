@@ -174,7 +174,7 @@ Control = (
 )
 
 # --- the shared memory: requests to the host ----------------------------------------------------------------
-# `id` numbers a process's requests from 1; each is answered by one Done with the same id.
+# `id` numbers a process's requests from 1; each is answered by one Done with the same id, or is one of an Ordered.
 
 
 class Put(Message, frozen=True, tag=1):
@@ -246,12 +246,21 @@ class Change(Message, frozen=True, tag=1):
 
 
 class Done(Message, frozen=True, tag=2):
-    """The request `id` is finished. `revision` is that of its change, or the current one."""
+    """The request `id` is finished. `revision` is that of its change, which came before, or the current one."""
 
     id: int
     error: str | None = None  # a code of `Refusal`
     value: bytes | None = None
     revision: int = 0
+
+
+class Ordered(Message, frozen=True, tag=6):
+    """The `count` requests from `id` on, each a Put or a Remove, are done, as the steps from `revision` on. The process
+    that has asked for them gets no Change for these: it knows what it wrote."""
+
+    id: int
+    count: int
+    revision: int
 
 
 class SnapshotPart(Message, frozen=True, tag=3):
@@ -269,7 +278,7 @@ class Declared(Message, frozen=True, tag=5):
     channel: str
 
 
-Event = Change | Done | SnapshotPart | SnapshotEnd | Declared
+Event = Change | Done | Ordered | SnapshotPart | SnapshotEnd | Declared
 
 
 class Publication(Message, frozen=True):

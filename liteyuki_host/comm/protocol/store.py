@@ -258,8 +258,27 @@ class Mirror:
             self._show(key, change.value, deadline)
         return True
 
+    def own_ordered(self, request: int, key: str, value: bytes | None, deadline: float | None, revision: int) -> bool:
+        """Own write *request* is the host's step *revision*; False when one before it is missing."""
+        if revision <= self.revision:  # a snapshot has brought it
+            self.done(request, key)
+            return True
+        if revision != self.revision + 1:
+            return False
+        self.revision = revision
+        if value is None:
+            self._revisions.pop(key, None)
+        else:
+            self._revisions[key] = revision
+        if self._pending.get(key) == request:  # it is what is shown
+            del self._pending[key]
+            del self._payloads[key]
+        else:
+            self._payloads[key] = (value, deadline)
+        return True
+
     def done(self, request: int, key: str) -> None:
-        """The host has finished own write *request*: when it was the key's newest, show the host's state of it."""
+        """Own write *request* is finished, and known or undone: when it was the key's newest, show the host's state."""
         if self._pending.get(key) != request:
             return
         del self._pending[key]

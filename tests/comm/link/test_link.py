@@ -112,6 +112,24 @@ def test_who_keeps_sending_joins_what_waits(make: object) -> None:
     assert not join_x(b"the link is over")
 
 
+def test_nobody_joins_what_waits_on_a_link_that_is_over() -> None:
+    """Its user has taken back by then what was not consumed."""
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+    joins = host.link.joiner(stream)
+    with host.link._lock:
+        host.link._writing = True  # somebody is in the middle of a write
+        host.link.connection.send(stream, b"1")
+    assert joins(b"2")
+    host.link.ended = True
+    assert not joins(b"3")
+    host.link.ended = False
+    host.link._write([])
+    host.send(stream, b"4")
+    until(lambda: [payload for _, payload in child.got] == [b"1", b"2", b"4"])
+    close(host, child)
+
+
 def test_who_joins_keeps_to_its_credit() -> None:
     window = 100 * (MESSAGE_CHARGE + 1)
     host, child = join(window=window)

@@ -52,6 +52,7 @@ EVENTS = [
     m.Change(1, "k", b"\xc0", 2.5),
     m.Change(2, "k", None),
     m.Done(3, "full", b"\x01", 2**63),
+    m.Ordered(4, 700, 2**40),
     m.SnapshotPart([("a", b"\x01", 1, None), ("b", b"\x02", 2, 0.5)]),
     m.SnapshotEnd(5, ["x", "y"]),
     m.Declared("x"),

@@ -67,7 +67,7 @@ class SharedMemoryMachine(RuleBasedStateMachine):
         for replica in self.replicas:
             replica.writes = {}
 
-    def _publish(self, changes: list[m.Change]) -> None:
+    def _publish(self, changes: list[m.Change], writer: Replica | None) -> None:
         for change in changes:
             after = dict(self.history[-1])
             if change.value is None:
@@ -76,7 +76,7 @@ class SharedMemoryMachine(RuleBasedStateMachine):
                 after[change.key] = dec(change.value)
             self.history.append(after)
             for replica in self.replicas:
-                if replica.connected:
+                if replica.connected and replica is not writer:
                     replica.events.append(change)
 
     def _ask(self, replica: Replica, make: object) -> int:
@@ -130,8 +130,12 @@ class SharedMemoryMachine(RuleBasedStateMachine):
                 assert isinstance(request, m.Compare)
                 outcome, changes = self.store.compare(request.key, request.expected, request.value, None, 0.0)
             assert len(changes) <= 1
-            self._publish(changes)
-            replica.events.append(m.Done(request.id, outcome.error, outcome.value, outcome.revision))
+            if changes and isinstance(request, (m.Put, m.Remove)):
+                self._publish(changes, replica)
+                replica.events.append(m.Ordered(request.id, 1, outcome.revision))
+            else:
+                self._publish(changes, None)
+                replica.events.append(m.Done(request.id, outcome.error, outcome.value, outcome.revision))
 
     @rule(who=WHO, count=STEPS)
     def a_mirror_follows(self, who: int, count: int) -> None:
@@ -140,6 +144,10 @@ class SharedMemoryMachine(RuleBasedStateMachine):
             event = replica.events.popleft()
             if isinstance(event, m.Change):
                 assert replica.mirror.apply(event, 0.0)
+            elif isinstance(event, m.Ordered):
+                key = replica.keys.pop(event.id)
+                value = getattr(replica.writes[event.id], "value", None)  # a Remove has none
+                assert replica.mirror.own_ordered(event.id, key, value, None, event.revision)
             else:
                 assert isinstance(event, m.Done)
                 key = replica.keys.pop(event.id, None)
@@ -156,6 +164,7 @@ class SharedMemoryMachine(RuleBasedStateMachine):
     def a_gap_changes_nothing(self, who: int, ahead: int) -> None:
         mirror = self.replicas[who].mirror
         assert not mirror.apply(m.Change(mirror.revision + ahead, "a", enc("gap")), 0.0)
+        assert not mirror.own_ordered(1 << 30, "a", enc("gap"), None, mirror.revision + ahead)
 
     @rule(who=WHO)
     def a_snapshot_in_the_middle(self, who: int) -> None:

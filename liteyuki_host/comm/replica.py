@@ -1,0 +1,221 @@
+"""The shared memory in a process under a host: what it has seen of the host's order, and what it has asked for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from .delivery.end import StreamSource, join
+from .errors import HostNotAttached, LinkClosed
+from .exchange import report_refusal
+from .link import Link
+from .protocol import messages
+from .protocol.credit import MESSAGE_CHARGE
+from .protocol.frames import Flag
+from .protocol.store import Mirror, Outcome, Refusal
+from .reporting import log
+from .waiting import NOTHING, Nothing, Waiters
+
+__all__ = ["Replica"]
+
+Done = Callable[[Outcome], None]
+
+
+class _OwnWrite(NamedTuple):
+    """A write that the host has not ordered yet. It does not send it back: what it was is kept here."""
+
+    key: str
+    value: bytes | None
+    deadline: float | None
+    done: Done | None
+
+
+class Replica:
+    """See the module's docstring. Callable from any thread; the receiver of the stream that carries the shared memory.
+
+    Args:
+        view: the dict that reads go to.
+        changed: told of every step, in order.
+        loaded: told when a new link's snapshot is complete, with the names of all channels.
+        declared: told of each channel that is declared later.
+    """
+
+    def __init__(
+        self,
+        view: dict[str, object],
+        *,
+        changed: Callable[[messages.Change], None],
+        loaded: Callable[[list[str]], None],
+        declared: Callable[[str], None],
+    ) -> None:
+        self.lock = threading.RLock()  # guards the mirror, and the order of requests on the link
+        self.room = Waiters()  # woken when the host has consumed requests, and at the link's end
+        self._view = view
+        self._changed = changed
+        self._loaded = loaded
+        self._declared = declared
+        self._mirror = Mirror(view)
+        self._link: Link | None = None
+        self._joins: Callable[[bytes], bool] = lambda payload: False
+        self._next_request = 1
+        self._replies: dict[int, Done] = {}
+        self._own_writes: dict[int, _OwnWrite] = {}
+        self._snapshot: list[tuple[str, bytes, int, float | None]] = []
+
+    def begin(self, link: Link) -> None:
+        """Follow the host behind *link*. Of an earlier one nothing counts any more; what it has shown stays until the
+        new one has been loaded."""
+        self.forget()
+        self._link = link
+        self._joins = link.joiner(link.connection.store)
+        self.room.link = link
+        join(self, link, link.connection.store)
+
+    def forget(self) -> None:
+        """Know nothing of a host."""
+        with self.lock:
+            self._mirror = Mirror(self._view)
+            self._own_writes.clear()
+            self._snapshot = []
+
+    def end(self) -> None:
+        """The host is gone: whoever waits for an answer gets none."""
+        self.room.wake()
+        with self.lock:
+            waiting = [*self._replies.values(), *(write.done for write in self._own_writes.values())]
+            self._replies.clear()
+            revision = self._mirror.revision
+        for done in waiting:
+            if done is not None:
+                done(Outcome(Refusal.HOST_GONE, None, revision))
+
+    @property
+    def revision(self) -> int:
+        return self._mirror.revision
+
+    def revision_of(self, key: str) -> tuple[object, int]:
+        """As ``Exchange.revision_of``."""
+        with self.lock:
+            # An own write under way has no revision yet; the host's answer to a guess brings the real one.
+            revision = -1 if self._mirror.is_pending(key) else self._mirror.revision_of(key)
+            return self._view.get(key, NOTHING), revision
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def put(
+        self, key: str, payload: bytes, ttl: float | None, ephemeral: bool, done: Done | None, *, may_wait: bool
+    ) -> bool:
+        """As ``Exchange.put``."""
+        with self.lock:
+            number = self._next_request
+            if self._send(messages.encode_message(messages.Put(number, key, payload, ttl, ephemeral))):
+                self._next_request = number + 1
+                deadline = None if ttl is None else time.monotonic() + ttl
+                self._own_writes[number] = _OwnWrite(key, payload, deadline, done)
+                self._mirror.own_put(number, key, payload, deadline)
+                return True
+        return may_wait and self._wait_for_room(lambda: self.put(key, payload, ttl, ephemeral, done, may_wait=False))
+
+    def remove(self, key: str, done: Done | None, *, may_wait: bool) -> bool:
+        """As ``Exchange.remove``."""
+        with self.lock:
+            number = self._next_request
+            if self._send(messages.encode_message(messages.Remove(number, key))):
+                self._next_request = number + 1
+                self._own_writes[number] = _OwnWrite(key, None, None, done)
+                self._mirror.own_remove(number, key)
+                return True
+        return may_wait and self._wait_for_room(lambda: self.remove(key, done, may_wait=False))
+
+    def ask(self, make: Callable[[int], messages.Request], done: Done | None) -> int:
+        """Send a request whose answer somebody waits for, without credit; returns its number."""
+        with self.lock:
+            number = self._next_request
+            self._send(messages.encode_message(make(number)), Flag.UNCREDITED)
+            self._next_request = number + 1
+            if done is not None:
+                self._replies[number] = done
+            return number
+
+    def _send(self, payload: bytes, flags: int = 0) -> bool:
+        link = self._link
+        assert link is not None
+        if not flags and self._joins(payload):
+            return True
+        try:
+            return link.send(link.connection.store, payload, flags)
+        except LinkClosed as error:
+            raise HostNotAttached(f"the shared memory cannot be written: {error}") from None
+
+    def _wait_for_room(self, write: Callable[[], bool]) -> bool:
+        def attempt() -> bool | Nothing:
+            return write() or NOTHING
+
+        self.room.wait(attempt, None)
+        return True
+
+    # --- following ------------------------------------------------------------------------------------------
+
+    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
+        """Follow the host's events. Called by the link's reader."""
+        for payload in payloads:
+            self._follow(messages.decode_event(payload))
+        source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+
+    def _follow(self, event: messages.Event) -> None:
+        if isinstance(event, messages.Ordered):
+            for number in range(event.count):
+                if not self._ordered(event.id + number, event.revision + number):
+                    break
+        elif isinstance(event, messages.Change):
+            with self.lock:
+                followed = self._mirror.apply(event, time.monotonic())
+            if followed:
+                self._changed(event)
+            else:
+                self._gap(event.revision)
+        elif isinstance(event, messages.Done):
+            self._done(event)
+        elif isinstance(event, messages.SnapshotPart):
+            self._snapshot.extend(event.items)
+        elif isinstance(event, messages.SnapshotEnd):
+            with self.lock:
+                self._mirror.load(self._snapshot, event.revision, time.monotonic())
+                self._snapshot = []
+            self._loaded(event.channels)
+        else:
+            self._declared(event.channel)
+
+    def _ordered(self, request: int, revision: int) -> bool:
+        """The host has made own write *request* its step *revision*; False: that cannot be."""
+        with self.lock:
+            write = self._own_writes.pop(request, None)
+            followed = write is not None and self._mirror.own_ordered(
+                request, write.key, write.value, write.deadline, revision
+            )
+        if write is None or not followed:
+            self._gap(revision)
+            return False
+        ttl = None if write.deadline is None else max(write.deadline - time.monotonic(), 0.0)
+        self._changed(messages.Change(revision, write.key, write.value, ttl))
+        if write.done is not None:
+            write.done(Outcome(None, b"\xc3" if write.value is None else None, revision))
+        return True
+
+    def _done(self, event: messages.Done) -> None:
+        outcome = Outcome(event.error, event.value, event.revision)
+        with self.lock:
+            write = self._own_writes.pop(event.id, None)
+            if write is not None:  # it was refused, or there was nothing to delete
+                self._mirror.done(event.id, write.key)
+            done = self._replies.pop(event.id, None) if write is None else write.done
+        if done is not None:
+            done(outcome)
+        elif write is not None:
+            report_refusal(write.key, outcome)
+
+    def _gap(self, revision: int) -> None:
+        # Cannot happen on one ordered link; going on would show a state that never was.
+        log().error(f"shared memory: revision {revision} came after {self._mirror.revision}")
