@@ -179,6 +179,7 @@ class Exchange(abc.ABC):
         self.loop: asyncio.AbstractEventLoop | None = None
         self._ends_lock = threading.Lock()
         self._ends: dict[str, ChannelEnd] = {}
+        self._receiving_is_over = False  # also for ends that are made from now on
         self._subscriptions: dict[str, Subscription] = {}
         self._subscribing = threading.Lock()  # the other side hears of them in the order in which they happen here
         self._watchers: list[Watcher] = []
@@ -193,6 +194,8 @@ class Exchange(abc.ABC):
                 end = self._ends.get(name)
                 if end is None:
                     end = ChannelEnd(name, window=self.window, before_use=self._use_end, on_lost=self.losses.add)
+                    if self._receiving_is_over:
+                        end.incoming.close()
                     self._ends[name] = end
                     if self.loop is not None:
                         end.incoming.attach_loop(self.loop)

@@ -59,7 +59,13 @@ class Node(Exchange):
         self._phase = _Phase.ALONE
         self._channels: set[str] = set()
         self._lock = threading.RLock()  # one stream per channel and topic
-        self._replica = Replica(self.view, changed=self._changed, loaded=self._loaded, declared=self._channels.add)
+        self._replica = Replica(
+            self.view,
+            changed=self._changed,
+            watched=lambda: bool(self._watchers),
+            loaded=self._loaded,
+            declared=self._channels.add,
+        )
         self._authority = self._own_authority()
         self._room = Waiters()  # for publications
         self._numbers = itertools.count(1)
@@ -108,6 +114,7 @@ class Node(Exchange):
         self._greeted.clear()
         self._greeting_error = None
         self._topic_streams.clear()  # which were those of an earlier link, if there was one
+        self._receiving_is_over = False
         for end in list(self._ends.values()):
             end.incoming.reopen()
         hello = messages.Hello(
@@ -189,6 +196,7 @@ class Node(Exchange):
             self._topic_streams.clear()
             self._phase = _Phase.ALONE
             self._rename(DEFAULT_PROCESS)
+            self._receiving_is_over = False
             for end in self._ends.values():
                 end.incoming.reopen()
                 end.outgoing.forget()
@@ -486,7 +494,10 @@ class Node(Exchange):
     def _close_incoming(self) -> None:
         """Before anything else says that the host is gone: a receive() between two messages then ends like one that
         waits."""
-        for end in list(self._ends.values()):
+        with self._ends_lock:
+            self._receiving_is_over = True
+            ends = list(self._ends.values())
+        for end in ends:
             end.incoming.close()
 
     def _loaded(self, channels: list[str]) -> None:

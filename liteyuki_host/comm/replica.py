@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 from .delivery.end import StreamSource, join
 from .errors import HostNotAttached, LinkClosed
@@ -23,13 +22,9 @@ __all__ = ["Replica"]
 Done = Callable[[Outcome], None]
 
 
-class _OwnWrite(NamedTuple):
-    """A write that the host has not ordered yet. It does not send it back: what it was is kept here."""
-
-    key: str
-    value: bytes | None
-    deadline: float | None
-    done: Done | None
+_OwnWrite = tuple[str, bytes | None, float | None, Done | None]
+"""A write that the host has not ordered yet, as key, value, deadline, and whom to tell. The host does not send it back:
+what it was is kept here."""
 
 
 class Replica:
@@ -38,6 +33,7 @@ class Replica:
     Args:
         view: the dict that reads go to.
         changed: told of every step, in order.
+        watched: whether anybody wants to know.
         loaded: told when a new link's snapshot is complete, with the names of all channels.
         declared: told of each channel that is declared later.
     """
@@ -47,6 +43,7 @@ class Replica:
         view: dict[str, object],
         *,
         changed: Callable[[messages.Change], None],
+        watched: Callable[[], bool],
         loaded: Callable[[list[str]], None],
         declared: Callable[[str], None],
     ) -> None:
@@ -54,6 +51,7 @@ class Replica:
         self.room = Waiters()  # woken when the host has consumed requests, and at the link's end
         self._view = view
         self._changed = changed
+        self._watched = watched
         self._loaded = loaded
         self._declared = declared
         self._mirror = Mirror(view)
@@ -84,7 +82,7 @@ class Replica:
         """The host is gone: whoever waits for an answer gets none."""
         self.room.wake()
         with self.lock:
-            waiting = [*self._replies.values(), *(write.done for write in self._own_writes.values())]
+            waiting = [*self._replies.values(), *(done for _, _, _, done in self._own_writes.values())]
             self._replies.clear()
             revision = self._mirror.revision
         for done in waiting:
@@ -110,10 +108,10 @@ class Replica:
         """As ``Exchange.put``."""
         with self.lock:
             number = self._next_request
-            if self._send(messages.encode_message(messages.Put(number, key, payload, ttl, ephemeral))):
+            if self._send(messages.encode_put(number, key, payload, ttl, ephemeral)):
                 self._next_request = number + 1
                 deadline = None if ttl is None else time.monotonic() + ttl
-                self._own_writes[number] = _OwnWrite(key, payload, deadline, done)
+                self._own_writes[number] = (key, payload, deadline, done)
                 self._mirror.own_put(number, key, payload, deadline)
                 return True
         return may_wait and self._wait_for_room(lambda: self.put(key, payload, ttl, ephemeral, done, may_wait=False))
@@ -124,7 +122,7 @@ class Replica:
             number = self._next_request
             if self._send(messages.encode_message(messages.Remove(number, key))):
                 self._next_request = number + 1
-                self._own_writes[number] = _OwnWrite(key, None, None, done)
+                self._own_writes[number] = (key, None, None, done)
                 self._mirror.own_remove(number, key)
                 return True
         return may_wait and self._wait_for_room(lambda: self.remove(key, done, may_wait=False))
@@ -192,29 +190,33 @@ class Replica:
         """The host has made own write *request* its step *revision*; False: that cannot be."""
         with self.lock:
             write = self._own_writes.pop(request, None)
-            followed = write is not None and self._mirror.own_ordered(
-                request, write.key, write.value, write.deadline, revision
-            )
-        if write is None or not followed:
+            if write is not None:
+                key, value, deadline, done = write
+                if not self._mirror.own_ordered(request, key, value, deadline, revision):
+                    write = None
+        if write is None:
             self._gap(revision)
             return False
-        ttl = None if write.deadline is None else max(write.deadline - time.monotonic(), 0.0)
-        self._changed(messages.Change(revision, write.key, write.value, ttl))
-        if write.done is not None:
-            write.done(Outcome(None, b"\xc3" if write.value is None else None, revision))
+        if self._watched():
+            ttl = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            self._changed(messages.Change(revision, key, value, ttl))
+        if done is not None:
+            done(Outcome(None, b"\xc3" if value is None else None, revision))
         return True
 
     def _done(self, event: messages.Done) -> None:
         outcome = Outcome(event.error, event.value, event.revision)
         with self.lock:
             write = self._own_writes.pop(event.id, None)
-            if write is not None:  # it was refused, or there was nothing to delete
-                self._mirror.done(event.id, write.key)
-            done = self._replies.pop(event.id, None) if write is None else write.done
+            if write is None:
+                key, done = "", self._replies.pop(event.id, None)
+            else:  # it was refused, or there was nothing to delete
+                key, _, _, done = write
+                self._mirror.done(event.id, key)
         if done is not None:
             done(outcome)
         elif write is not None:
-            report_refusal(write.key, outcome)
+            report_refusal(key, outcome)
 
     def _gap(self, revision: int) -> None:
         # Cannot happen on one ordered link; going on would show a state that never was.

