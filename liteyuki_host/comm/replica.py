@@ -23,7 +23,7 @@ Done = Callable[[Outcome], None]
 
 
 _OwnWrite = tuple[str, bytes | None, float | None, Done | None]
-"""A write that the host has not ordered yet, as key, value, deadline, and whom to tell. The host does not send it back:
+"""A write that the host has not ordered yet, as key, value, ttl, and whom to tell. The host does not send it back:
 what it was is kept here."""
 
 
@@ -110,9 +110,8 @@ class Replica:
             number = self._next_request
             if self._send(messages.encode_put(number, key, payload, ttl, ephemeral)):
                 self._next_request = number + 1
-                deadline = None if ttl is None else time.monotonic() + ttl
-                self._own_writes[number] = (key, payload, deadline, done)
-                self._mirror.own_put(number, key, payload, deadline)
+                self._own_writes[number] = (key, payload, ttl, done)
+                self._mirror.own_put(number, key, payload, None if ttl is None else time.monotonic() + ttl)
                 return True
         return may_wait and self._wait_for_room(lambda: self.put(key, payload, ttl, ephemeral, done, may_wait=False))
 
@@ -191,14 +190,14 @@ class Replica:
         with self.lock:
             write = self._own_writes.pop(request, None)
             if write is not None:
-                key, value, deadline, done = write
+                key, value, ttl, done = write
+                deadline = None if ttl is None else time.monotonic() + ttl  # as for everybody else: from now on
                 if not self._mirror.own_ordered(request, key, value, deadline, revision):
                     write = None
         if write is None:
             self._gap(revision)
             return False
         if self._watched():
-            ttl = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             self._changed(messages.Change(revision, key, value, ttl))
         if done is not None:
             done(Outcome(None, b"\xc3" if value is None else None, revision))

@@ -276,6 +276,8 @@ class Mirror:
         if self._pending.get(key) == request:  # it is what is shown
             del self._pending[key]
             del self._payloads[key]
+            if value is not None and deadline is not None:  # which counts anew
+                self._show(key, value, deadline)
         else:
             self._payloads[key] = (value, deadline)
         return True

@@ -321,6 +321,38 @@ def test_an_own_write_is_shown_at_once_and_stays_until_it_is_ordered() -> None:
     assert mirror.revision_of("a") == 4
 
 
+def test_an_own_write_that_is_a_step_of_the_order_comes_without_its_value() -> None:
+    mirror = Mirror()
+    mirror.own_put(1, "a", enc("first"), None)
+    mirror.own_put(2, "a", enc("second"), None)
+    mirror.own_remove(3, "b")
+    assert not mirror.own_ordered(2, "a", enc("second"), None, 2), "the first one is missing"
+    assert mirror.revision == 0
+    assert mirror.own_ordered(1, "a", enc("first"), None, 1)
+    assert (mirror.view, mirror.revision, mirror.is_pending("a")) == ({"a": "second"}, 1, True)
+    mirror.apply(Change(2, "a", enc("theirs")), 0.0)  # between the two
+    assert mirror.own_ordered(2, "a", enc("second"), None, 3)
+    assert (mirror.view, mirror.revision_of("a"), mirror.is_pending("a")) == ({"a": "second"}, 3, False)
+    assert mirror.own_ordered(3, "b", None, None, 4)
+    assert (mirror.view, mirror.revision_of("b"), mirror.is_pending("b")) == ({"a": "second"}, 0, False)
+
+
+def test_a_refused_own_write_gives_back_the_own_one_before_it() -> None:
+    mirror = Mirror()
+    mirror.own_put(1, "a", enc("taken"), None)
+    mirror.own_put(2, "a", enc("refused"), None)
+    assert mirror.own_ordered(1, "a", enc("taken"), None, 1)
+    mirror.done(2, "a")
+    assert mirror.view == {"a": "taken"}
+
+
+def test_the_end_of_an_own_write_counts_from_its_place_in_the_order() -> None:
+    mirror = Mirror()
+    mirror.own_put(1, "a", enc(1), 10.0)
+    assert mirror.own_ordered(1, "a", enc(1), 12.0, 1)
+    assert mirror.view["a"].deadline == 12.0  # type: ignore[attr-defined]
+
+
 def test_only_the_newest_own_write_decides_when_to_show_the_hosts_order() -> None:
     mirror = Mirror()
     mirror.own_put(1, "a", enc(1), None)
