@@ -7,6 +7,7 @@ Two halves: the *inbound* half (``get_buffer``, ``receive``, ``receive_eof``) be
 from __future__ import annotations
 
 import enum
+import io
 from collections import deque
 from typing import Any, Protocol
 
@@ -106,8 +107,8 @@ class Connection:
         self._owed: deque[Stream] = deque()  # each once; whoever consumes adds, without the link's lock
         # inbound
         self._decoder = FrameDecoder()
-        self._partial: list[bytes] = []
-        self._partial_size = 0
+        # A BytesIO hands out what was written to it without copying it once more.
+        self._partial = io.BytesIO()
         self._partial_total = 0
         self._partial_head: tuple[Stream, int, int] | None = None
         self.send_control(hello)
@@ -228,9 +229,13 @@ class Connection:
         queue = self._queue
         run = queue[0]
         if self._goes_alone(run):
-            queue.popleft()
-            self.pending -= run.size
-            self._message(run, out)
+            # The first one whatever its size, and as many as are no longer to write than a piece of a larger one.
+            size = 0
+            while not size or (queue and self._goes_alone(queue[0]) and size + queue[0].size <= CHUNK_SIZE):
+                run = queue.popleft()
+                size += run.size
+                self.pending -= run.size
+                self._message(run, out)
             return
         batch: list[Any] = []
         size = 0
@@ -419,19 +424,16 @@ class Connection:
             raise RemoteProtocolError("a piece of a large message that did not begin")
         if not payload:
             raise RemoteProtocolError("an empty piece of a large message")
-        self._partial.append(bytes(payload))
-        self._partial_size += len(payload)
-        if self._partial_size > self._partial_total:
+        self._partial.write(payload)
+        size = self._partial.tell()
+        if size > self._partial_total:
             raise RemoteProtocolError(f"a large message is longer than the {self._partial_total:,} bytes announced")
         if flags & Flag.LAST:
-            if self._partial_size != self._partial_total:
-                raise RemoteProtocolError(
-                    f"a large message ended after {self._partial_size:,} of {self._partial_total:,} bytes"
-                )
+            if size != self._partial_total:
+                raise RemoteProtocolError(f"a large message ended after {size:,} of {self._partial_total:,} bytes")
             stream, message_flags, request_id = self._partial_head
-            whole = b"".join(self._partial)
-            self._partial.clear()
-            self._partial_size = 0
+            whole = self._partial.getvalue()
+            self._partial = io.BytesIO()
             self._partial_head = None
             inbound.on_message(stream, [whole], message_flags, request_id)
 

@@ -69,8 +69,14 @@ class SocketTransport:
             return 0
 
     def write_all(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        # A header by itself would wake the reader for nothing, so all buffers go at once as far as that goes.
+        sent = self._socket.sendmsg(buffers[:_MAX_BUFFERS])
         for buffer in buffers:
-            self._socket.sendall(buffer)
+            if sent < len(buffer):
+                self._socket.sendall(memoryview(buffer)[sent:] if sent else buffer)
+                sent = 0
+            else:
+                sent -= len(buffer)
 
     def close(self) -> None:
         # shutdown, not close: it wakes a thread blocked in recv, and the number cannot be reused under it.
