@@ -105,26 +105,12 @@ class Channel(Generic[T]):
             HostNotAttached: this process does not run under a host.
             ChannelTaken: two other processes are this channel's ends.
         """
-        end = self._end if self._epoch == exchanges.epoch else self._own_end()
-        if not end.usable:
-            end.use()
-        outgoing = end.outgoing
-        payload, flags = None, 0
-        if self._decoder is None and type(data) is not bytes:
-            try:
-                payload = encode_plain(data)
-            except Exception:  # said in our words below
-                pass
-        if payload is None or (len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit)):
-            payload, flags = self._encode(data)
-        elif outgoing.join(payload):
-            outgoing.sent += 1
-            return
-        if outgoing.offer(payload, flags):
-            return
-        if on_event_loop():
-            raise self._full()
-        outgoing.room.wait(lambda: self._offer(end, payload, flags, 0), None)
+        refused = self._send_now(data)
+        if refused is not None:
+            if on_event_loop():
+                raise self._full()
+            end, payload, flags = refused
+            end.outgoing.room.wait(lambda: self._offer(end, payload, flags, 0), None)
 
     async def asend(self, data: T) -> None:
         """Queue a message, waiting for room without blocking the loop. Cancelling it sends nothing.
@@ -132,9 +118,9 @@ class Channel(Generic[T]):
         Raises:
             the same as :meth:`send`, except ChannelFull.
         """
-        end = self._usable_end()
-        payload, flags = self._encode(data)
-        if not end.outgoing.offer(payload, flags):
+        refused = self._send_now(data)
+        if refused is not None:
+            end, payload, flags = refused
             await end.outgoing.room.wait_async(lambda: self._offer(end, payload, flags, 0), None)
 
     async def request(self, data: T, *, timeout: float | None = DEFAULT_REQUEST_TIMEOUT) -> Any:
@@ -336,6 +322,25 @@ class Channel(Generic[T]):
             end.use()
         except HostNotAttached:
             pass
+
+    def _send_now(self, data: T) -> tuple[ChannelEnd, bytes, int] | None:
+        """Queue a message. Returns None; or, when there is no room, what has to be offered again."""
+        end = self._end if self._epoch == exchanges.epoch else self._own_end()
+        if not end.usable:
+            end.use()
+        outgoing = end.outgoing
+        payload, flags = None, 0
+        if self._decoder is None and type(data) is not bytes:
+            try:
+                payload = encode_plain(data)
+            except Exception:  # said in our words below
+                pass
+        if payload is None or (len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit)):
+            payload, flags = self._encode(data)
+        elif outgoing.join(payload):
+            outgoing.sent += 1
+            return None
+        return None if outgoing.offer(payload, flags) else (end, payload, flags)
 
     def _encode(self, data: T) -> tuple[bytes, int]:
         decoder, limit = self._decoder, self._limit

@@ -35,14 +35,16 @@ class Callbacks:
     """The receivers of one channel or topic, in the order of registration. Changed from any thread.
 
     Attributes:
-        only: the one receiver that there is, if it takes every message; else None.
+        any: whether there is one.
+        only: the one that there is, if it takes every message; else None.
     """
 
-    __slots__ = ("_all", "_lock", "only")
+    __slots__ = ("_all", "_lock", "any", "only")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._all: tuple[Callback, ...] = ()
+        self.any = False
         self.only: Callback | None = None
 
     def __iter__(self) -> Iterator[Callback]:
@@ -71,6 +73,7 @@ class Callbacks:
     def _set(self, callbacks: tuple[Callback, ...]) -> None:
         self.only = None  # nobody may see the only one of before beside another
         self._all = callbacks
+        self.any = bool(callbacks)
         if len(callbacks) == 1 and callbacks[0].filter is None:
             self.only = callbacks[0]
 

@@ -136,22 +136,40 @@ class Consumer:
 
     @property
     def _wanted(self) -> bool:
-        return self._callbacks is None or bool(self._callbacks)
+        return self._callbacks is None or self._callbacks.any
 
     # --- on the loop ----------------------------------------------------------------------------------------
 
     async def _consume(self, run: _Run) -> None:
-        yielded = time.monotonic()
+        """The task. Written in one piece, as what a lone message costs is mostly calls."""
+        callbacks, units, loop = self._callbacks, self._units, run.loop
+        yielded = time.monotonic()  # when the loop was last free to do something else
+        task = run.task
+        assert task is not None
         try:
-            while self._run is run and self._loop is run.loop:
-                if self._wanted and (unit := self._first()) is not None:
-                    yielded = await self._consume_unit(unit, yielded)
+            while self._run is run and self._loop is loop:
+                wanted = callbacks is None or callbacks.any
+                if wanted and (unit := self._first()) is not None:
+                    only = None if callbacks is None or unit.flags & ~Flag.RAW else callbacks.only
+                    if only is not None:
+                        yielded = await self._give(unit, only, yielded)
+                    else:
+                        yielded = await self._handle_one(unit, yielded)
+                    self._settle(unit)
                     unit = None  # nothing that was consumed is kept while it is parked
-                else:
-                    await self._park(run)
+                    continue
+                run.parked = loop.create_future()
+                # What came before it was parked, and did not know, is seen here.
+                if not (units and self._wanted):
+                    # A loop that is closed without a word ends it here, where nothing is lost by it.
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    await run.parked
+                    task._log_destroy_pending = True  # type: ignore[attr-defined]
                     yielded = time.monotonic()
+                run.parked = None
         finally:
             run.started = False
+            run.parked = None
             self._forget(run)
             self.wake()
 
@@ -161,43 +179,17 @@ class Consumer:
         except IndexError:
             return None
 
-    async def _park(self, run: _Run) -> None:
-        """Wait until there is something to consume."""
-        task = run.task
-        assert task is not None
-        run.parked = run.loop.create_future()
-        try:
-            if not (self._units and self._wanted):
-                # A loop that is closed without a word ends it here, where nothing is lost by it.
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                await run.parked
-        finally:
-            task._log_destroy_pending = True  # type: ignore[attr-defined]
-            run.parked = None
-
-    async def _consume_unit(self, unit: Unit, yielded: float) -> float:
-        """Handle what arrived at once, as long as anybody wants it, and take it off the queue.
+    async def _give(self, unit: Unit, callback: Callback, yielded: float) -> float:
+        """Call *callback* with what arrived at once, as long as it is the only one: the path of nearly all messages.
 
         Args:
             yielded: when the loop was last free to do something else, by ``time.monotonic``. Returns that anew.
         """
-        callbacks = self._callbacks
-        while unit.position < len(unit.payloads) and self._wanted:
-            only = None if callbacks is None or unit.flags & ~Flag.RAW else callbacks.only
-            if only is not None:
-                yielded = await self._give(unit, only, yielded)
-            else:
-                yielded = await self._handle_one(unit, yielded)
-        self._settle(unit)
-        return yielded
-
-    async def _give(self, unit: Unit, callback: Callback, yielded: float) -> float:
-        """Call *callback* with the messages, as long as it is the only one. The path that nearly all messages take."""
         callbacks, decode, function = self._callbacks, callback.decoder(unit.flags), callback.function
         monotonic = time.monotonic
         assert callbacks is not None
         position = unit.position
-        if len(unit.payloads) - position > 1 and not unit.suspended:
+        if len(unit.payloads) > 1 and not unit.suspended:
             loop = running_loop()
             assert loop is not None
             loop.call_soon(self._suspended, unit)

@@ -213,6 +213,8 @@ class Link:
         lock, connection = self._lock, self.connection
 
         def join(payload: bytes) -> bool:
+            if connection.open_run is None:  # nothing waits: seen without the lock, as it may change the next moment
+                return False
             size = len(payload)
             lock.acquire()
             try:
