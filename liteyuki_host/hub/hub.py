@@ -18,7 +18,7 @@ from ..comm.delivery.end import ChannelEnd, StreamSource, join
 from ..comm.delivery.outgoing import Outgoing
 from ..comm.errors import ChannelClosed, ChannelTaken, LycommError
 from ..comm.exchange import Exchange, Subscription, check_name, report_refusal
-from ..comm.link import Link
+from ..comm.link import INLINE_BURST, Link
 from ..comm.protocol import messages
 from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
 from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
@@ -31,6 +31,9 @@ __all__ = ["Hub"]
 
 HOST = "host"
 """The host's own name: as an end of channels, and in the log."""
+
+PUBLICATION_GAP = 1e-3
+"""Seconds after which a publication is not one of a row."""
 
 TOPIC_BACKLOG_WINDOWS = 4
 """Windows of one topic that may wait in the host for one slow process, beside the one on its link."""
@@ -78,6 +81,8 @@ class Hub(Exchange):
         self._routes: dict[str, Route] = {}
         self._topics_lock = threading.Lock()
         self._topics: dict[str, dict[Session, Outgoing]] = {}
+        self._publications = 0  # in a row
+        self._last_publication = 0.0
         self._withheld: list[tuple[StreamSource, int]] = []  # memory credit kept back while somebody lags
         self._withheld_lock = threading.Lock()
         self._watching_laggards = False  # a thread does; there is at most one
@@ -304,9 +309,11 @@ class Hub(Exchange):
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
         slow: list[tuple[Session, Outgoing]] = []
         with self._topics_lock:  # one order for all topics and all subscribers
+            one_of_many = self._is_publishing_a_lot()
             for session, outgoing in self._topics.get(topic, {}).items():
-                if not outgoing.offer(payload, flags) and not session.link.ended:
+                if not outgoing.offer(payload, flags, one_of_many=one_of_many) and not session.link.ended:
                     slow.append((session, outgoing))
+            self._last_publication = time.perf_counter()
             own = self._subscriptions.get(topic)
             limit = (TOPIC_BACKLOG_WINDOWS + 1) * self.window
             delivered = own is None or own.deliver_here(payload, flags, limit)
@@ -316,6 +323,14 @@ class Hub(Exchange):
         if not delivered:
             self.losses.add(f"topic {topic}", 1, "the host's own subscribers are too slow for it")
         return True
+
+    def _is_publishing_a_lot(self) -> bool:
+        """Whether publications follow each other so fast that writing each one by itself would only wake everybody for
+        everything. A link cannot see that: between two of its messages there are those to all the others."""
+        if time.perf_counter() - self._last_publication > PUBLICATION_GAP:
+            self._publications = 0
+        self._publications += 1
+        return self._publications > INLINE_BURST
 
     def subscribe_session(self, session: Session, topic: str, stream: Stream) -> None:
         """A child wants *topic*, over *stream*."""

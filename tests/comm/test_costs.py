@@ -174,6 +174,25 @@ def test_a_broadcast_is_encoded_once_and_never_decoded_on_its_way(monkeypatch: p
         live.close()
 
 
+def test_many_publications_to_many_processes_share_their_writes() -> None:
+    """Between two messages of one link are those to all others, so no link sees a burst by itself."""
+    children, publications = 20, 500
+    live = Live(children=children)
+    try:
+        got: list[object] = []
+        for node in live.nodes:
+            node.subscribe("news", Callback(got.append, None, codec.decode_payload))
+        until(lambda: len(live.hub._topics.get("news", ())) == children)
+        payload = codec.encode(TEXT)
+        live.calls.clear()
+        for _ in range(publications):
+            live.hub.publish("news", payload, 0, may_wait=False)
+        until(lambda: len(got) == children * publications)
+        assert live.calls["write"] < children * publications / 10, live.calls
+    finally:
+        live.close()
+
+
 def test_what_was_consumed_leaves_nothing(live: Live) -> None:
     exchange(live, MESSAGES)
     gc.collect()

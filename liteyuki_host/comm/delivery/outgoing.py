@@ -72,12 +72,19 @@ class Outgoing:
 
     # --- sending --------------------------------------------------------------------------------------------
 
-    def offer(self, payload: bytes, flags: int = 0, request_id: int = 0) -> bool:
-        """Accept a message, or return False when there is no room. Accepted means: consumed once, or reported."""
+    def offer(self, payload: bytes, flags: int = 0, request_id: int = 0, *, one_of_many: bool = False) -> bool:
+        """Accept a message, or return False when there is no room. Accepted means: consumed once, or reported.
+
+        Args:
+            one_of_many: see ``Link.send``.
+        """
+        if one_of_many and not flags and self.join(payload):
+            self.sent += 1
+            return True
         bound = self._bound
         if bound is not None and not self._backlog:
             try:
-                accepted = bound[0].send(bound[1], payload, flags, request_id)
+                accepted = bound[0].send(bound[1], payload, flags, request_id, one_of_many=one_of_many)
             except LinkClosed:
                 pass  # about to be unbound; what waits behind it is put in front of this message then
             else:

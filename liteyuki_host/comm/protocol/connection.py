@@ -106,6 +106,7 @@ class Connection:
         self._large: _Large | None = None
         self._owed: deque[Stream] = deque()  # each once; whoever consumes adds, without the link's lock
         # inbound
+        self.heard = False  # a message has arrived since the sender looked last: who answers does not go on sending
         self._decoder = FrameDecoder()
         # A BytesIO hands out what was written to it without copying it once more.
         self._partial = io.BytesIO()
@@ -365,6 +366,7 @@ class Connection:
             stream.received = received
         else:
             stream.arrived(length)
+        self.heard = True
         inbound.on_message(stream, [bytes(decoder.buffer[HEADER.size : count])], flags, 0)
         return True
 
@@ -385,6 +387,7 @@ class Connection:
 
     def _message_frame(self, flags: int, number: int, ack: int, payload: memoryview, inbound: Inbound) -> None:
         stream = self._stream(number)
+        self.heard = True
         if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
             inbound.on_credit(stream)
         if not flags & _REQUEST_OR_REPLY:

@@ -26,7 +26,16 @@ class FakeLink:
         self.sent: list[tuple[bytes, int, int]] = []
         self._lock = threading.Lock()
 
-    def send(self, stream: Stream, payload: bytes, flags: int = 0, request_id: int = 0, attempts: int = 0) -> bool:
+    def send(
+        self,
+        stream: Stream,
+        payload: bytes,
+        flags: int = 0,
+        request_id: int = 0,
+        attempts: int = 0,
+        *,
+        one_of_many: bool = False,
+    ) -> bool:
         with self._lock:
             if self.ended:
                 raise LinkClosed("over")
