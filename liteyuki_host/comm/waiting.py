@@ -104,36 +104,34 @@ class Waiters:
     """Those who wait for one thing to change. Each is woken once; they look again by themselves.
 
     Attributes:
+        callbacks: of those who wait; empty when nobody does, and then :meth:`wake` has nothing to do.
         link: what brings the change, if it is known: who waits may read it meanwhile.
     """
 
-    __slots__ = ("_callbacks", "_lock", "link")
+    __slots__ = ("_lock", "callbacks", "link")
 
     def __init__(self) -> None:
         self.link: Bringer | None = None
         self._lock = threading.Lock()
-        self._callbacks: list[Callable[[], None]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._callbacks)
+        self.callbacks: list[Callable[[], None]] = []
 
     def wake(self) -> None:
         """Something changed. From any thread; never waits."""
-        if not self._callbacks:
+        if not self.callbacks:
             return
         with self._lock:
-            callbacks, self._callbacks = self._callbacks, []
+            callbacks, self.callbacks = self.callbacks, []
         for callback in callbacks:
             callback()
 
     def _add(self, callback: Callable[[], None]) -> None:
         with self._lock:
-            self._callbacks.append(callback)
+            self.callbacks.append(callback)
 
     def _discard(self, callback: Callable[[], None]) -> None:
         with self._lock:
-            if callback in self._callbacks:
-                self._callbacks.remove(callback)
+            if callback in self.callbacks:
+                self.callbacks.remove(callback)
 
     def wait(self, attempt: Callable[[], T | Nothing], timeout: float | None) -> T | Nothing:
         """Repeat *attempt* in this thread until it gives something; NOTHING after *timeout* seconds.

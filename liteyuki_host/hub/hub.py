@@ -452,7 +452,7 @@ class Hub(Exchange):
 
     def memory_read(self) -> None:
         """A child has read memory events, or is gone: let the writers go on when nobody lags."""
-        if (self._withheld or self._room) and not self._laggards():
+        if (self._withheld or self._room.callbacks) and not self._laggards():
             with self._withheld_lock:
                 withheld, self._withheld = self._withheld, []
             for source, cost in withheld:

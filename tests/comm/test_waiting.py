@@ -66,17 +66,17 @@ def test_a_thread_is_woken_by_another() -> None:
         assert box.looked.acquire(timeout=DEADLINE)
     box.put("x")
     assert join() == "x"
-    assert not box.waiters
+    assert not box.waiters.callbacks
 
 
 async def test_a_task_is_woken_by_a_thread() -> None:
     box = Box()
     task = asyncio.create_task(box.waiters.wait_async(box.take, DEADLINE))
     await asyncio.sleep(0)
-    assert box.waiters
+    assert box.waiters.callbacks
     threading.Thread(target=box.put, args=("x",), daemon=True).start()
     assert await asyncio.wait_for(task, DEADLINE) == "x"
-    assert not box.waiters
+    assert not box.waiters.callbacks
 
 
 def test_nothing_after_the_timeout() -> None:
@@ -85,7 +85,7 @@ def test_nothing_after_the_timeout() -> None:
     assert isinstance(box.waiters.wait(box.take, 0.05), Nothing)
     assert 0.05 <= time.monotonic() - started < DEADLINE
     assert isinstance(box.waiters.wait(box.take, -5), Nothing)
-    assert not box.waiters
+    assert not box.waiters.callbacks
 
 
 async def test_nothing_after_the_timeout_in_a_task() -> None:
@@ -93,7 +93,7 @@ async def test_nothing_after_the_timeout_in_a_task() -> None:
     assert isinstance(await box.waiters.wait_async(box.take, 0.05), Nothing)
     assert isinstance(await box.waiters.wait_async(box.take, 0), Nothing)
     assert isinstance(await box.waiters.wait_async(box.take, -1), Nothing)
-    assert not box.waiters
+    assert not box.waiters.callbacks
 
 
 def test_an_endless_timeout_is_one() -> None:
@@ -172,7 +172,7 @@ def test_every_value_goes_to_one_of_many_threads() -> None:
     for number in range(8):
         box.put(number)
     assert sorted(str(join()) for join in joins) == [str(n) for n in range(8)]
-    assert not box.waiters
+    assert not box.waiters.callbacks
 
 
 async def test_tasks_and_threads_wait_side_by_side() -> None:
@@ -196,7 +196,7 @@ async def test_a_cancelled_task_takes_nothing_and_leaves_nothing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert box.values == ["x"]
-    assert not box.waiters
+    assert not box.waiters.callbacks
 
 
 def test_an_attempt_that_raises_ends_the_wait() -> None:
@@ -216,7 +216,7 @@ def test_an_attempt_that_raises_ends_the_wait() -> None:
         assert box.looked.acquire(timeout=DEADLINE)
     box.put(0)
     assert join() == "raised"
-    assert not box.waiters
+    assert not box.waiters.callbacks
 
 
 def test_a_task_on_a_closed_loop_does_not_disturb_the_others() -> None:
@@ -227,11 +227,11 @@ def test_a_task_on_a_closed_loop_does_not_disturb_the_others() -> None:
     join = in_thread(lambda: box.waiters.wait(box.take, DEADLINE))
     for _ in range(4):
         assert box.looked.acquire(timeout=DEADLINE)
-    callbacks = list(box.waiters._callbacks)
+    callbacks = list(box.waiters.callbacks)
     task.cancel()
     loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
     loop.close()
-    box.waiters._callbacks = callbacks  # as if it had been closed without a word
+    box.waiters.callbacks = callbacks  # as if it had been closed without a word
     box.put("x")
     assert join() == "x"
 

@@ -87,7 +87,7 @@ class Incoming:
             return
         self.received += len(payloads)
         self._units.append(Unit(payloads, flags, request_id, source))
-        if self.arrived:
+        if self.arrived.callbacks:
             self.arrived.wake()
         if self.mode == "passive":
             self._consumer.wake()

@@ -146,7 +146,7 @@ class Outgoing:
         if self._backlog:
             with self._lock:
                 self._drain()
-        if self.room:
+        if self.room.callbacks:
             self.room.wake()
         if self.on_room is not None:
             self.on_room()

@@ -390,7 +390,8 @@ class Link:
         self._last_write = time.perf_counter()
         if self._flushing:
             self._flush_idle.notify_all()
-        self.written.wake()
+        if self.written.callbacks:
+            self.written.wake()
         if self.ended and self._reader_done:
             self._reader.at_end(self.release_transport)
 
