@@ -150,10 +150,10 @@ class SharedReader:
         thread = threading.get_ident()
         if self._over or thread == _MAIN or not self._role.acquire(blocking=False):
             return NOTHING
-        if thread != self._led_by:
+        if thread != self._led_by or time.monotonic() - self._led_until > TURN_SECONDS:
             self._led_by, self._turns = thread, 0
         elif self._turns < TURNS:
-            self._turns = self._turns + 1 if time.monotonic() - self._led_until < TURN_SECONDS else 0
+            self._turns += 1
         if self._listening:
             self._listen(False)
         transport, get_buffer, received = self._transport, self._inbound.get_buffer, self._inbound.received

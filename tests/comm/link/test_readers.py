@@ -356,6 +356,30 @@ def test_who_leads_again_and_again_leaves_the_loop_muted_until_it_does_not(
         reader.detach_loop()
 
 
+def test_who_came_again_and_again_and_then_late_gives_the_loop_back(
+    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, reader = shared
+    monkeypatch.setattr(shared_reader, "TURN_SECONDS", DEADLINE)
+    with loop_in_thread() as loop:
+        reader.attach_loop(loop)
+        until(lambda: reader._listening)
+
+        def lead() -> tuple[bool, bool]:
+            for _ in range(TURNS + 1):
+                reader.lead(Gate().look, time.monotonic())
+            often = reader._listening
+            monkeypatch.setattr(shared_reader, "TURN_SECONDS", 0)
+            time.sleep(0.001)
+            reader.lead(Gate().look, time.monotonic())
+            return often, reader._listening
+
+        thread, results = in_thread(lead)
+        thread.join(DEADLINE)
+        assert results == [(False, True)]
+        reader.detach_loop()
+
+
 def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: tuple[End, SharedReader]) -> None:
     _, reader = shared
     with loop_in_thread() as loop:
