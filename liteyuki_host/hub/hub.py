@@ -480,13 +480,14 @@ class Hub(Exchange):
 
     def _broadcast_changes(self, changes: list[messages.Change], writer: str | None) -> None:
         """Tell everybody but the *writer*, which is told in its own way. The caller holds the authority's lock."""
-        others = [session for session in self._everybody() if session.owner != writer]
         for change in changes:
-            if others:
-                payload = messages.encode_message(change)
-                for session in others:
+            payload = None
+            for session in self._everybody():
+                if session.owner != writer:
+                    payload = payload or messages.encode_message(change)
                     session.send_memory(payload)
-            self._changed(change)
+            if self._watchers:
+                self._changed(change)
 
     def _broadcast(self, payload: bytes) -> None:
         with self.authority.lock:

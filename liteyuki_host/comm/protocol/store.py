@@ -57,15 +57,21 @@ _decoder = msgspec.msgpack.Decoder()
 _MISSING: Final = object()  # None is a value
 
 
+# Whether what begins with this byte is nil, a boolean, a small or sized number or a text: immutable, so that the object
+# itself may be handed out.
+_IMMUTABLE = [
+    first < 0x80 or first >= 0xE0 or 0xA0 <= first <= 0xC3 or 0xCA <= first <= 0xD3 or 0xD9 <= first <= 0xDB
+    for first in range(256)
+]
+
+
 def pack(payload: bytes) -> object:
     """An encoded value as the view keeps it.
 
     Raises:
         RemoteProtocolError: it is no value.
     """
-    first = payload[0] if payload else 0xC1  # which MessagePack never uses
-    # nil, booleans, small and sized numbers, texts: immutable, so the object itself may be handed out.
-    if first < 0x80 or first >= 0xE0 or 0xA0 <= first <= 0xC3 or 0xCA <= first <= 0xD3 or 0xD9 <= first <= 0xDB:
+    if _IMMUTABLE[payload[0] if payload else 0xC1]:  # which MessagePack never uses
         try:
             return _decoder.decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
