@@ -93,11 +93,16 @@ async def test_the_stacks_are_written_before_the_kill(supervise: Supervise, capf
     hub = FakeHub()
     async with supervise(child(**SHORT), hub=hub) as supervisor:
         await supervisor.wait_ready("bot", DEADLINE)
-        os.kill(pid_of(supervisor), signal.SIGSTOP)
-        await entered(supervisor, State.READY, count=2)
-        lines = [line.text for line in supervisor.output("bot").lines()[0]]
-        assert any("most recent call first" in line for line in lines), lines
-        assert any("launch.py" in line for line in lines)
+        for incarnation in (2, 3, 4):
+            os.kill(pid_of(supervisor), signal.SIGSTOP)
+            await entered(supervisor, State.READY, count=incarnation)
+            lines = [line.text for line in supervisor.output("bot").lines()[0]]
+            assert any("most recent call first" in line for line in lines), lines
+            if any("launch.py" in line for line in lines):
+                return
+            # CPython shows threads that run again at the same time, without its lock; now and then it falls over one.
+            assert any("SIGSEGV" in str(entry) for entry in supervisor.history("bot")), lines
+        pytest.fail("three times in a row no whole stack")
 
 
 async def test_a_busy_bot_is_told_and_left_alone(supervise: Supervise, log_lines: LogLines) -> None:
