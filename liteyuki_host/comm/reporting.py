@@ -11,7 +11,7 @@ __all__ = ["log"]
 
 
 def log() -> Logger:
-    """loguru's logger, told to name the caller's place and not this one."""
+    """loguru's logger."""
     from loguru import logger
 
     return logger
