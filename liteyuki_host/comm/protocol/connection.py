@@ -422,6 +422,10 @@ class Connection:
                 stream.arrived(total)
             self._partial_head = (stream, flags & ~(Flag.FIRST | Flag.LAST), int.from_bytes(payload[8:16], "big"))
             self._partial_total = total
+            # Grown by and by, it would take an eighth more than the message has.
+            self._partial.seek(max(total - 1, 0))
+            self._partial.write(b"\0")
+            self._partial.seek(0)
             payload = payload[16:]
         if self._partial_head is None or self._partial_head[0].id != self._stream(number).id:
             raise RemoteProtocolError("a piece of a large message that did not begin")

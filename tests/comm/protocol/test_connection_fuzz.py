@@ -33,7 +33,7 @@ def survives(peer: Peer, data: bytes, step: int) -> None:
     connection = peer.connection
     held = len(connection._partial.getvalue())
     assert held <= LIMIT + ENVELOPE + CHUNK_SIZE
-    assert held == connection._partial.tell()
+    assert connection._partial.tell() <= held
     for stream in connection.streams.values():
         if not stream.trusted:
             assert stream.received - stream.consumed <= max(WINDOW, LIMIT + ENVELOPE + 256)
