@@ -363,3 +363,44 @@ def test_losses_are_said_at_once_and_then_gathered() -> None:
 def test_an_unread_channel_times_out_in_the_host_too(pair: Pair) -> None:
     with pytest.raises(ReceiveTimeout):
         pair.host_channel("nonebot-active").receive(0)
+
+
+# --- a child's own writes -------------------------------------------------------------------------------------
+
+
+def test_a_writer_hears_of_its_writes_in_runs(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = pair.host.session("nonebot")
+    assert session is not None
+    told: list[bytes] = []
+    monkeypatch.setattr(type(session.link), "send", lambda link, stream, payload: told.append(payload))
+    with pair.host.authority.lock:
+        for request, revision in ((1, 10), (2, 11), (4, 12), (5, 13), (6, 20)):  # 3 waits for a lock
+            session.ordered(request, revision)
+        session.send_memory(m.encode_message(m.Declared("x")))
+        session.tell_ordered()
+        monkeypatch.undo()
+    assert [m.decode_event(payload) for payload in told] == [
+        m.Ordered(1, 2, 10),
+        m.Ordered(4, 2, 12),
+        m.Ordered(6, 1, 20),
+        m.Declared("x"),
+    ]
+
+
+def test_what_others_write_between_two_writes_of_a_child_comes_after_the_first_one(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform = pair.host.authority.perform
+
+    def perform_and_write(owner: str, request: m.Request, reply: object) -> None:
+        perform(owner, request, reply)  # type: ignore[arg-type]
+        if isinstance(request, m.Put) and request.key == "first":
+            pair.host_memory.set("between", 2)
+
+    monkeypatch.setattr(pair.host.authority, "perform", perform_and_write)
+    with logged() as lines:
+        pair.child_memory.set("first", 1)
+        pair.child_memory.sync(timeout=DEADLINE)
+        assert pair.child_memory.get_all() == {"first": 1, "between": 2}
+        assert pair.child_memory.revision == 2
+    assert lines == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import CoroutineType
@@ -87,9 +88,9 @@ def is_failure(error: BaseException) -> bool:
     """
     if isinstance(error, Exception):
         return True
-    import asyncio
-
-    if not isinstance(error, asyncio.CancelledError):
+    # Not imported here: a task may also be thrown away when Python ends and nothing can be imported any more.
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None or not isinstance(error, asyncio.CancelledError):
         return False
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return cancelling is not None and cancelling() == 0

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from liteyuki_host.comm.delivery.callbacks import Callback, call, error_text
+from liteyuki_host.comm.codec import decode_payload, encode
+from liteyuki_host.comm.delivery.callbacks import Callback, Callbacks, call, error_text
 from liteyuki_host.comm.delivery.incoming import Incoming
 from liteyuki_host.comm.delivery.unit import Received
 from liteyuki_host.comm.errors import ChannelClosed, ChannelModeError
@@ -477,3 +478,29 @@ def test_the_text_of_an_error_that_has_none() -> None:
 
     assert error_text(ValueError("x")) == "x"
     assert error_text(Mute()) == "(its text cannot be shown: RuntimeError)"
+
+
+async def test_messages_of_one_batch_count_one_by_one_when_a_callback_waits() -> None:
+    """A flush of the sender is not to wait for the last of them, and a planned end not to redeliver the first ones."""
+    gates = [asyncio.Event() for _ in range(4)]
+    callbacks = Callbacks()
+    callbacks.add(Callback(lambda number: gates[number].wait(), None, decode_payload))
+
+    async def nobody_else(message: Received) -> None:
+        raise AssertionError("one callback takes everything")
+
+    incoming = Incoming("x", nobody_else, callbacks=callbacks)
+    incoming.use("passive")
+    incoming.attach_loop(asyncio.get_running_loop())
+    source = Source()
+    incoming.deliver([encode(number) for number in range(4)], 0, 0, source)
+    for number, gate in enumerate(gates):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert source.total == number * (MESSAGE_CHARGE + 1)
+        gate.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert source.total == 4 * (MESSAGE_CHARGE + 1)
+    incoming.detach_loop()
+    await asyncio.sleep(0)
