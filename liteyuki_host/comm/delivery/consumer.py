@@ -82,13 +82,7 @@ class Consumer:
         self._loop = None
         run = self._run
         if run is not None and run.task is not None and not run.loop.is_closed():
-            if running_loop() is run.loop:
-                run.task.cancel()
-            else:
-                try:
-                    run.loop.call_soon_threadsafe(run.task.cancel)
-                except RuntimeError:  # closed meanwhile
-                    pass
+            self._on(run.loop, run.task.cancel)
 
     def wake(self) -> None:
         """Something has arrived, or there is somebody who wants it. From any thread; never waits."""
@@ -110,7 +104,7 @@ class Consumer:
             self._forget(fresh)
 
     @staticmethod
-    def _on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> bool:
+    def _on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
         """Call *function* on the loop's thread. False: the loop is closed."""
         if running_loop() is loop:
             function()
