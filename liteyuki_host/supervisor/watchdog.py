@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from liteyuki_host.supervisor.states import State
 
 BEATS_PER_LIMIT = 4
-LONGEST_INTERVAL = 0.5
+LONGEST_INTERVAL = 1.0
 """Seconds between beats at most: a blocked loop is found within its limit and this, and five idle bots together cost
-a thousandth of a core."""
+half a thousandth of a core."""
 
 LONGEST_BUSY = 5.0
 """Seconds without a beat, at most, until a bot is called busy."""
