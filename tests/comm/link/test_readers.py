@@ -22,7 +22,7 @@ if sys.platform != "linux":
     pytest.skip("there is only one reader here", allow_module_level=True)
 
 from liteyuki_host.comm.link import shared_reader
-from liteyuki_host.comm.link.shared_reader import GRACE, TURN_SECONDS, TURNS, SharedReader
+from liteyuki_host.comm.link.shared_reader import GRACE, READS_FOR_OTHERS, TURN_SECONDS, TURNS, SharedReader
 
 READERS: dict[str, Callable[..., Reader]] = {"thread": ThreadReader, "shared": SharedReader}
 
@@ -398,3 +398,39 @@ def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: tuple[End,
         thread.join(DEADLINE)
         assert results == [[True] * 2 * TURNS]
         reader.detach_loop()
+
+
+def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, SharedReader]) -> None:
+    host, reader = shared
+    gate = Gate()
+    readers: list[threading.Thread] = []
+    received = reader._inbound.received
+
+    class Noting:
+        """Notes who reads, and lets the next piece come."""
+
+        get_buffer = reader._inbound.get_buffer
+
+        def received(self, count: int) -> bool:
+            readers.append(threading.current_thread())
+            result = received(count)
+            if len(readers) < 2 * READS_FOR_OTHERS:
+                host.send(stream, b"for somebody else")
+            else:
+                gate.open()
+            return result
+
+    reader._inbound = Noting()  # type: ignore[assignment]
+    with loop_in_thread() as loop:
+        reader.attach_loop(loop)
+        until(lambda: reader._listening)
+        thread, results = in_thread(lambda: reader.wait(gate, DEADLINE))
+        until(reader._role.locked)
+        stream = host.link.open_stream("channel", "x")
+        host.send(stream, b"the first")
+        thread.join(DEADLINE)
+        assert results == [True]
+        reader.detach_loop()
+    loops = [number for number, who in enumerate(readers) if who is not thread]
+    assert loops == list(range(READS_FOR_OTHERS, len(readers)))
+    assert {readers[number].name for number in loops}.isdisjoint({"lycomm-read-the host", thread.name})
