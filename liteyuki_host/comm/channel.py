@@ -26,7 +26,7 @@ from .errors import (
 )
 from .exchange import Exchange, check_name, current
 from .protocol.frames import Flag
-from .waiting import Nothing, on_event_loop, refuse_event_loop, running_loop
+from .waiting import NOTHING, Nothing, on_event_loop, refuse_event_loop, running_loop
 
 __all__ = [
     "Channel",
@@ -75,7 +75,7 @@ class Channel(Generic[T]):
         self._epoch = -1
         self._end: ChannelEnd
         self._limit = codec.DEFAULT_MESSAGE_LIMIT
-        self._decoder: codec.TypedDecoder[T] | Nothing | None = _UNKNOWN
+        self._decoder: codec.TypedDecoder[T] | Nothing | None = NOTHING  # until it is asked for
 
     @property
     def name(self) -> str:
@@ -147,8 +147,8 @@ class Channel(Generic[T]):
                 lambda: self._offer(end, payload, flags | Flag.REQUEST, number), timeout
             )
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            answer = sent if isinstance(sent, Nothing) else await end.reply_to(number, left)
-            if isinstance(answer, Nothing):
+            answer = sent if sent is NOTHING else await end.reply_to(number, left)
+            if answer is NOTHING:
                 raise RequestTimeout(
                     f"channel {self.name!r}: no answer within {timeout} s; the other end may still do the work"
                 )
@@ -169,11 +169,11 @@ class Channel(Generic[T]):
 
         def attempt() -> bool | Nothing:
             done = consumed()
-            if isinstance(done, Nothing) and end.incoming.closed:
+            if done is NOTHING and end.incoming.closed:
                 raise self._closed()
             return done
 
-        if isinstance(await outgoing.room.wait_async(attempt, timeout), Nothing):
+        if await outgoing.room.wait_async(attempt, timeout) is NOTHING:
             raise RequestTimeout(f"channel {self.name!r}: {outgoing.waiting():,} messages not consumed in {timeout} s")
 
     # --- receiving ------------------------------------------------------------------------------------------
@@ -337,14 +337,14 @@ class Channel(Generic[T]):
                 pass
         if payload is None or (len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit)):
             payload, flags = self._encode(data)
-        elif outgoing.join(payload):
+        elif outgoing.shortcut(payload):
             outgoing.sent += 1
             return None
         return None if outgoing.offer(payload, flags) else (end, payload, flags)
 
     def _encode(self, data: T) -> tuple[bytes, int]:
         decoder, limit = self._decoder, self._limit
-        if isinstance(decoder, Nothing):
+        if decoder is NOTHING:
             decoder = self._typed()
         try:
             if type(data) is bytes and decoder is None:
@@ -375,7 +375,7 @@ class Channel(Generic[T]):
 
     def _typed(self) -> codec.TypedDecoder[T] | None:
         decoder = self._decoder
-        if isinstance(decoder, Nothing):
+        if decoder is NOTHING:
             kind = self._kind
             if kind is None:
                 # Channel[str]("x"): the argument is known only after __init__ has returned.
@@ -392,7 +392,7 @@ class Channel(Generic[T]):
         return end.outgoing.try_offer(payload, flags, request_id)
 
     def _received(self, end: ChannelEnd, message: Taken | Nothing, timeout: float | None) -> T:
-        if isinstance(message, Nothing):
+        if message is NOTHING:
             raise ReceiveTimeout(f"channel {self.name!r}: nothing arrived within {timeout} s")
         payload, flags, request_id, source = message
         if flags & Flag.REQUEST:
@@ -426,8 +426,6 @@ class _OwnChannel(Channel[Any]):
     def name(self) -> str:
         return f"{(self._exchange or current()).process}-{self._suffix}"
 
-
-_UNKNOWN = Nothing()
 
 active_channel: Channel[Any] = _OwnChannel("active")
 """``{process}-active`` of this process: meant for ``receive()`` in a thread of its own, or ``areceive()``."""

@@ -258,7 +258,7 @@ class Node(Exchange):
             reply = await self._controlled.wait_async(lambda: self._control_reply(number), timeout)
         finally:
             self._controls.pop(number, None)
-        if isinstance(reply, Nothing):
+        if reply is NOTHING:
             raise RequestTimeout(f"the host did not answer {verb!r} within {timeout} s")
         if reply.error is not None:
             raise HostError(reply.error)

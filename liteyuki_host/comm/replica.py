@@ -56,7 +56,7 @@ class Replica:
         self._declared = declared
         self._mirror = Mirror(view)
         self._link: Link | None = None
-        self._joins: Callable[[bytes], bool] = lambda payload: False
+        self._shortcut: Callable[..., bool] = lambda payload: False
         self._next_request = 1
         self._replies: dict[int, Done] = {}
         self._own_writes: dict[int, _OwnWrite] = {}
@@ -67,7 +67,7 @@ class Replica:
         new one has been loaded."""
         self.forget()
         self._link = link
-        self._joins = link.joiner(link.connection.store)
+        self._shortcut = link.shortcut(link.connection.store)
         self.room.link = link
         join(self, link, link.connection.store)
 
@@ -139,7 +139,7 @@ class Replica:
     def _send(self, payload: bytes, flags: int = 0) -> bool:
         link = self._link
         assert link is not None
-        if not flags and self._joins(payload):
+        if not flags and self._shortcut(payload):
             return True
         try:
             return link.send(link.connection.store, payload, flags)

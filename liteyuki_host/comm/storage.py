@@ -26,7 +26,7 @@ from .errors import (
 )
 from .exchange import Exchange, current, follow_current
 from .protocol.store import MAX_KEY_SIZE, Expiring, Outcome, Packed, Refusal
-from .waiting import Answer, Nothing, on_event_loop, refuse_event_loop, running_loop
+from .waiting import NOTHING, Answer, on_event_loop, refuse_event_loop, running_loop
 from .watch import Changed, Watch
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ class SharedMemory:
         value, revision = self._exchange.revision_of(key)
         if type(value) is Expiring:
             value = _alive(value)
-        if isinstance(value, Nothing) or value is _MISSING:
+        if value is NOTHING or value is _MISSING:
             return None, revision
         return (bytes(value) if type(value) is Packed else codec.encode(value)), revision
 
@@ -466,14 +466,14 @@ def _late(key: str, timeout: float | None) -> RequestTimeout:
 
 def _waited(exchange: Exchange, key: str, answer: Answer[Outcome], timeout: float | None) -> Outcome:
     outcome = answer.wait(exchange.link, timeout)
-    if isinstance(outcome, Nothing):
+    if outcome is NOTHING:
         raise _late(key, timeout)
     return outcome
 
 
 async def _awaited(key: str, answer: Answer[Outcome], timeout: float | None) -> Outcome:
     outcome = await answer.wait_async(timeout)
-    if isinstance(outcome, Nothing):
+    if outcome is NOTHING:
         raise _late(key, timeout)
     return outcome
 

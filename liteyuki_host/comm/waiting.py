@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import sys
 import threading
 import time
@@ -18,11 +19,14 @@ __all__ = ["NOTHING", "Answer", "Gate", "Nothing", "Waiters", "on_event_loop", "
 T = TypeVar("T")
 
 
-class Nothing:
-    """The type of :data:`NOTHING`, the answer of an attempt that has to wait (None is a value)."""
+class Nothing(enum.Enum):
+    """The type of :data:`NOTHING`, the answer of an attempt that has to wait (None is a value). An enum, so that a type
+    checker knows that there is only the one, and ``is`` tells."""
+
+    NOTHING = "nothing"
 
 
-NOTHING: Final = Nothing()
+NOTHING: Final = Nothing.NOTHING
 
 
 _get_running_loop: Callable[[], asyncio.AbstractEventLoop | None] | None = None  # asyncio's, once somebody imports it
@@ -139,18 +143,18 @@ class Waiters:
         Waiters register first and try afterwards, so a change between the two is not missed.
         """
         result = attempt()
-        if not isinstance(result, Nothing):
+        if result is not NOTHING:
             return result
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             link = self.link
-            if link is not None and not isinstance(result := link.lead(attempt, deadline), Nothing):
+            if link is not None and (result := link.lead(attempt, deadline)) is not NOTHING:
                 return result
             gate = Gate()
             self._add(gate.open)
             try:
                 result = attempt()
-                if not isinstance(result, Nothing):
+                if result is not NOTHING:
                     return result
                 left = -1.0
                 if deadline is not None:
@@ -159,13 +163,13 @@ class Waiters:
             finally:
                 self._discard(gate.open)
             result = attempt()
-            if not woken or not isinstance(result, Nothing):
+            if not woken or result is not NOTHING:
                 return result
 
     async def wait_async(self, attempt: Callable[[], T | Nothing], timeout: float | None) -> T | Nothing:
         """The same for a task. Cancelling it leaves everything as it was."""
         result = attempt()
-        if not isinstance(result, Nothing):
+        if result is not NOTHING:
             return result
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -173,7 +177,7 @@ class Waiters:
             self._add(bell.ring)
             try:
                 result = attempt()
-                if not isinstance(result, Nothing):
+                if result is not NOTHING:
                     return result
                 left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 if not await bell.wait(left):
@@ -199,10 +203,10 @@ class Answer(Generic[T]):
 
     def wait(self, link: Bringer | None, timeout: float | None) -> T | Nothing:
         """The value, or NOTHING after *timeout* seconds. *link* is what brings it."""
-        if isinstance(self._value, Nothing):
+        if self._value is NOTHING:
             gate = Gate()
             self._wake = gate.open
-            if isinstance(self._value, Nothing):
+            if self._value is NOTHING:
                 left = -1.0 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
                 if link is None:
                     gate.wait(left)
@@ -212,10 +216,10 @@ class Answer(Generic[T]):
 
     async def wait_async(self, timeout: float | None) -> T | Nothing:
         """The same for a task."""
-        if isinstance(self._value, Nothing):
+        if self._value is NOTHING:
             bell = _Bell()
             self._wake = bell.ring
-            if isinstance(self._value, Nothing):
+            if self._value is NOTHING:
                 await bell.wait(timeout)
         return self._value
 

@@ -83,7 +83,7 @@ class Watch:
     async def _iterate(self) -> AsyncIterator[Changed]:
         while True:
             change = await self._arrived.wait_async(self._take, None)
-            if change is None or isinstance(change, Nothing):
+            if change is None or change is NOTHING:
                 return
             yield change
 
@@ -91,7 +91,7 @@ class Watch:
         refuse_event_loop("for change in shared_memory.watch()", "anext(aiter(watch))")
         while True:
             change = self._arrived.wait(self._take, None)
-            if change is None or isinstance(change, Nothing):
+            if change is None or change is NOTHING:
                 return
             yield change
 

@@ -23,7 +23,7 @@ from ..comm.protocol import messages
 from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
 from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
 from ..comm.transport import Transport
-from ..comm.waiting import NOTHING, Nothing, Waiters
+from ..comm.waiting import NOTHING, Waiters
 from .routes import Route
 from .session import Session, SessionListener
 
@@ -446,7 +446,7 @@ class Hub(Exchange):
 
     def _wait_for_laggards(self) -> None:
         """Wait until nobody lags; who still does after LAG_SECONDS is disconnected."""
-        if isinstance(self._room.wait(lambda: NOTHING if self._laggards() else True, LAG_SECONDS), Nothing):
+        if self._room.wait(lambda: NOTHING if self._laggards() else True, LAG_SECONDS) is NOTHING:
             for session in self._laggards():
                 self._disconnect(session)
 

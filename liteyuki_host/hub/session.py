@@ -95,6 +95,7 @@ class Session:
         )
         connection = Connection(Role.HOST, hello)
         self.link = Link(transport, connection, self, name=process)
+        self._send_shortly = self.link.shortcut(connection.store)
         join(_Requests(hub, self), self.link, connection.store)
         join(_Publications(hub), self.link, connection.publish)
 
@@ -153,6 +154,8 @@ class Session:
         """Send an encoded event of the shared memory. The caller holds the authority's lock, which keeps the order."""
         if self._count_ordered:
             self.tell_ordered()
+        if self._send_shortly(payload):
+            return
         try:
             self.link.send(self.link.connection.store, payload)
         except LinkClosed:

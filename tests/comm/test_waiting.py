@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from liteyuki_host.comm.errors import WouldBlockEventLoop
-from liteyuki_host.comm.waiting import NOTHING, Nothing, Waiters, on_event_loop, refuse_event_loop
+from liteyuki_host.comm.waiting import NOTHING, Waiters, on_event_loop, refuse_event_loop
 
 DEADLINE = 10.0
 
@@ -82,17 +82,17 @@ async def test_a_task_is_woken_by_a_thread() -> None:
 def test_nothing_after_the_timeout() -> None:
     box = Box()
     started = time.monotonic()
-    assert isinstance(box.waiters.wait(box.take, 0.05), Nothing)
+    assert box.waiters.wait(box.take, 0.05) is NOTHING
     assert 0.05 <= time.monotonic() - started < DEADLINE
-    assert isinstance(box.waiters.wait(box.take, -5), Nothing)
+    assert box.waiters.wait(box.take, -5) is NOTHING
     assert not box.waiters.callbacks
 
 
 async def test_nothing_after_the_timeout_in_a_task() -> None:
     box = Box()
-    assert isinstance(await box.waiters.wait_async(box.take, 0.05), Nothing)
-    assert isinstance(await box.waiters.wait_async(box.take, 0), Nothing)
-    assert isinstance(await box.waiters.wait_async(box.take, -1), Nothing)
+    assert await box.waiters.wait_async(box.take, 0.05) is NOTHING
+    assert await box.waiters.wait_async(box.take, 0) is NOTHING
+    assert await box.waiters.wait_async(box.take, -1) is NOTHING
     assert not box.waiters.callbacks
 
 
@@ -160,7 +160,7 @@ def test_the_timeout_counts_over_all_wake_ups() -> None:
 
     thread = threading.Thread(target=keep_waking, daemon=True)
     thread.start()
-    assert isinstance(box.waiters.wait(box.take, 0.1), Nothing)
+    assert box.waiters.wait(box.take, 0.1) is NOTHING
     stop.set()
     thread.join(DEADLINE)
     assert 0.1 <= time.monotonic() - started < DEADLINE

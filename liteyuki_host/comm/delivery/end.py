@@ -49,20 +49,24 @@ class ChannelStatistics(NamedTuple):
 class StreamSource:
     """The sender at the other end of a stream."""
 
-    __slots__ = ("_link", "_stream")
+    __slots__ = ("_link", "_owe", "_stream")
 
     def __init__(self, link: Link, stream: Stream) -> None:
         self._link = link
         self._stream = stream
+        self._owe = link.connection.owe
 
     def count(self, cost: int) -> None:
         """*cost* bytes have been consumed; a grant follows when it is worth a frame, else soon. By one consumer at a
         time."""
-        stream = self._stream
+        stream, link = self._stream, self._link
         stream.consumed += cost
-        # Nothing to do while the link already knows, and it is not much: then this costs no lock.
-        if not stream.owed or stream.consumed - stream.granted >= stream.window >> 2:
-            self._link.owe(stream)
+        if not stream.owed:
+            self._owe(stream)
+        elif stream.consumed - stream.granted < stream.window >> 2:
+            return  # the link knows already, and it is not much
+        if not link.armed or stream.consumed - stream.granted >= stream.window >> 2:
+            link.grant(stream)
 
     def consumed(self, cost: int) -> None:
         """The same, whoever else consumes."""
@@ -272,7 +276,7 @@ class ChannelEnd:
             return answer
 
         answer = await self._replied.wait_async(attempt, timeout)
-        if not isinstance(answer, Nothing) and answer[0] & Flag.ERROR:
+        if answer is not NOTHING and answer[0] & Flag.ERROR:
             type_name, text, trace = codec.decode(answer[1])
             if type_name == ChannelBroken.__name__:  # said by the host, between the two ends
                 raise ChannelBroken(text)

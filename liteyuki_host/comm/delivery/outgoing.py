@@ -25,7 +25,7 @@ MAX_ATTEMPTS = 3
 two coincidences, rarely enough that one poisonous message cannot keep a bot in a crash loop."""
 
 
-def _refuse(payload: bytes) -> bool:
+def _refuse(payload: bytes, alone: bool = True) -> bool:
     return False
 
 
@@ -59,9 +59,9 @@ class Outgoing:
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._bound: tuple[Link, Stream] | None = None
-        self._joins: Callable[[bytes], bool] = _refuse  # the link's, while there is one
-        self.join: Callable[[bytes], bool] = _refuse
-        """Accept a message without flags the fast way, if possible; else False, and :meth:`offer` is the way."""
+        self._of_link: Callable[..., bool] = _refuse  # while there is one
+        self.shortcut: Callable[..., bool] = _refuse
+        """As ``Link.shortcut``; False: :meth:`offer` is the way."""
         self._backlog: deque[Item] = deque()
         self._backlog_cost = 0
         self.room = Waiters()  # woken when something was consumed, or the link changed
@@ -78,7 +78,7 @@ class Outgoing:
         Args:
             one_of_many: see ``Link.send``.
         """
-        if one_of_many and not flags and self.join(payload):
+        if one_of_many and not flags and self.shortcut(payload, False):
             self.sent += 1
             return True
         bound = self._bound
@@ -123,7 +123,7 @@ class Outgoing:
         cost = len(item.payload) + MESSAGE_CHARGE
         if self._backlog_cost + cost > limit and (self._backlog_cost or limit == 0):
             return False
-        self.join = _refuse  # until all that waits has gone
+        self.shortcut = _refuse  # until all that waits has gone
         self._backlog.append(item)
         self._backlog_cost += cost
         self.sent += 1
@@ -137,7 +137,7 @@ class Outgoing:
         self.room.link = link
         with self._lock:
             self._bound = (link, stream)
-            self._joins = link.joiner(stream)
+            self._of_link = link.shortcut(stream)
             self._drain()
         self.credit()
 
@@ -160,7 +160,7 @@ class Outgoing:
             if bound is None or bound[0] is not link:
                 return unanswered
             self._bound = None
-            self.join = self._joins = _refuse
+            self.shortcut = self._of_link = _refuse
             returned: list[Item] = []
             stream = bound[1]
             for run in list(stream.unacknowledged):  # its reader may not have come to its end yet
@@ -205,7 +205,7 @@ class Outgoing:
             self._backlog_cost -= len(item.payload) + MESSAGE_CHARGE
             if item.flags & Flag.REDELIVERED:
                 self.redelivered += 1
-        self.join = self._joins
+        self.shortcut = self._of_link
 
     # --- giving up, looking ---------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from ..protocol.credit import MESSAGE_CHARGE
 
 __all__ = ["Received", "Source", "Taken", "Unit"]
@@ -38,8 +40,8 @@ Taken = tuple[bytes, int, int, Source]
 """The same as a plain tuple, which is made in a fifth of the time."""
 
 
-class Unit:
-    """What arrived at once.
+class Unit(msgspec.Struct, eq=False):
+    """What arrived at once. A Struct: there is one for each lone message, and it is made faster.
 
     Attributes:
         position: how many have been taken.
@@ -49,17 +51,14 @@ class Unit:
             many as were handled without a pause.
     """
 
-    __slots__ = ("counted", "flags", "handled", "payloads", "position", "request_id", "source", "suspended")
-
-    def __init__(self, payloads: list[bytes], flags: int, request_id: int, source: Source) -> None:
-        self.payloads = payloads
-        self.flags = flags
-        self.request_id = request_id
-        self.source = source
-        self.position = 0
-        self.handled = 0
-        self.counted = 0
-        self.suspended = False
+    payloads: list[bytes]
+    flags: int
+    request_id: int
+    source: Source
+    position: int = 0
+    handled: int = 0
+    counted: int = 0
+    suspended: bool = False
 
     def count(self) -> None:
         """Let the sender know what has been handled. By one thread at a time."""

@@ -83,7 +83,6 @@ class Link:
     """
 
     __slots__ = (
-        "_armed",
         "_burst",
         "_close_reason",
         "_flush_idle",
@@ -99,6 +98,7 @@ class Link:
         "_thread",
         "_wake",
         "_writing",
+        "armed",
         "attach_loop",
         "connection",
         "detach_loop",
@@ -138,7 +138,7 @@ class Link:
         self._leftover: list[bytes | memoryview] = []  # what a non-blocking write did not take; the flusher's
         self._last_write = 0.0
         self._burst = 0
-        self._armed = False  # the flusher has been woken and has not yet looked
+        self.armed = False  # the flusher has been woken and has not yet looked; written under the lock
         self._grants_only = False  # ... and only for grants, which may wait for a message to ride on
         self._flush_idle = threading.Condition(self._lock)
         self._flushing = 0  # callers that wait for it
@@ -186,70 +186,78 @@ class Link:
         try:
             if self.ended:
                 raise LinkClosed(f"the link to {self.name} is over")
-            buffers: list[bytes | memoryview] | None = None
-            if self._writing or (self._armed and not self._grants_only):
+            if self._writing or (self.armed and not self._grants_only):
                 if not connection.send(stream, payload, flags, request_id, attempts):
                     return False
                 if self._writing or connection.pending < WRITE_SIZE:
                     return True  # a writer looks again before it leaves, and the flusher is on its way
             else:
-                if one_of_many:
-                    self._burst = INLINE_BURST + 1
-                elif connection.heard or time.perf_counter() - self._last_write > BURST_GAP:
-                    connection.heard = False
-                    self._burst = 1
-                else:
-                    self._burst += 1
-                alone = None
-                if self._burst <= INLINE_BURST and not flags:
-                    alone = connection.send_alone(stream, payload)
-                if alone is not None:
-                    buffers = [alone]
-                elif not connection.send(stream, payload, flags, request_id, attempts):
+                if not connection.send(stream, payload, flags, request_id, attempts):
                     return False
-                elif self._burst > INLINE_BURST and connection.pending < WRITE_SIZE:
+                self._burst = INLINE_BURST + 1 if one_of_many else self._written_in_a_row() + 1
+                if self._burst > INLINE_BURST and connection.pending < WRITE_SIZE:
                     self._arm()
                     return True
             self._writing = True
-            if buffers is None:
-                buffers = connection.data_to_send()
+            buffers = connection.data_to_send()
         finally:
             lock.release()
         self._write(buffers)
         return True
 
-    def joiner(self, stream: Stream) -> Callable[[bytes], bool]:
-        """A function that queues a short message of *stream* when others of it wait already to be written. False: that
-        is not so, nothing was done, and :meth:`send` is the way.
+    def shortcut(self, stream: Stream) -> Callable[..., bool]:
+        """A function that sends a short message without flags, if one of the two cheap ways is open. False: none is,
+        nothing was done, and :meth:`send` is the way.
 
-        It does what ``send`` does for nearly all messages of a burst, in half of the time.
+        ``shortcut(payload, alone=True)``. The ways, each what ``send`` does, in half of the time:
+
+        - It joins others of its stream that wait already to be written: nearly all messages of a burst.
+        - It is written by itself, unless *alone* is False: questions and answers, and the first of a burst.
         """
         lock, connection = self._lock, self.connection
 
-        def join(payload: bytes) -> bool:
-            if connection.open_run is None:  # nothing waits: seen without the lock, as it may change the next moment
+        def send(payload: bytes, alone: bool = True) -> bool:
+            if connection.open_run is None and not alone:  # seen without the lock, as it may change the next moment
                 return False
             size = len(payload)
             lock.acquire()
             try:
                 run = connection.open_run
-                if run is None or run.stream is not stream or size >= LARGE or run.size >= WRITE_SIZE or self.ended:
+                if run is not None:
+                    if run.stream is not stream or size >= LARGE or run.size >= WRITE_SIZE or self.ended:
+                        return False
+                    # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
+                    looks = self._writing or (self.armed and not self._grants_only and connection.pending < WRITE_SIZE)
+                    end = stream.sent + size + MESSAGE_CHARGE
+                    if not looks or end > stream.limit:
+                        return False
+                    run.payloads.append(payload)
+                    stream.sent = run.end = end
+                    size += PAYLOAD_HEADER
+                    run.size += size
+                    connection.pending += size
+                    return True
+                if not alone or self._writing or (self.armed and not self._grants_only) or self.ended:
                     return False
-                # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
-                looks = self._writing or (self._armed and not self._grants_only and connection.pending < WRITE_SIZE)
-                end = stream.sent + size + MESSAGE_CHARGE
-                if not looks or end > stream.limit:
+                burst = self._written_in_a_row()
+                if burst >= INLINE_BURST or (frame := connection.send_alone(stream, payload)) is None:
                     return False
-                run.payloads.append(payload)
-                stream.sent = run.end = end
-                size += PAYLOAD_HEADER
-                run.size += size
-                connection.pending += size
-                return True
+                self._burst = burst + 1
+                self._writing = True
             finally:
                 lock.release()
+            self._write([frame])
+            return True
 
-        return join
+        return send
+
+    def _written_in_a_row(self) -> int:
+        """Messages of one burst that were written one by one just before. The caller holds the lock."""
+        connection = self.connection
+        if connection.heard or time.perf_counter() - self._last_write > BURST_GAP:
+            connection.heard = False
+            self._burst = 0
+        return self._burst
 
     def send_control(self, message: Control) -> None:
         """Send a control message, ahead of all data. Nothing happens when the link is over."""
@@ -277,14 +285,14 @@ class Link:
         """Count *cost* bytes of *stream* as consumed; a grant follows when it is worth a frame, else soon."""
         with self._lock:
             stream.consumed += cost
-        self.owe(stream)
-
-    def owe(self, stream: Stream) -> None:
-        """Tell the peer what was consumed of *stream*, when it is worth a frame, else soon."""
         self.connection.owe(stream)
+        self.grant(stream)
+
+    def grant(self, stream: Stream) -> None:
+        """Tell the peer what is owed to it of *stream*, when it is worth a frame, else soon."""
         if stream.consumed - stream.granted >= stream.window >> 2:
             self._write_if_free()
-        elif not self._armed:  # else the flusher has not looked yet at what is owed
+        elif not self.armed:  # else the flusher has not looked yet at what is owed
             with self._lock:
                 if not (self._writing or self.ended):
                     self._arm(grants_only=True)
@@ -403,8 +411,8 @@ class Link:
 
     def _arm(self, *, grants_only: bool = False) -> None:
         """Wake the flusher. The caller holds the lock."""
-        if not self._armed:
-            self._armed = True
+        if not self.armed:
+            self.armed = True
             self._grants_only = grants_only
             self._wake_flusher()
         elif self._grants_only and not grants_only:
@@ -426,7 +434,7 @@ class Link:
             elif time.perf_counter() - self._last_write < BURST_GAP and not (self._leftover or self._flushing):
                 self._wake.acquire(timeout=GATHER_DELAY)
             with self._lock:
-                self._armed = self._grants_only = False
+                self.armed = self._grants_only = False
                 if self.ended:
                     if self._leftover:  # the role was handed to us, and dies with us
                         self._leftover = []
@@ -458,8 +466,11 @@ class Link:
 
     def received(self, count: int) -> bool:
         try:
+            connection = self.connection
+            if connection.receive_alone(count, self):
+                return True
             if count:
-                self.connection.receive(count, self)
+                connection.receive(count, self)
                 return True
             self.connection.receive_eof()
             cause = self._end_cause()

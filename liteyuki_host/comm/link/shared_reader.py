@@ -63,9 +63,9 @@ notice what muting costs."""
 
 READS_FOR_OTHERS = 32
 """Reads that bring a leader nothing of its own, after which it leaves reading to the loop, if there is one. Two busy
-threads of one process get in each other's way: with a flood that is the loop's, the loop waited for the processor half of
-the time, and its answers took 4 ms instead of 0.6. With 2 instead, a thread that shares the link with a flood lost more
-by being woken than it gained."""
+threads of one process get in each other's way: with a flood that is the loop's, the loop waited for the processor half
+of the time, and its answers took 4 ms instead of 0.6. With 2 instead of 32, a thread that shares the link with a flood
+lost more by being woken than it gained."""
 
 TURNS = 3
 """After so many turns the thread is expected to come again."""
@@ -170,7 +170,7 @@ class SharedReader:
         reads = 0
         self._left_to_loop = None
         try:
-            while isinstance(result := attempt(), Nothing) and not self._over:
+            while (result := attempt()) is NOTHING and not self._over:
                 if reads == READS_FOR_OTHERS and self._watch is not None:
                     self._left_to_loop = thread
                     self._turns = 0  # so that the loop listens
@@ -188,7 +188,9 @@ class SharedReader:
             return result
         finally:
             self._led_until = time.monotonic()
-            self._give_up_role(listen=self._turns < TURNS)
+            self._role.release()
+            if not (self._followers and self._call_next()) and self._turns < TURNS:  # else it comes again soon
+                self._listen(True)
 
     def wait(self, gate: Gate, timeout: float) -> bool:
         """Wait until *gate* is open, and read meanwhile if nobody else does.
@@ -249,9 +251,9 @@ class SharedReader:
         finally:
             self._give_up_role()
 
-    def _give_up_role(self, *, listen: bool = True) -> None:
+    def _give_up_role(self) -> None:
         self._role.release()
-        if not (self._followers and self._call_next()) and listen:
+        if not (self._followers and self._call_next()):
             self._listen(True)
 
     def _call_next(self) -> bool:

@@ -17,7 +17,7 @@ from liteyuki_host.comm.delivery.unit import Received
 from liteyuki_host.comm.errors import ChannelClosed, ChannelModeError
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
-from liteyuki_host.comm.waiting import Nothing
+from liteyuki_host.comm.waiting import NOTHING
 
 DEADLINE = 10.0
 
@@ -82,7 +82,7 @@ async def nobody(message: Received) -> None:
 def taken(incoming: Incoming) -> list[bytes]:
     """Take everything that is there."""
     result = []
-    while not isinstance(message := incoming.take(), Nothing):
+    while (message := incoming.take()) is not NOTHING:
         result.append(message[0])
     return result
 
@@ -124,7 +124,7 @@ def test_messages_are_taken_in_order_across_batches_and_sources() -> None:
     assert first == Received(b"1", 0, 0, a)
     assert (incoming.waiting(), incoming.received) == (4, 5)
     assert taken(incoming) == [b"2", b"3", b"4", b"5"]
-    assert isinstance(incoming.take(), Nothing)
+    assert incoming.take() is NOTHING
 
 
 def test_each_message_is_granted_to_whom_it_came_from_when_it_is_taken() -> None:
@@ -175,7 +175,7 @@ def test_reopening_drops_what_an_earlier_link_brought() -> None:
     incoming.deliver([b"1"], 0, 0, Source())
     incoming.close()
     incoming.reopen()
-    assert isinstance(incoming.take(), Nothing)
+    assert incoming.take() is NOTHING
     assert not incoming.closed
 
 

@@ -109,8 +109,8 @@ class End:
         self.streams: list[Stream] = []
         self.consuming = True
         self.on_got: Callable[[Stream, bytes, int, int], None] | None = None
-        self.joined = 0  # messages that joined others
-        self._joiners: dict[Stream, Callable[[bytes], bool]] = {}
+        self.short = 0  # messages that went the short way
+        self._shortcuts: dict[Stream, Callable[..., bool]] = {}
         self._room = threading.Condition()
 
     def on_hello(self, hello: Hello) -> None:
@@ -143,9 +143,9 @@ class End:
 
     def send(self, stream: Stream, payload: bytes, flags: int = 0) -> None:
         """Send, waiting for credit."""
-        joins = self._joiners.setdefault(stream, self.link.joiner(stream))
-        if not flags and joins(payload):
-            self.joined += 1
+        shortcut = self._shortcuts.setdefault(stream, self.link.shortcut(stream))
+        if not flags and shortcut(payload):
+            self.short += 1
             return
         while not self.link.send(stream, payload, flags):
             with self._room:

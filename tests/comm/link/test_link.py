@@ -98,14 +98,14 @@ def test_many_threads_send_at_once_and_each_ones_order_is_kept(make: object) -> 
 def test_who_keeps_sending_joins_what_waits(make: object) -> None:
     host, child = join(make)  # type: ignore[arg-type]
     stream, other = (host.link.open_stream("channel", name) for name in ("x", "y"))
-    join_x, join_y = host.link.joiner(stream), host.link.joiner(other)
-    assert not join_x(b"nothing waits")
+    join_x, join_y = host.link.shortcut(stream), host.link.shortcut(other)
+    assert not join_x(b"nothing waits", False)
     for number in range(10_000):
         host.send(stream, b"%d" % number)
         if number == 5000:
             assert not join_y(b"what waits is of another stream")
             assert not join_x(b"large" * LARGE)
-    assert host.joined > 5000
+    assert host.short > 5000
     until(lambda: len(child.got) == 10_000)
     assert [int(payload) for _, payload in child.got] == list(range(10_000))
     close(host, child)
@@ -116,7 +116,7 @@ def test_nobody_joins_what_waits_on_a_link_that_is_over() -> None:
     """Its user has taken back by then what was not consumed."""
     host, child = join()
     stream = host.link.open_stream("channel", "x")
-    joins = host.link.joiner(stream)
+    joins = host.link.shortcut(stream)
     with host.link._lock:
         host.link._writing = True  # somebody is in the middle of a write
         host.link.connection.send(stream, b"1")
@@ -135,7 +135,7 @@ def test_who_joins_keeps_to_its_credit() -> None:
     host, child = join(window=window)
     child.consuming = False
     stream = host.link.open_stream("channel", "x")
-    joins = host.link.joiner(stream)
+    joins = host.link.shortcut(stream)
     accepted = 0
     while joins(b"1") or host.link.send(stream, b"1"):
         accepted += 1
