@@ -105,7 +105,7 @@ class Channel(Generic[T]):
             HostNotAttached: this process does not run under a host.
             ChannelTaken: two other processes are this channel's ends.
         """
-        refused = self._send_now(data)
+        refused = self._send_now(data, True)
         if refused is not None:
             if on_event_loop():
                 raise self._full()
@@ -118,7 +118,7 @@ class Channel(Generic[T]):
         Raises:
             the same as :meth:`send`, except ChannelFull.
         """
-        refused = self._send_now(data)
+        refused = self._send_now(data, False)
         if refused is not None:
             end, payload, flags = refused
             await end.outgoing.room.wait_async(lambda: self._offer(end, payload, flags, 0), None)
@@ -323,7 +323,7 @@ class Channel(Generic[T]):
         except HostNotAttached:
             pass
 
-    def _send_now(self, data: T) -> tuple[ChannelEnd, bytes, int] | None:
+    def _send_now(self, data: T, may_wait: bool) -> tuple[ChannelEnd, bytes, int] | None:
         """Queue a message. Returns None; or, when there is no room, what has to be offered again."""
         end = self._end if self._epoch == exchanges.epoch else self._own_end()
         if not end.usable:
@@ -340,7 +340,7 @@ class Channel(Generic[T]):
         elif outgoing.shortcut(payload):
             outgoing.sent += 1
             return None
-        return None if outgoing.offer(payload, flags) else (end, payload, flags)
+        return None if outgoing.offer(payload, flags, may_wait=may_wait) else (end, payload, flags)
 
     def _encode(self, data: T) -> tuple[bytes, int]:
         decoder, limit = self._decoder, self._limit

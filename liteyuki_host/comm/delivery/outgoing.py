@@ -39,7 +39,7 @@ class Item(NamedTuple):
 
 
 class Outgoing:
-    """See the module's docstring. Callable from any thread; nothing here waits except :meth:`wait_for_room`.
+    """See the module's docstring. Callable from any thread; only what may wait does.
 
     Args:
         window: bytes that may wait while there is no link, each message charged as on the link.
@@ -72,11 +72,19 @@ class Outgoing:
 
     # --- sending --------------------------------------------------------------------------------------------
 
-    def offer(self, payload: bytes, flags: int = 0, request_id: int = 0, *, one_of_many: bool = False) -> bool:
+    def offer(
+        self,
+        payload: bytes,
+        flags: int = 0,
+        request_id: int = 0,
+        *,
+        one_of_many: bool = False,
+        may_wait: bool = False,
+    ) -> bool:
         """Accept a message, or return False when there is no room. Accepted means: consumed once, or reported.
 
         Args:
-            one_of_many: see ``Link.send``.
+            one_of_many, may_wait: see ``Link.send``.
         """
         if one_of_many and not flags and self.shortcut(payload, False):
             self.sent += 1
@@ -84,7 +92,9 @@ class Outgoing:
         bound = self._bound
         if bound is not None and not self._backlog:
             try:
-                accepted = bound[0].send(bound[1], payload, flags, request_id, one_of_many=one_of_many)
+                accepted = bound[0].send(
+                    bound[1], payload, flags, request_id, one_of_many=one_of_many, may_wait=may_wait
+                )
             except LinkClosed:
                 pass  # about to be unbound; what waits behind it is put in front of this message then
             else:

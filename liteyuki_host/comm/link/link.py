@@ -2,9 +2,10 @@
 
 Sending. A lone message is written by its sender at once. Who keeps sending is batched: the first
 :data:`INLINE_BURST` messages of a burst go out one by one, then they queue until :data:`WRITE_SIZE` bytes are
-together or the flusher thread takes what is there. No caller ever waits for the transport: what it does not take at
-once is the flusher's, the only thread that blocks in a write. So the event loop, the reader and a sender are all
-safe to send, and what may pile up is bounded by the streams' credit.
+together or the flusher thread takes what is there. What the transport does not take at once is the flusher's to write,
+so that the event loop, the reader and whoever holds a lock can send without waiting; what may pile up is bounded by the
+streams' credit. Only a thread that says that it may wait writes its rest itself: in the hands of the flusher it would
+wait for the interpreter's lock, which the busy sender holds, while the peer has nothing to do.
 
 Receiving. The reader (``reader.py``) feeds bytes; what arrives is told to the link's handler by whoever reads.
 """
@@ -23,7 +24,7 @@ from ..protocol.credit import MESSAGE_CHARGE, PAYLOAD_HEADER, Stream
 from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
 from ..reporting import log
 from ..transport import Transport
-from ..waiting import NOTHING, Nothing, Waiters
+from ..waiting import NOTHING, Nothing, Waiters, running_loop
 from .reader import Inbound, Reader, ThreadReader
 
 if sys.platform == "linux":
@@ -43,6 +44,9 @@ GATHER_DELAY = 0.0005
 
 GRANT_DELAY = 0.002
 """Seconds that the last grant of a stream waits for a message to ride on."""
+
+
+_MAIN = threading.main_thread().ident
 
 
 class LinkHandler(Protocol):
@@ -171,11 +175,14 @@ class Link:
         attempts: int = 0,
         *,
         one_of_many: bool = False,
+        may_wait: bool = False,
     ) -> bool:
         """Send on *stream*; False when it has no credit.
 
         Args:
             one_of_many: the caller knows that more will follow: as if a burst had been going on.
+            may_wait: the caller holds no lock and may be blocked until the peer reads, as long as the link lives. On an
+                event loop and in the main thread, which Ctrl+C may interrupt in the middle of a write, it is not.
 
         Raises:
             LinkClosed: the link is over; nothing was queued.
@@ -202,7 +209,7 @@ class Link:
             buffers = connection.data_to_send()
         finally:
             lock.release()
-        self._write(buffers)
+        self._write(buffers, may_wait=may_wait)
         return True
 
     def shortcut(self, stream: Stream) -> Callable[..., bool]:
@@ -370,17 +377,22 @@ class Link:
             buffers = self.connection.data_to_send()
         self._write(buffers)
 
-    def _write(self, buffers: list[bytes | memoryview]) -> None:
+    def _write(self, buffers: list[bytes | memoryview], *, may_wait: bool = False) -> None:
         """Write *buffers*, and what else there is, as far as the transport takes it without waiting. The caller holds
         the writing role, and loses it."""
         while buffers:
             try:
                 taken = self.transport.try_write(buffers)
+                size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
+                if taken < size and may_wait and _can_wait():
+                    self.transport.write_all(_after(buffers, taken))
+                    taken = size
+                    may_wait = False  # once: others may go on for ever, and the caller wants to return
             except OSError:
                 self._write_failed()
                 return
             with self._lock:
-                if taken < (len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))):
+                if taken < size:
                     self._leftover = _after(buffers, taken)
                     self._arm()  # the role goes to the flusher
                     return
@@ -539,6 +551,10 @@ def _fastest_reader(transport: Transport, inbound: Inbound, name: str) -> Reader
     if sys.platform == "linux" and isinstance(transport, SocketTransport):
         return SharedReader(transport, inbound, name)
     return ThreadReader(transport, inbound, name)
+
+
+def _can_wait() -> bool:
+    return running_loop() is None and threading.get_ident() != _MAIN
 
 
 def _after(buffers: list[bytes | memoryview], taken: int) -> list[bytes | memoryview]:

@@ -35,6 +35,7 @@ class FakeLink:
         attempts: int = 0,
         *,
         one_of_many: bool = False,
+        may_wait: bool = False,
     ) -> bool:
         with self._lock:
             if self.ended:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
@@ -18,6 +20,7 @@ from liteyuki_host.comm.protocol.connection import LARGE, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
 from liteyuki_host.comm.transport.memory import memory_link
+from liteyuki_host.comm.transport.posix import SocketTransport
 
 OVER_EVERY_TRANSPORT = pytest.mark.parametrize("make", list(MAKERS.values()), ids=list(MAKERS))
 OVER_FAST_ONES = pytest.mark.parametrize("make", [memory_link, socket_pair], ids=["memory", "socket pair"])
@@ -446,3 +449,82 @@ def test_a_socket_is_given_back_only_when_nobody_can_be_inside_it() -> None:
     close(host, child)
     assert descriptors() <= before
     assert a.fileno() == b.fileno() == -1
+
+
+class NotingTransport:
+    """Notes which threads wait in a write."""
+
+    def __init__(self, inner: SocketTransport) -> None:
+        self._inner = inner
+        self.waited: set[str] = set()
+
+    def write_all(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        self.waited.add(threading.current_thread().name)
+        self._inner.write_all(buffers)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
+@pytest.mark.parametrize(
+    ("where", "may_wait", "waits"),
+    [
+        ("thread", True, "sender"),
+        ("thread", False, "lycomm-write-test-host"),
+        ("loop", True, "lycomm-write-test-host"),
+        ("main", True, "lycomm-write-test-host"),
+    ],
+)
+def test_who_waits_for_the_transport(where: str, may_wait: bool, waits: str) -> None:
+    ours, theirs = socket_pair()
+    transport = NotingTransport(ours)  # type: ignore[arg-type]
+    host, child = join(lambda: (transport, theirs), window=1 << 26)  # type: ignore[arg-type,return-value]
+    assert host.link.ping(DEADLINE) is not None
+    transport.waited.clear()  # the first who read may have
+    stream = host.link.open_stream("channel", "x")
+    reading = threading.Event()
+
+    def send() -> None:
+        for _ in range(40):
+            assert host.link.send(stream, bytes(LARGE), may_wait=may_wait)
+
+    async def send_on_loop() -> None:
+        send()
+
+    child.on_got = lambda *_: reading.wait(DEADLINE)  # its transport fills up
+    work = {"thread": send, "loop": lambda: asyncio.run(send_on_loop()), "main": send}[where]
+    if where == "main":
+        work()
+    else:
+        thread = threading.Thread(target=work, name="sender")
+        thread.start()
+        if waits != "sender":
+            thread.join(DEADLINE)
+            assert not thread.is_alive(), "it was blocked"
+    until(lambda: transport.waited)
+    reading.set()
+    until(lambda: len(child.got) == 40)
+    assert transport.waited == {waits}
+    close(host, child)
+
+
+@OVER_FAST_ONES
+def test_who_waits_for_the_transport_is_let_go_at_the_end(make: object) -> None:
+    host, child = join(make, window=1 << 26)  # type: ignore[arg-type]
+    stream = host.link.open_stream("channel", "x")
+    reading = threading.Event()
+    child.on_got = lambda *_: reading.wait(DEADLINE)
+
+    def send() -> None:
+        with contextlib.suppress(LinkClosed):
+            while True:
+                host.link.send(stream, bytes(LARGE), may_wait=True)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    until(lambda: host.link._writing and stream.sent > LARGE)
+    host.link.close("enough", timeout=0.1)
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    reading.set()
+    close(host, child)
