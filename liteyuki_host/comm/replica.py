@@ -159,7 +159,7 @@ class Replica:
         """Follow the host's events. Called by the link's reader."""
         for payload in payloads:
             self._follow(messages.decode_event(payload))
-        source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+        source.count(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
 
     def _follow(self, event: messages.Event) -> None:
         if isinstance(event, messages.Ordered):

@@ -220,27 +220,27 @@ class Answer(Generic[T]):
             bell = _Bell()
             self._wake = bell.ring
             if self._value is NOTHING:
-                await bell.wait(timeout)
+                await (bell.wait(None) if timeout is None else _TimeLimit.of(bell.loop, timeout).wait(bell))
         return self._value
 
 
 class _Bell:
     """What one waiting task sleeps at. Rung from any thread."""
 
-    __slots__ = ("_loop", "_rung")
+    __slots__ = ("_rung", "loop")
 
     def __init__(self) -> None:
         loop = running_loop()
         assert loop is not None
-        self._loop = loop
+        self.loop = loop
         self._rung: asyncio.Future[bool] = loop.create_future()
 
     def ring(self) -> None:
-        if running_loop() is self._loop:
-            self._resolve(True)
+        if running_loop() is self.loop:
+            self.resolve(True)
             return
         try:
-            self._loop.call_soon_threadsafe(self._resolve, True)
+            self.loop.call_soon_threadsafe(self.resolve, True)
         except RuntimeError:  # the loop is closed; nobody waits any more
             pass
 
@@ -248,12 +248,55 @@ class _Bell:
         """Whether it was rung within *timeout* seconds."""
         if timeout is None:
             return await self._rung
-        timer = self._loop.call_later(timeout, self._resolve, False)
+        timer = self.loop.call_later(timeout, self.resolve, False)
         try:
             return await self._rung
         finally:
             timer.cancel()
 
-    def _resolve(self, rung: bool) -> None:
+    def resolve(self, rung: bool) -> None:
+        """On its loop."""
         if not self._rung.done():
             self._rung.set_result(rung)
+
+
+class _TimeLimit:
+    """The same time limit for many short waits on one loop, with one timer for all of them: a timer for each costs as
+    much as half of a confirmed write. As the limit is the same, who began first is also up first."""
+
+    __slots__ = ("_loop", "_seconds", "_timer", "_until")
+
+    _latest: _TimeLimit | None = None
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._until: dict[_Bell, float] = {}  # those who wait, by the loop's time
+        self._timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop, seconds: float) -> _TimeLimit:
+        """The one used last, when it is the right one: nearly always."""
+        limit = cls._latest
+        if limit is None or limit._loop is not loop or limit._seconds != seconds:
+            cls._latest = limit = _TimeLimit(loop, seconds)
+        return limit
+
+    async def wait(self, bell: _Bell) -> bool:
+        """Whether *bell* was rung in time."""
+        self._until[bell] = until = self._loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = self._loop.call_at(until, self._look)
+        try:
+            return await bell.wait(None)
+        finally:
+            del self._until[bell]
+
+    def _look(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for bell, until in self._until.items():
+            if until > now:
+                self._timer = self._loop.call_at(until, self._look)
+                break
+            bell.resolve(False)

@@ -77,6 +77,7 @@ class Hub(Exchange):
         self._sessions: dict[str, Session] = {}  # by process: the one that has its channels and topics
         self._standbys: dict[str, Session] = {}  # by process: the one that takes over when that one is gone
         self._incarnations = itertools.count(1)
+        self._everybody: tuple[Session, ...] = ()  # who follows the shared memory; successors first
         self._routes_lock = threading.RLock()  # before a link's lock, never after it
         self._routes: dict[str, Route] = {}
         self._topics_lock = threading.Lock()
@@ -131,6 +132,7 @@ class Hub(Exchange):
             with self.authority.lock:
                 self._send_snapshot(session)
                 (self._standbys if waits else self._sessions)[process] = session
+                self._everybody = (*self._standbys.values(), *self._sessions.values())
             if not waits:
                 self._begin(session)
         self._read_by_loop(session.link)
@@ -174,6 +176,7 @@ class Hub(Exchange):
                         self._sessions[process] = successor
                 elif self._standbys.get(process) is session:
                     del self._standbys[process]
+                self._everybody = (*self._standbys.values(), *self._sessions.values())
                 self.authority.owner_died(session.owner)
             with self._topics_lock:
                 for topic, subscribers in list(self._topics.items()):
@@ -198,11 +201,7 @@ class Hub(Exchange):
         return self._sessions.get(process)
 
     def _links(self) -> Sequence[Link]:
-        return [session.link for session in self._everybody()]
-
-    def _everybody(self) -> list[Session]:
-        """Who follows the shared memory; successors first."""
-        return [*self._standbys.values(), *self._sessions.values()]
+        return [session.link for session in self._everybody]
 
     def control_requested(self, session: Session, request: messages.ControlRequest) -> None:
         """A child asks for something of the supervisor."""
@@ -213,7 +212,7 @@ class Hub(Exchange):
 
     def close(self, reason: str) -> None:
         """The host ends: report what nobody will consume, and wake everybody who waits."""
-        for session in self._everybody():  # nobody takes over from what ends with the host
+        for session in self._everybody:  # nobody takes over from what ends with the host
             session.close(reason)
             session.link.join(1.0)  # what it acknowledged before its end is not lost
         self._closed = True
@@ -460,7 +459,8 @@ class Hub(Exchange):
             self._room.wake()
 
     def _laggards(self) -> list[Session]:
-        return [session for session in self._everybody() if session.memory_backlog > self.window]
+        window = self.window
+        return [session for session in self._everybody if session.memory_backlog > window]
 
     def _disconnect(self, session: Session) -> None:
         if session.disconnecting:
@@ -482,7 +482,7 @@ class Hub(Exchange):
         """Tell everybody but the *writer*, which is told in its own way. The caller holds the authority's lock."""
         for change in changes:
             payload = None
-            for session in self._everybody():
+            for session in self._everybody:
                 if session.owner != writer:
                     payload = payload or messages.encode_message(change)
                     session.send_memory(payload)
@@ -491,7 +491,7 @@ class Hub(Exchange):
 
     def _broadcast(self, payload: bytes) -> None:
         with self.authority.lock:
-            for session in self._everybody():
+            for session in self._everybody:
                 session.send_memory(payload)
 
     # --- the clock ------------------------------------------------------------------------------------------

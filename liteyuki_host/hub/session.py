@@ -293,9 +293,10 @@ class _Requests:
                     session.send_memory(messages.encode_message(messages.Done(request.id)))
             else:
                 perform(owner, request, _Reply(session, request))
+        # The credit first: the answer carries it.
+        hub.memory_written(source, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
         with hub.authority.lock:
             session.tell_ordered()
-        hub.memory_written(source, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
 
 
 class _Reply:

@@ -225,36 +225,30 @@ class SharedReader:
 
     # --- the role -----------------------------------------------------------------------------------------------
 
-    def _take(self, count: int) -> None:
-        """Hand on what was read. The caller holds the role."""
-        self._reads += 1
-        if not self._inbound.received(count):
-            self._end()
-
     def _end(self) -> None:
         self._over = True
         self.detach_loop()
 
     def _read_what_is_there(self) -> None:
         """A few reads that do not wait. The caller holds the role, and loses it."""
+        inbound, transport = self._inbound, self._transport
         try:
             for _ in range(READS_AT_ONCE):
                 if self._over:
                     break
-                buffer = self._inbound.get_buffer()
-                count = self._transport.try_read_into(buffer)
+                buffer = inbound.get_buffer()
+                count = transport.try_read_into(buffer)
                 if count is None:
                     break
-                self._take(count)
+                self._reads += 1
+                if not inbound.received(count):
+                    self._end()
                 if count < len(buffer):
                     break
         finally:
-            self._give_up_role()
-
-    def _give_up_role(self) -> None:
-        self._role.release()
-        if not (self._followers and self._call_next()):
-            self._listen(True)
+            self._role.release()
+            if not (self._followers and self._call_next()) and not self._listening:
+                self._listen(True)
 
     def _call_next(self) -> bool:
         """Call a follower to lead. False: there is none."""

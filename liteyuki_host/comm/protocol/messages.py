@@ -6,8 +6,6 @@ ones never change their type, a tag is never reused. ``PROTOCOL_VERSION`` grows 
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from ..errors import LocalProtocolError, RemoteProtocolError
@@ -320,28 +318,36 @@ def encode_control(message: Message) -> bytes:
     return payload
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], payload: bytes | memoryview, what: str) -> Any:
-    try:
-        return decoder.decode(payload)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise RemoteProtocolError(f"{what} that cannot be read ({error})") from error
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
+def _unreadable(what: str, error: Exception) -> RemoteProtocolError:
+    return RemoteProtocolError(f"{what} that cannot be read ({error})")
 
 
 def decode_control(payload: bytes | memoryview) -> Control:
-    message: Control = _decode(_control_decoder, payload, "a control message")
-    return message
+    try:
+        return _control_decoder.decode(payload)
+    except _UNREADABLE as error:
+        raise _unreadable("a control message", error) from error
 
 
 def decode_request(payload: bytes | memoryview) -> Request:
-    request: Request = _decode(_request_decoder, payload, "a shared-memory request")
-    return request
+    try:
+        return _request_decoder.decode(payload)
+    except _UNREADABLE as error:
+        raise _unreadable("a shared-memory request", error) from error
 
 
 def decode_event(payload: bytes | memoryview) -> Event:
-    event: Event = _decode(_event_decoder, payload, "a shared-memory event")
-    return event
+    try:
+        return _event_decoder.decode(payload)
+    except _UNREADABLE as error:
+        raise _unreadable("a shared-memory event", error) from error
 
 
 def decode_publication(payload: bytes | memoryview) -> Publication:
-    publication: Publication = _decode(_publication_decoder, payload, "a publication")
-    return publication
+    try:
+        return _publication_decoder.decode(payload)
+    except _UNREADABLE as error:
+        raise _unreadable("a publication", error) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -231,7 +231,8 @@ class Mirror:
         self.view: dict[str, object] = {} if view is None else view
         self.revision = 0
         self._revisions: dict[str, int] = {}
-        self._payloads: dict[str, tuple[bytes | None, float | None]] = {}  # held back: key -> value, deadline
+        # Held back: what the view shows of the key without its own writes; an _Unseen one is not unpacked before.
+        self._held: dict[str, object] = {}
         self._pending: dict[str, int] = {}  # key -> id of its newest own write
 
     def own_put(self, request: int, key: str, payload: bytes, deadline: float | None) -> None:
@@ -260,7 +261,7 @@ class Mirror:
         else:
             self._revisions[key] = change.revision
         if key in self._pending:
-            self._payloads[key] = (change.value, deadline)
+            self._held[key] = _Unseen(change.value, deadline)
         elif change.value is None:
             self.view.pop(key, None)
         else:
@@ -281,11 +282,11 @@ class Mirror:
             self._revisions[key] = revision
         if self._pending.get(key) == request:  # it is what is shown
             del self._pending[key]
-            del self._payloads[key]
+            del self._held[key]
             if value is not None and deadline is not None:  # which counts anew
                 self._show(key, value, deadline)
         else:
-            self._payloads[key] = (value, deadline)
+            self._held[key] = _Unseen(value, deadline)
         return True
 
     def done(self, request: int, key: str) -> None:
@@ -293,31 +294,31 @@ class Mirror:
         if self._pending.get(key) != request:
             return
         del self._pending[key]
-        value, deadline = self._payloads.pop(key)
-        if value is None:
+        held = self._held.pop(key)
+        if isinstance(held, _Unseen):
+            held = _MISSING if held.payload is None else _shown(held.payload, held.deadline)
+        if held is _MISSING:
             self.view.pop(key, None)
         else:
-            self._show(key, value, deadline)
+            self.view[key] = held
 
     def load(self, items: Iterable[tuple[str, bytes, int, float | None]], revision: int, now: float) -> None:
         """Replace everything by a snapshot. Own writes under way stay shown."""
         shown = {key: self.view.get(key, _MISSING) for key in self._pending}
         fresh: dict[str, object] = {}
         self._revisions = {}
-        held: dict[str, tuple[bytes | None, float | None]] = dict.fromkeys(self._pending, (None, None))
+        held: dict[str, object] = dict.fromkeys(self._pending, _MISSING)
         for key, payload, key_revision, ttl in items:
-            deadline = None if ttl is None else now + ttl
-            value = pack(payload)
-            fresh[key] = value if deadline is None else Expiring(value, deadline)
+            fresh[key] = _shown(payload, None if ttl is None else now + ttl)
             self._revisions[key] = key_revision
             if key in held:
-                held[key] = (payload, deadline)
+                held[key] = fresh[key]
         for key, own in shown.items():
             if own is _MISSING:
                 fresh.pop(key, None)
             else:
                 fresh[key] = own
-        self._payloads = held
+        self._held = held
         self.revision = revision
         # The view stays the same object, as readers hold it: new and changed keys first, then the vanished ones,
         # so that a reader in between misses no key that is in both.
@@ -333,24 +334,23 @@ class Mirror:
 
     def _hold(self, key: str, request: int) -> None:
         if key not in self._pending:
-            self._payloads[key] = _repack(self.view.get(key, _MISSING))
+            self._held[key] = self.view.get(key, _MISSING)
         self._pending[key] = request
 
     def _show(self, key: str, payload: bytes, deadline: float | None) -> None:
-        value = pack(payload)
-        self.view[key] = value if deadline is None else Expiring(value, deadline)
+        self.view[key] = _shown(payload, deadline)
 
 
-def _repack(value: Any) -> tuple[bytes | None, float | None]:
-    """What the view shows, as a payload again."""
-    if value is _MISSING:
-        return None, None
-    if isinstance(value, Expiring):
-        payload, _ = _repack(value.value)
-        return payload, value.deadline
-    if isinstance(value, Packed):
-        return bytes(value), None
-    return _encoder.encode(value), None
+class _Unseen(msgspec.Struct, frozen=True):
+    """A value, or None for a missing one, that the view does not show yet."""
+
+    payload: bytes | None
+    deadline: float | None
+
+
+def _shown(payload: bytes, deadline: float | None) -> object:
+    value = pack(payload)
+    return value if deadline is None else Expiring(value, deadline)
 
 
 class LockTable:
