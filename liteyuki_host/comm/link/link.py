@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
 from ..protocol.connection import LARGE, WRITE_SIZE, Connection
@@ -26,6 +26,9 @@ from ..reporting import log
 from ..transport import Transport
 from ..waiting import NOTHING, Nothing, Waiters, running_loop
 from .reader import Inbound, Reader, ThreadReader
+
+if TYPE_CHECKING:
+    import asyncio
 
 if sys.platform == "linux":
     from ..transport.posix import SocketTransport
@@ -100,6 +103,7 @@ class Link:
         "_reader",
         "_reader_done",
         "_thread",
+        "_turning",
         "_wake",
         "_writing",
         "armed",
@@ -144,6 +148,7 @@ class Link:
         self._burst = 0
         self.armed = False  # the flusher has been woken and has not yet looked; written under the lock
         self._grants_only = False  # ... and only for grants, which may wait for a message to ride on
+        self._turning: asyncio.AbstractEventLoop | None = None  # it is about to write what its turn has sent
         self._flush_idle = threading.Condition(self._lock)
         self._flushing = 0  # callers that wait for it
         self._close_reason: str | None = None
@@ -423,6 +428,10 @@ class Link:
 
     def _arm(self, *, grants_only: bool = False) -> None:
         """Wake the flusher. The caller holds the lock."""
+        if not (grants_only or self._leftover) and (loop := running_loop()) is not self._turning:
+            self._turning = loop
+            if loop is not None:
+                loop.call_soon(self._flush_turn)  # sooner than the flusher, unless the loop is blocked from now on
         if not self.armed:
             self.armed = True
             self._grants_only = grants_only
@@ -434,6 +443,17 @@ class Link:
     def _wake_flusher(self) -> None:
         if self._wake.locked():  # else it has been woken and has not got to it
             self._wake.release()
+
+    def _flush_turn(self) -> None:
+        """What one turn of the event loop has sent is together."""
+        with self._lock:
+            self._turning = None
+            if self._writing or self.ended:
+                return
+            self._writing = True
+            self.armed = self._grants_only = False  # the flusher finds nothing
+            buffers = self.connection.data_to_send()
+        self._write(buffers)
 
     def _flush_forever(self) -> None:
         while True:

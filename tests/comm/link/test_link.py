@@ -15,9 +15,10 @@ import pytest
 from link_kit import DEADLINE, MAKERS, End, close, descriptors, join, lycomm_threads, socket_pair, until
 
 from liteyuki_host.comm.errors import LinkBroken, LinkClosed
+from liteyuki_host.comm.link import link as link_module
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.connection import LARGE, Role
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.comm.transport.posix import SocketTransport
@@ -527,4 +528,41 @@ def test_who_waits_for_the_transport_is_let_go_at_the_end(make: object) -> None:
     thread.join(DEADLINE)
     assert not thread.is_alive()
     reading.set()
+    close(host, child)
+
+
+async def send_a_burst(host: End, stream: Stream) -> None:
+    for number in range(100):
+        assert host.link.send(stream, b"%d" % number)
+
+
+def test_what_one_turn_of_a_loop_sends_is_written_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+    until(lambda: not host.link.armed)
+    monkeypatch.setattr(link_module, "GATHER_DELAY", 10 * DEADLINE)  # the flusher comes too late
+
+    async def send() -> None:
+        await send_a_burst(host, stream)
+        assert host.link.connection.pending
+        await asyncio.sleep(0)
+        assert not host.link.connection.pending
+
+    for times in (1, 2):  # two loops, the first of which is closed before its next turn
+        asyncio.run(send_a_burst(host, stream))
+        asyncio.run(send())
+        until(lambda: len(child.got) == 200 * times)  # noqa: B023  # at once
+    assert [int(payload) for _, payload in child.got] == [*range(100)] * 4
+    close(host, child)
+
+
+def test_what_a_loop_sends_before_it_blocks_is_written_nevertheless() -> None:
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+
+    async def send() -> None:
+        await send_a_burst(host, stream)
+        until(lambda: len(child.got) == 100)
+
+    asyncio.run(send())
     close(host, child)
