@@ -18,7 +18,7 @@ from liteyuki_host.comm.errors import LinkBroken, LinkClosed
 from liteyuki_host.comm.link import link as link_module
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.connection import LARGE, Role
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.comm.transport.posix import SocketTransport
@@ -531,11 +531,6 @@ def test_who_waits_for_the_transport_is_let_go_at_the_end(make: object) -> None:
     close(host, child)
 
 
-async def send_a_burst(host: End, stream: Stream) -> None:
-    for number in range(100):
-        assert host.link.send(stream, b"%d" % number)
-
-
 def test_what_one_turn_of_a_loop_sends_is_written_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     host, child = join()
     stream = host.link.open_stream("channel", "x")
@@ -543,16 +538,26 @@ def test_what_one_turn_of_a_loop_sends_is_written_at_its_end(monkeypatch: pytest
     monkeypatch.setattr(link_module, "GATHER_DELAY", 10 * DEADLINE)  # the flusher comes too late
 
     async def send() -> None:
-        await send_a_burst(host, stream)
+        for number in range(100):
+            assert host.link.send(stream, b"%d" % number)
         assert host.link.connection.pending
         await asyncio.sleep(0)
         assert not host.link.connection.pending
 
-    for times in (1, 2):  # two loops, the first of which is closed before its next turn
-        asyncio.run(send_a_burst(host, stream))
-        asyncio.run(send())
-        until(lambda: len(child.got) == 200 * times)  # noqa: B023  # at once
-    assert [int(payload) for _, payload in child.got] == [*range(100)] * 4
+    def send_and_leave() -> None:
+        for number in range(100):
+            host.link.send(stream, b"%d" % number)
+        raise SystemExit
+
+    asyncio.run(send())
+    left = asyncio.new_event_loop()
+    left.call_soon(send_and_leave)
+    with pytest.raises(SystemExit):
+        left.run_forever()  # and never again
+    left.close()
+    asyncio.run(send())
+    until(lambda: len(child.got) == 300)
+    assert [int(payload) for _, payload in child.got] == [*range(100)] * 3
     close(host, child)
 
 
@@ -561,7 +566,8 @@ def test_what_a_loop_sends_before_it_blocks_is_written_nevertheless() -> None:
     stream = host.link.open_stream("channel", "x")
 
     async def send() -> None:
-        await send_a_burst(host, stream)
+        for number in range(100):
+            assert host.link.send(stream, b"%d" % number)
         until(lambda: len(child.got) == 100)
 
     asyncio.run(send())
