@@ -463,7 +463,9 @@ class Link:
             if grants_only:
                 # A message may come along and carry them; a second wake-up ends the wait.
                 self._wake.acquire(timeout=GRANT_DELAY)
-            elif time.perf_counter() - self._last_write < BURST_GAP and not (self._leftover or self._flushing):
+            elif not (
+                self._leftover or self._flushing or self.ended or time.perf_counter() - self._last_write > BURST_GAP
+            ):
                 self._wake.acquire(timeout=GATHER_DELAY)
             with self._lock:
                 self.armed = self._grants_only = False
