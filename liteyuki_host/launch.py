@@ -12,10 +12,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from liteyuki_host._child.ending import Ending
     from liteyuki_host._child.orders import Orders
     from liteyuki_host.comm.node import Node
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.trial:
             from liteyuki_host._child.trial import Trial
 
-            Trial(transport).run(options.process, options.script if options.kind == "script" else None)
+            Trial(transport).run(options.process, _script(options))
         ending = Ending(without)
         ending.arm()
         node = current()
@@ -67,12 +68,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m liteyuki_host.launch", description=__doc__)
     parser.add_argument("--process", required=True, help="the name this child was declared with")
     parser.add_argument("--kind", required=True, choices=["script", "toml"])
-    parser.add_argument("--script", type=Path, help="what to run, for --kind script")
+    parser.add_argument("--script", help="what to run, for --kind script")
     parser.add_argument("--trial", action="store_true", help="only load the project, and tell whether that works")
     options = parser.parse_args(argv)
     if options.kind == "script" and options.script is None:
         parser.error("--kind script needs --script")
     return options
+
+
+def _script(options: argparse.Namespace) -> Path | None:
+    from pathlib import Path
+
+    return Path(options.script) if options.kind == "script" else None
 
 
 def _attach(node: Node, transport: Transport, process: str, ending: Ending, orders: Orders) -> None:
@@ -101,13 +108,14 @@ def _run_attached(node: Node, options: argparse.Namespace, ending: Ending, order
 
 def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders: Orders) -> int:
     from liteyuki_host._child.codes import CANNOT_START, STARTUP_FAILED
-    from liteyuki_host._child.trouble import CannotRun, explain, missing_module, show_traceback
 
     try:
         import nonebot  # noqa: F401
     except ModuleNotFoundError as exc:
         if exc.name != "nonebot":
             raise
+        from liteyuki_host._child.trouble import missing_module
+
         _complain(f"{options.process}: {missing_module('nonebot', 'nonebot2[fastapi]')}")
         return CANNOT_START
     from loguru import logger
@@ -115,7 +123,9 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     from liteyuki_host._child.driver import DriverWatch, use_line_format
     from liteyuki_host._child.hooks import StartupHooks
     from liteyuki_host._child.project import run_script, run_toml
+    from liteyuki_host._child.trouble import CannotRun, explain, show_traceback
 
+    script = _script(options)
     use_line_format(options.process)
     for words in ending.without:
         logger.debug(words)
@@ -124,7 +134,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     watch = DriverWatch(node, hooks, orders)
     watch.install()
     try:
-        run_script(options.script) if options.kind == "script" else run_toml()
+        run_toml() if script is None else run_script(script)
     except CannotRun as exc:
         logger.error(str(exc))
         return CANNOT_START
@@ -134,13 +144,13 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
         return _exit_code(exc)
     except (ImportError, SyntaxError) as exc:
         # Nothing that another start would change.
-        if options.kind == "script":
-            show_traceback(exc, options.script)
+        if script is not None:
+            show_traceback(exc, script)
         logger.error(explain(exc))
         return CANNOT_START
     except Exception as exc:
-        if options.kind == "script":
-            show_traceback(exc, options.script)
+        if script is not None:
+            show_traceback(exc, script)
         else:
             logger.opt(exception=exc).error("the bot has failed")
         logger.error(explain(exc))

@@ -64,7 +64,14 @@ class PubSubEnd(End):
         messages: Iterator[Any] = subscription.listen()
         next(messages)  # that it is subscribed
         self.send = lambda value: client.publish(outgoing, _encode(value))
-        self.receive = lambda: _decode(next(messages)["data"])
+
+        def receive() -> Any:
+            message = next(messages)
+            if message["type"] != "message":  # subscribed again: what came in between is lost
+                raise ConnectionError("redis has cut off a subscriber that was too slow")
+            return _decode(message["data"])
+
+        self.receive = receive
 
 
 class RedisList(DuplexPeer):
