@@ -220,20 +220,28 @@ class Answer(Generic[T]):
             bell = _Bell()
             self._wake = bell.ring
             if self._value is NOTHING:
-                await (bell.wait(None) if timeout is None else _TimeLimit.of(bell.loop, timeout).wait(bell))
+                if timeout is None:
+                    await bell.rung
+                else:
+                    limit = _TimeLimit.of(bell.loop, timeout)
+                    limit.add(bell)
+                    try:
+                        await bell.rung
+                    finally:
+                        limit.discard(bell)
         return self._value
 
 
 class _Bell:
     """What one waiting task sleeps at. Rung from any thread."""
 
-    __slots__ = ("_rung", "loop")
+    __slots__ = ("loop", "rung")
 
     def __init__(self) -> None:
         loop = running_loop()
         assert loop is not None
         self.loop = loop
-        self._rung: asyncio.Future[bool] = loop.create_future()
+        self.rung: asyncio.Future[bool] = loop.create_future()
 
     def ring(self) -> None:
         if running_loop() is self.loop:
@@ -247,17 +255,17 @@ class _Bell:
     async def wait(self, timeout: float | None) -> bool:
         """Whether it was rung within *timeout* seconds."""
         if timeout is None:
-            return await self._rung
+            return await self.rung
         timer = self.loop.call_later(timeout, self.resolve, False)
         try:
-            return await self._rung
+            return await self.rung
         finally:
             timer.cancel()
 
     def resolve(self, rung: bool) -> None:
         """On its loop."""
-        if not self._rung.done():
-            self._rung.set_result(rung)
+        if not self.rung.done():
+            self.rung.set_result(rung)
 
 
 class _TimeLimit:
@@ -282,15 +290,15 @@ class _TimeLimit:
             cls._latest = limit = _TimeLimit(loop, seconds)
         return limit
 
-    async def wait(self, bell: _Bell) -> bool:
-        """Whether *bell* was rung in time."""
+    def add(self, bell: _Bell) -> None:
+        """Resolve it when the time is up."""
         self._until[bell] = until = self._loop.time() + self._seconds
         if self._timer is None:
             self._timer = self._loop.call_at(until, self._look)
-        try:
-            return await bell.wait(None)
-        finally:
-            del self._until[bell]
+
+    def discard(self, bell: _Bell) -> None:
+        """Whoever sleeps at it has woken up."""
+        del self._until[bell]
 
     def _look(self) -> None:
         self._timer = None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from liteyuki_host.comm.errors import WouldBlockEventLoop
-from liteyuki_host.comm.waiting import NOTHING, Waiters, on_event_loop, refuse_event_loop
+from liteyuki_host.comm.waiting import NOTHING, Answer, Nothing, Waiters, _TimeLimit, on_event_loop, refuse_event_loop
 
 DEADLINE = 10.0
 
@@ -248,3 +248,44 @@ async def test_a_call_that_waits_is_refused_on_the_loop_and_says_what_to_write()
 def test_a_thread_without_a_loop_is_not_refused() -> None:
     assert not on_event_loop()
     refuse_event_loop("receive()", "areceive()")
+
+
+async def test_answers_with_the_same_limit_are_each_given_up_in_time() -> None:
+    loop = asyncio.get_running_loop()
+    took: list[float] = []
+
+    async def wait(answer: Answer[int]) -> int | Nothing:
+        began = loop.time()
+        value = await answer.wait_async(0.2)
+        took.append(loop.time() - began)
+        return value
+
+    answers: list[Answer[int]] = [Answer() for _ in range(3)]
+    tasks = []
+    for answer in answers:
+        tasks.append(asyncio.create_task(wait(answer)))
+        await asyncio.sleep(0.05)
+    answers[1].give(1)
+    assert await asyncio.gather(*tasks) == [NOTHING, 1, NOTHING]
+    assert 0.2 <= took[1] < 0.25, "the first: its own time, not that of a later one"
+    assert 0.2 <= took[2] < 0.25, "the last: not that of the first"
+
+
+async def test_who_stops_waiting_for_an_answer_leaves_the_limit_of_the_others_alone() -> None:
+    answers: list[Answer[int]] = [Answer() for _ in range(2)]
+    gone, stays = (asyncio.create_task(answer.wait_async(0.1)) for answer in answers)
+    await asyncio.sleep(0)
+    gone.cancel()
+    assert await stays is NOTHING
+    assert gone.cancelled()
+    limit = _TimeLimit.of(asyncio.get_running_loop(), 0.1)
+    assert not limit._until, "nothing is kept of who does not wait any more"
+
+
+def test_each_loop_has_limits_of_its_own() -> None:
+    async def wait() -> int | Nothing:
+        answer: Answer[int] = Answer()
+        return await answer.wait_async(0.05)
+
+    for _ in range(2):
+        assert asyncio.run(wait()) is NOTHING
