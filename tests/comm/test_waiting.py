@@ -266,7 +266,7 @@ async def test_answers_with_the_same_limit_are_each_given_up_in_time() -> None:
         tasks.append(asyncio.create_task(wait(answer)))
         await asyncio.sleep(0.05)
     answers[1].give(1)
-    assert await asyncio.gather(*tasks) == [NOTHING, 1, NOTHING]
+    assert await asyncio.wait_for(asyncio.gather(*tasks), DEADLINE) == [NOTHING, 1, NOTHING]
     assert 0.2 <= took[1] < 0.25, "the first: its own time, not that of a later one"
     assert 0.2 <= took[2] < 0.25, "the last: not that of the first"
 
