@@ -535,7 +535,8 @@ def test_what_one_turn_of_a_loop_sends_is_written_at_its_end(monkeypatch: pytest
     host, child = join()
     stream = host.link.open_stream("channel", "x")
     until(lambda: not host.link.armed)
-    monkeypatch.setattr(link_module, "GATHER_DELAY", 10 * DEADLINE)  # the flusher comes too late
+    monkeypatch.setattr(link_module, "BURST_GAP", DEADLINE)
+    monkeypatch.setattr(link_module, "GATHER_DELAY", 0.3)  # the flusher comes too late
 
     async def send() -> None:
         for number in range(100):
@@ -555,6 +556,7 @@ def test_what_one_turn_of_a_loop_sends_is_written_at_its_end(monkeypatch: pytest
     with pytest.raises(SystemExit):
         left.run_forever()  # and never again
     left.close()
+    until(lambda: not host.link.armed)  # here the flusher has to
     asyncio.run(send())
     until(lambda: len(child.got) == 300)
     assert [int(payload) for _, payload in child.got] == [*range(100)] * 3
