@@ -14,7 +14,17 @@ from .errors import WouldBlockEventLoop
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["NOTHING", "Answer", "Gate", "Nothing", "Waiters", "on_event_loop", "refuse_event_loop", "running_loop"]
+__all__ = [
+    "MAIN_THREAD",
+    "NOTHING",
+    "Answer",
+    "Gate",
+    "Nothing",
+    "Waiters",
+    "on_event_loop",
+    "refuse_event_loop",
+    "running_loop",
+]
 
 T = TypeVar("T")
 
@@ -57,6 +67,10 @@ def refuse_event_loop(call: str, instead: str) -> None:
             f"{call} waits, and on the event loop it would freeze the whole bot; "
             f"write `await {instead}` here, or call it in a thread of its own"
         )
+
+
+MAIN_THREAD: Final = threading.main_thread().ident
+"""Where Ctrl+C may raise KeyboardInterrupt between any two lines."""
 
 
 class Gate:
@@ -285,9 +299,11 @@ class _TimeLimit:
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop, seconds: float) -> _TimeLimit:
         """The one used last, when it is the right one: nearly always."""
-        limit = cls._latest
+        limit = before = cls._latest
         if limit is None or limit._loop is not loop or limit._seconds != seconds:
             cls._latest = limit = _TimeLimit(loop, seconds)
+            if before is not None and before._loop is loop:
+                before._end_if_unused()
         return limit
 
     def add(self, bell: _Bell) -> None:
@@ -299,6 +315,14 @@ class _TimeLimit:
     def discard(self, bell: _Bell) -> None:
         """Whoever sleeps at it has woken up."""
         del self._until[bell]
+        if _TimeLimit._latest is not self:
+            self._end_if_unused()
+
+    def _end_if_unused(self) -> None:
+        """No timer outlives its use by more than the one of the limit used last: there may be as many as waits."""
+        if not self._until and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
         self._timer = None

@@ -132,7 +132,7 @@ class Hub(Exchange):
             with self.authority.lock:
                 self._send_snapshot(session)
                 (self._standbys if waits else self._sessions)[process] = session
-                self._everybody = (*self._standbys.values(), *self._sessions.values())
+                self._note_everybody()
             if not waits:
                 self._begin(session)
         self._read_by_loop(session.link)
@@ -176,7 +176,7 @@ class Hub(Exchange):
                         self._sessions[process] = successor
                 elif self._standbys.get(process) is session:
                     del self._standbys[process]
-                self._everybody = (*self._standbys.values(), *self._sessions.values())
+                self._note_everybody()
                 self.authority.owner_died(session.owner)
             with self._topics_lock:
                 for topic, subscribers in list(self._topics.items()):
@@ -202,6 +202,10 @@ class Hub(Exchange):
 
     def _links(self) -> Sequence[Link]:
         return [session.link for session in self._everybody]
+
+    def _note_everybody(self) -> None:
+        """Somebody has come or gone. Kept, as every write of the shared memory asks for it."""
+        self._everybody = (*self._standbys.values(), *self._sessions.values())
 
     def control_requested(self, session: Session, request: messages.ControlRequest) -> None:
         """A child asks for something of the supervisor."""

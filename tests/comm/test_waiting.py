@@ -289,3 +289,30 @@ def test_each_loop_has_limits_of_its_own() -> None:
 
     for _ in range(2):
         assert asyncio.run(wait()) is NOTHING
+
+
+async def test_no_timer_is_left_of_limits_that_are_no_longer_used() -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    call_at = loop.call_at
+
+    def noted(when: float, callback: Callable[..., object], *args: object) -> asyncio.TimerHandle:
+        timers.append(call_at(when, callback, *args))
+        return timers[-1]
+
+    loop.call_at = noted  # type: ignore[method-assign,assignment]
+    try:
+        for number in range(10):
+            answers: list[Answer[int]] = [Answer() for _ in range(2)]
+            waits = [
+                asyncio.create_task(answer.wait_async(limit + number))
+                for answer, limit in zip(answers, (100.0, 200.0), strict=True)
+            ]
+            await asyncio.sleep(0)
+            for answer in answers:
+                answer.give(1)
+            assert await asyncio.gather(*waits) == [1, 1]
+    finally:
+        del loop.call_at
+    assert len(timers) == 20
+    assert sum(not timer.cancelled() for timer in timers) == 1, "that of the limit used last"

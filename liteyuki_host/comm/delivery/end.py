@@ -61,11 +61,11 @@ class StreamSource:
         time."""
         stream, link = self._stream, self._link
         stream.consumed += cost
-        if not stream.owed:
+        told = stream.owed
+        if not told:
             self._owe(stream)
-        elif stream.consumed - stream.granted < stream.window >> 2:
-            return  # the link knows already, and it is not much
-        if not link.armed or stream.consumed - stream.granted >= stream.window >> 2:
+        # Nothing to do while the link is going to look anyway, and it is not much: then this costs no lock.
+        if not (told or link.armed) or stream.consumed - stream.granted >= stream.window >> 2:
             link.grant(stream)
 
     def consumed(self, cost: int) -> None:

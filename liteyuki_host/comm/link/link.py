@@ -24,7 +24,7 @@ from ..protocol.credit import MESSAGE_CHARGE, PAYLOAD_HEADER, Stream
 from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
 from ..reporting import log
 from ..transport import Transport
-from ..waiting import NOTHING, Nothing, Waiters, running_loop
+from ..waiting import MAIN_THREAD, NOTHING, Nothing, Waiters, on_event_loop, running_loop
 from .reader import Inbound, Reader, ThreadReader
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ GATHER_DELAY = 0.0005
 
 GRANT_DELAY = 0.002
 """Seconds that the last grant of a stream waits for a message to ride on."""
-
-
-_MAIN = threading.main_thread().ident
 
 
 class LinkHandler(Protocol):
@@ -448,12 +445,9 @@ class Link:
         """What one turn of the event loop has sent is together."""
         with self._lock:
             self._turning = None
-            if self._writing or self.ended:
-                return
-            self._writing = True
-            self.armed = self._grants_only = False  # the flusher finds nothing
-            buffers = self.connection.data_to_send()
-        self._write(buffers)
+            if not self._writing:
+                self.armed = self._grants_only = False  # the flusher finds nothing
+        self._write_if_free()
 
     def _flush_forever(self) -> None:
         while True:
@@ -506,7 +500,7 @@ class Link:
             if count:
                 connection.receive(count, self)
                 return True
-            self.connection.receive_eof()
+            connection.receive_eof()
             cause = self._end_cause()
         except RemoteProtocolError as error:
             cause = LinkBroken(f"{self.name} broke the link's protocol: {error}")
@@ -576,7 +570,7 @@ def _fastest_reader(transport: Transport, inbound: Inbound, name: str) -> Reader
 
 
 def _can_wait() -> bool:
-    return running_loop() is None and threading.get_ident() != _MAIN
+    return not on_event_loop() and threading.get_ident() != MAIN_THREAD
 
 
 def _after(buffers: list[bytes | memoryview], taken: int) -> list[bytes | memoryview]:

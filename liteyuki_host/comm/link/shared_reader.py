@@ -36,7 +36,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..transport import Transport
-from ..waiting import NOTHING, Gate, Nothing, running_loop
+from ..waiting import MAIN_THREAD, NOTHING, Gate, Nothing, running_loop
 from .reader import Inbound
 
 if TYPE_CHECKING:
@@ -69,8 +69,6 @@ lost more by being woken than it gained."""
 
 TURNS = 3
 """After so many turns the thread is expected to come again."""
-
-_MAIN = threading.main_thread().ident
 
 
 class PollableTransport(Transport, Protocol):
@@ -157,7 +155,7 @@ class SharedReader:
             deadline: by ``time.monotonic``; None: there is none.
         """
         thread = threading.get_ident()
-        if self._over or thread == _MAIN or not self._role.acquire(blocking=False):
+        if self._over or thread == MAIN_THREAD or not self._role.acquire(blocking=False):
             return NOTHING
         if thread != self._led_by or time.monotonic() - self._led_until > TURN_SECONDS:
             self._led_by, self._turns = thread, 0
@@ -201,7 +199,7 @@ class SharedReader:
         Returns whether it is open.
         """
         deadline = None if timeout < 0 else time.monotonic() + timeout
-        if threading.get_ident() == _MAIN:
+        if threading.get_ident() == MAIN_THREAD:
             return gate.wait(timeout)
         while not self._over:
             self.lead(gate.look, deadline)
