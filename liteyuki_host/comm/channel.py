@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from . import codec
 from . import exchange as exchanges
-from .codec import UNCHECKED_SIZE, acceptable, decode_payload, encode_plain
+from .codec import UNCHECKED_SIZE, acceptable, decode_payload, decode_plain, encode_plain
 from .delivery.callbacks import Callback
 from .delivery.end import ChannelEnd, ChannelStatistics
 from .delivery.incoming import redelivered
@@ -26,7 +26,7 @@ from .errors import (
 )
 from .exchange import Exchange, check_name, current
 from .protocol.frames import Flag
-from .waiting import NOTHING, Nothing, on_event_loop, refuse_event_loop, running_loop
+from .waiting import NOTHING, Nothing, event_loops, on_event_loop, refuse_event_loop
 
 __all__ = [
     "Channel",
@@ -237,7 +237,7 @@ class Channel(Generic[T]):
             ChannelModeError: this process reads the channel with callbacks.
             HostNotAttached: this process does not run under a host.
         """
-        if running_loop() is not None:
+        if event_loops.running() is not None:
             refuse_event_loop(f"channel {self.name!r}: receive()", "channel.areceive()")
         end = self._end if self._epoch == exchanges.epoch else self._own_end()
         if not end.usable or end.incoming.mode != "active":
@@ -246,8 +246,13 @@ class Channel(Generic[T]):
             announce = blocking_receive_hook.get()
             if announce is not None:
                 announce()
-        incoming = end.incoming
-        message = incoming.arrived.wait(incoming.take, timeout)
+        message = end.incoming.receive(timeout)
+        if message is not NOTHING and not message[1] and self._decoder is None and not redelivered.get():
+            try:
+                value: T = decode_plain(message[0])
+                return value
+            except RecursionError:  # said in our words below
+                pass
         return self._received(end, message, timeout)
 
     async def areceive(self, timeout: float | None = None) -> T:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from .errors import WouldBlockEventLoop
 
@@ -21,6 +21,7 @@ __all__ = [
     "Gate",
     "Nothing",
     "Waiters",
+    "event_loops",
     "on_event_loop",
     "refuse_event_loop",
     "running_loop",
@@ -39,20 +40,36 @@ class Nothing(enum.Enum):
 NOTHING: Final = Nothing.NOTHING
 
 
-_get_running_loop: Callable[[], asyncio.AbstractEventLoop | None] | None = None  # asyncio's, once somebody imports it
+class _EventLoops:
+    """Who runs which event loop.
+
+    asyncio takes 11 MiB, more than all of lycomm in a child: a process without event loops does not load it for us.
+
+    Attributes:
+        running: the event loop that the calling thread runs just now: asyncio's own function, once somebody has
+            imported that.
+    """
+
+    __slots__ = ("running",)
+
+    def __init__(self) -> None:
+        self.running: Callable[[], asyncio.AbstractEventLoop | None] = self._look
+
+    def _look(self) -> asyncio.AbstractEventLoop | None:
+        # The package has the name last, when it can be used.
+        running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+        if running is None:
+            return None
+        self.running = running
+        return self.running()
+
+
+event_loops: Final = _EventLoops()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that the calling thread runs just now.
-
-    asyncio takes 11 MiB, more than all of lycomm in a child: a process without event loops does not load it for us.
-    """
-    global _get_running_loop
-    get = _get_running_loop
-    if get is None:
-        # The package has the name last, when it can be used.
-        get = _get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-    return None if get is None else get()
+    """The event loop that the calling thread runs just now."""
+    return event_loops.running()
 
 
 def on_event_loop() -> bool:
@@ -95,9 +112,8 @@ class Gate:
         except RuntimeError:  # it was woken already
             pass
 
-    def look(self) -> bool | Nothing:
-        """Whether it is open, as an attempt."""
-        return self.opened or NOTHING
+    def is_open(self) -> bool:
+        return self.opened
 
     def wait(self, timeout: float) -> bool:
         """Sleep until somebody calls, at most *timeout* seconds; -1: as long as it takes. Returns whether one has."""
@@ -108,7 +124,7 @@ class Bringer(Protocol):
     """What brings the things that are waited for: a link, which a waiting thread may read meanwhile."""
 
     @property
-    def lead(self) -> Callable[[Callable[[], T | Nothing], float | None], T | Nothing]:
+    def lead(self) -> Callable[..., Any]:
         """As ``Reader.lead``."""
         ...
 
@@ -162,8 +178,16 @@ class Waiters:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             link = self.link
-            if link is not None and (result := link.lead(attempt, deadline)) is not NOTHING:
-                return result
+            if link is not None:
+
+                def ready() -> bool:
+                    nonlocal result
+                    result = attempt()
+                    return result is not NOTHING
+
+                link.lead(ready, deadline)
+                if result is not NOTHING:
+                    return result
             gate = Gate()
             self._add(gate.open)
             try:

@@ -95,6 +95,7 @@ class Session:
         )
         connection = Connection(Role.HOST, hello)
         self.link = Link(transport, connection, self, name=process)
+        self.link.settled = not standby
         self._send_shortly = self.link.shortcut(connection.store)
         join(_Requests(hub, self), self.link, connection.store)
         join(_Publications(hub), self.link, connection.publish)
@@ -183,6 +184,7 @@ class Session:
         if self._standby is not None:
             self._standby.end(self)
             self._standby = None
+            self.link.settled = True
 
     def open(self, stream: Stream) -> None:
         """Join the child's *stream* with the channel or topic that it is for."""

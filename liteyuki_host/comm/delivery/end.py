@@ -138,6 +138,7 @@ class ChannelEnd:
         """The other end can be reached over *stream*."""
         join(self.incoming, link, stream)
         self.outgoing.bind(link, stream)
+        self.incoming.stream = stream
         self.incoming.arrived.link = link
         self.incoming.arrived.wake()  # who sleeps because there was no link may read this one
 

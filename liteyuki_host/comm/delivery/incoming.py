@@ -7,13 +7,14 @@ message's error, on the thread that can name it. Consuming is what grants credit
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ..errors import ChannelClosed, ChannelModeError, ChannelTaken
-from ..protocol.credit import MESSAGE_CHARGE
+from ..protocol.credit import MESSAGE_CHARGE, Stream
 from ..protocol.frames import Flag
 from ..waiting import NOTHING, Nothing, Waiters
 from .callbacks import Callback, Callbacks
@@ -53,13 +54,14 @@ class Incoming:
         self.name = name
         self._replied = replied
         self._lock = threading.Lock()
-        self._units: deque[Unit] = deque()
-        self._consumer = Consumer(name, self._units, self._lock, handle, callbacks, failed)
+        self.units: deque[Unit] = deque()
+        self._consumer = Consumer(name, self.units, self._lock, handle, callbacks, failed)
         self.mode: str | None = None  # None until the first use, then "passive" or "active"
         self.closed = False
         self._refused: str | None = None
         self.arrived = Waiters()
         self.received = 0
+        self.stream: Stream | None = None  # what brings it, while there is a link
 
     def use(self, mode: str) -> None:
         """Claim this side for a mode.
@@ -86,7 +88,7 @@ class Incoming:
             self._replied(request_id, flags, payloads[0])
             return
         self.received += len(payloads)
-        self._units.append(Unit(payloads, flags, request_id, source))
+        self.units.append(Unit(payloads, flags, request_id, source))
         if self.arrived.callbacks:
             self.arrived.wake()
         if self.mode == "passive":
@@ -97,7 +99,7 @@ class Incoming:
         self._refused = refused
         self.closed = True
         with self._lock:
-            for unit in list(self._units)[:1]:
+            for unit in list(self.units)[:1]:
                 unit.count()  # what this process has handled is not to be handed to the next
         self.arrived.wake()
 
@@ -111,35 +113,49 @@ class Incoming:
             ChannelClosed: there is none and there will be none.
             ChannelTaken: there is none, and this process is no end of the channel.
         """
-        if not self._units and not self.closed:
+        if not self.units and not self.closed:
             return NOTHING
         with self._lock:
-            if not self._units:
+            if not self.units:
                 if self._refused is not None:
                     raise ChannelTaken(self._refused)
                 if self.closed:
                     raise ChannelClosed(f"channel {self.name!r} is closed: this process is shutting down")
                 return NOTHING
-            unit = self._units[0]
+            unit = self.units[0]
             payload = unit.payloads[unit.position]
             unit.position += 1
-            if unit.position == len(unit.payloads):
-                self._units.popleft()
             source = unit.source
             source.count(len(payload) + MESSAGE_CHARGE)
+            if unit.position == len(unit.payloads):
+                self.units.popleft()  # last: who finds the queue empty may count without the lock
             return payload, unit.flags, unit.request_id, source
+
+    def receive(self, timeout: float | None) -> Taken | Nothing:
+        """Wait for the next message in this thread; NOTHING after *timeout* seconds. Counts and raises as :meth:`take`
+        does."""
+        link = self.arrived.link
+        if link is not None and not self.units and not self.closed:
+            # Read by this thread and alone, it needs no queue.
+            deadline = None if timeout is None else time.monotonic() + timeout
+            message: Taken | Nothing = link.lead(self.units.__len__, deadline, self.stream)
+            if message is not NOTHING:
+                return message
+            if deadline is not None:
+                timeout = max(deadline - time.monotonic(), 0.0)
+        return self.arrived.wait(self.take, timeout)
 
     def waiting(self) -> int:
         """Messages that arrived and were not taken."""
         with self._lock:
-            return sum(len(unit.payloads) - unit.position for unit in list(self._units))
+            return sum(len(unit.payloads) - unit.position for unit in list(self.units))
 
     def reopen(self) -> None:
         """There is a new link. What an earlier one brought and nobody took is dropped: its sender still has it."""
         with self._lock:
-            for unit in list(self._units):
+            for unit in list(self.units):
                 unit.payloads.clear()  # a consumer may be in the middle of it
-            self._units.clear()
+            self.units.clear()
             self.closed = False
 
     # --- passive mode ---------------------------------------------------------------------------------------

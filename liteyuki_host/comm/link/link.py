@@ -19,12 +19,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
-from ..protocol.connection import LARGE, WRITE_SIZE, Connection
-from ..protocol.credit import MESSAGE_CHARGE, PAYLOAD_HEADER, Stream
+from ..protocol.connection import WRITE_SIZE, Connection
+from ..protocol.credit import Stream
 from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
 from ..reporting import log
 from ..transport import Transport
 from ..waiting import MAIN_THREAD, NOTHING, Nothing, Waiters, on_event_loop, running_loop
+from .alone import BURST_GAP, INLINE_BURST, receiver, sender
 from .reader import Inbound, Reader, ThreadReader
 
 if TYPE_CHECKING:
@@ -36,17 +37,17 @@ if sys.platform == "linux":
 
 __all__ = ["INLINE_BURST", "Link", "LinkHandler"]
 
-BURST_GAP = 1e-3
-"""Seconds after the last write from which a message counts as lone, even if no message was received meanwhile."""
-
-INLINE_BURST = 8
-"""Messages of a burst that are written one by one: a short burst must not wait for the flusher."""
-
 GATHER_DELAY = 0.0005
 """Seconds that the flusher gives a burst to go on before it writes what is there."""
 
 GRANT_DELAY = 0.002
 """Seconds that the last grant of a stream waits for a message to ride on."""
+
+
+class Shortcut(Protocol):
+    """See :meth:`Link.shortcut`."""
+
+    def __call__(self, payload: bytes, alone: bool = True) -> bool: ...
 
 
 class LinkHandler(Protocol):
@@ -87,35 +88,37 @@ class Link:
     """
 
     __slots__ = (
-        "_burst",
         "_close_reason",
         "_flush_idle",
-        "_flushing",
-        "_grants_only",
         "_handler",
-        "_last_write",
         "_leftover",
-        "_lock",
         "_pong",
         "_reader",
         "_reader_done",
         "_thread",
         "_turning",
         "_wake",
-        "_writing",
         "armed",
         "attach_loop",
+        "burst",
         "connection",
+        "decoder",
         "detach_loop",
         "ended",
-        "get_buffer",
+        "flushing",
+        "grants_only",
+        "last_write",
         "lead",
+        "lock",
         "name",
         "on_credit",
         "on_message",
         "on_opened",
+        "received",
+        "settled",
         "transport",
         "wait",
+        "writing",
         "written",
     )
 
@@ -134,24 +137,27 @@ class Link:
         self.ended = False  # nothing is sent any more
         self.written = Waiters()  # woken when a writer has given the transport all there was
         self._handler = handler
-        self.get_buffer = connection.get_buffer
+        self.decoder = connection.decoder
         self.on_message = handler.on_message
         self.on_opened = handler.on_opened
         self.on_credit = handler.on_credit
-        self._lock = threading.Lock()  # guards the connection's outbound half and the flags below
-        self._writing = False  # somebody holds the writing role
+        self.lock = threading.Lock()  # guards the connection's outbound half and the flags below
+        self.writing = False  # somebody holds the writing role
         self._leftover: list[bytes | memoryview] = []  # what a non-blocking write did not take; the flusher's
-        self._last_write = 0.0
-        self._burst = 0
+        self.last_write = 0.0
+        self.burst = 0
         self.armed = False  # the flusher has been woken and has not yet looked; written under the lock
-        self._grants_only = False  # ... and only for grants, which may wait for a message to ride on
+        self.grants_only = False  # ... and only for grants, which may wait for a message to ride on
         self._turning: asyncio.AbstractEventLoop | None = None  # it is about to write what its turn has sent
-        self._flush_idle = threading.Condition(self._lock)
-        self._flushing = 0  # callers that wait for it
+        self._flush_idle = threading.Condition(self.lock)
+        self.flushing = 0  # callers that wait for it
         self._close_reason: str | None = None
         self._pong: dict[int, threading.Lock] = {}
         self._wake = threading.Lock()  # released to wake the flusher
         self._wake.acquire()
+        self.settled = True
+        """What arrives may go straight to who waits for it; False: the handler has to be asked first."""
+        self.received = receiver(self)
         self._reader = (reader or _fastest_reader)(transport, self, name)
         self.wait = self._reader.wait
         self.lead = self._reader.lead
@@ -189,32 +195,32 @@ class Link:
         Raises:
             LinkClosed: the link is over; nothing was queued.
         """
-        lock = self._lock
+        lock = self.lock
         connection = self.connection
         lock.acquire()
         try:
             if self.ended:
                 raise LinkClosed(f"the link to {self.name} is over")
-            if self._writing or (self.armed and not self._grants_only):
+            if self.writing or (self.armed and not self.grants_only):
                 if not connection.send(stream, payload, flags, request_id, attempts):
                     return False
-                if self._writing or connection.pending < WRITE_SIZE:
+                if self.writing or connection.pending < WRITE_SIZE:
                     return True  # a writer looks again before it leaves, and the flusher is on its way
             else:
                 if not connection.send(stream, payload, flags, request_id, attempts):
                     return False
-                self._burst = INLINE_BURST + 1 if one_of_many else self._written_in_a_row() + 1
-                if self._burst > INLINE_BURST and connection.pending < WRITE_SIZE:
+                self.burst = INLINE_BURST + 1 if one_of_many else self._written_in_a_row() + 1
+                if self.burst > INLINE_BURST and connection.pending < WRITE_SIZE:
                     self._arm()
                     return True
-            self._writing = True
+            self.writing = True
             buffers = connection.data_to_send()
         finally:
             lock.release()
         self._write(buffers, may_wait=may_wait)
         return True
 
-    def shortcut(self, stream: Stream) -> Callable[..., bool]:
+    def shortcut(self, stream: Stream) -> Shortcut:
         """A function that sends a short message without flags, if one of the two cheap ways is open. False: none is,
         nothing was done, and :meth:`send` is the way.
 
@@ -223,54 +229,19 @@ class Link:
         - It joins others of its stream that wait already to be written: nearly all messages of a burst.
         - It is written by itself, unless *alone* is False: questions and answers, and the first of a burst.
         """
-        lock, connection = self._lock, self.connection
-
-        def send(payload: bytes, alone: bool = True) -> bool:
-            if connection.open_run is None and not alone:  # seen without the lock, as it may change the next moment
-                return False
-            size = len(payload)
-            lock.acquire()
-            try:
-                run = connection.open_run
-                if run is not None:
-                    if run.stream is not stream or size >= LARGE or run.size >= WRITE_SIZE or self.ended:
-                        return False
-                    # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
-                    looks = self._writing or (self.armed and not self._grants_only and connection.pending < WRITE_SIZE)
-                    end = stream.sent + size + MESSAGE_CHARGE
-                    if not looks or end > stream.limit:
-                        return False
-                    run.payloads.append(payload)
-                    stream.sent = run.end = end
-                    size += PAYLOAD_HEADER
-                    run.size += size
-                    connection.pending += size
-                    return True
-                if not alone or self._writing or (self.armed and not self._grants_only) or self.ended:
-                    return False
-                burst = self._written_in_a_row()
-                if burst >= INLINE_BURST or (frame := connection.send_alone(stream, payload)) is None:
-                    return False
-                self._burst = burst + 1
-                self._writing = True
-            finally:
-                lock.release()
-            self._write([frame])
-            return True
-
-        return send
+        return sender(self, stream)
 
     def _written_in_a_row(self) -> int:
         """Messages of one burst that were written one by one just before. The caller holds the lock."""
         connection = self.connection
-        if connection.heard or time.perf_counter() - self._last_write > BURST_GAP:
+        if connection.heard or time.perf_counter() - self.last_write > BURST_GAP:
             connection.heard = False
-            self._burst = 0
-        return self._burst
+            self.burst = 0
+        return self.burst
 
     def send_control(self, message: Control) -> None:
         """Send a control message, ahead of all data. Nothing happens when the link is over."""
-        with self._lock:
+        with self.lock:
             if self.ended:
                 return
             self.connection.send_control(message)
@@ -283,7 +254,7 @@ class Link:
             join: gives the stream a receiver, when it has none. Called before the peer can know of the stream: its
                 first message may be here before this call returns.
         """
-        with self._lock:
+        with self.lock:
             stream = self.connection.open_stream(kind, name)
             if join is not None and stream.receiver is None:
                 join(stream)
@@ -292,7 +263,7 @@ class Link:
 
     def consumed(self, stream: Stream, cost: int) -> None:
         """Count *cost* bytes of *stream* as consumed; a grant follows when it is worth a frame, else soon."""
-        with self._lock:
+        with self.lock:
             stream.consumed += cost
         self.connection.owe(stream)
         self.grant(stream)
@@ -302,24 +273,24 @@ class Link:
         if stream.consumed - stream.granted >= stream.window >> 2:
             self._write_if_free()
         elif not self.armed:  # else the flusher has not looked yet at what is owed
-            with self._lock:
-                if not (self._writing or self.ended):
+            with self.lock:
+                if not (self.writing or self.ended):
                     self._arm(grants_only=True)
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything queued has been given to the transport; False after *timeout* seconds."""
         deadline = time.monotonic() + timeout
-        with self._lock:
+        with self.lock:
             if not self.ended:
                 self._arm()
-            self._flushing += 1
+            self.flushing += 1
             try:
-                while not self.ended and (self._writing or self.connection.wants_to_send):
+                while not self.ended and (self.writing or self.connection.wants_to_send):
                     left = deadline - time.monotonic()
                     if left <= 0 or not self._flush_idle.wait(left):
                         return False
             finally:
-                self._flushing -= 1
+                self.flushing -= 1
         return not self.ended
 
     async def replies_written(self) -> None:
@@ -335,7 +306,7 @@ class Link:
         """Seconds until the peer's link answered, or None after *timeout* seconds. Blocks the calling thread."""
         answered = threading.Lock()
         answered.acquire()
-        with self._lock:
+        with self.lock:
             number = len(self._pong) + time.monotonic_ns()
             self._pong[number] = answered
         started = time.perf_counter()
@@ -343,7 +314,7 @@ class Link:
         try:
             return time.perf_counter() - started if answered.acquire(timeout=timeout) else None
         finally:
-            with self._lock:
+            with self.lock:
                 self._pong.pop(number, None)
 
     def close(self, reason: str = "", *, timeout: float = 1.0) -> bool:
@@ -351,7 +322,7 @@ class Link:
 
         Returns whether everything was sent.
         """
-        with self._lock:
+        with self.lock:
             if self.ended or self._close_reason is not None:
                 return not self.connection.has_output
             self._close_reason = reason or "closed"
@@ -372,10 +343,10 @@ class Link:
     # looks at the queue again under the lock, so nothing queued meanwhile is forgotten.
 
     def _write_if_free(self) -> None:
-        with self._lock:
-            if self._writing or self.ended:
+        with self.lock:
+            if self.writing or self.ended:
                 return
-            self._writing = True
+            self.writing = True
             buffers = self.connection.data_to_send()
         self._write(buffers)
 
@@ -391,35 +362,50 @@ class Link:
                     taken = size
                     may_wait = False  # once: others may go on for ever, and the caller wants to return
             except OSError:
-                self._write_failed()
+                self.write_failed()
                 return
-            with self._lock:
-                if taken < size:
-                    self._leftover = _after(buffers, taken)
-                    self._arm()  # the role goes to the flusher
-                    return
-                if self.ended or not (self.connection.wants_to_send):
-                    self._leave()
-                    return
-                buffers = self.connection.data_to_send()
-        with self._lock:
+            more = self._next_buffers(buffers, taken, size)
+            if more is None:
+                return
+            buffers = more
+        with self.lock:
             self._leave()
+
+    def write_on(self, buffers: list[bytes | memoryview], taken: int) -> None:
+        """The caller, who holds the writing role and loses it, has written *taken* bytes of *buffers*."""
+        more = self._next_buffers(buffers, taken, sum(map(len, buffers)))
+        if more is not None:
+            self._write(more)
+
+    def _next_buffers(
+        self, buffers: list[bytes | memoryview], taken: int, size: int
+    ) -> list[bytes | memoryview] | None:
+        """What to write when *taken* of the *size* bytes of *buffers* have been; None: the role has been given up."""
+        with self.lock:
+            if taken < size:
+                self._leftover = _after(buffers, taken)
+                self._arm()  # the role goes to the flusher
+                return None
+            if self.ended or not self.connection.wants_to_send:
+                self._leave()
+                return None
+            return self.connection.data_to_send()
 
     def _leave(self) -> None:
         """Give the role up. The caller holds the lock."""
-        self._writing = False
+        self.writing = False
         # Its end, not its beginning: a slow system call must not make every message of a burst look lone.
-        self._last_write = time.perf_counter()
-        if self._flushing:
+        self.last_write = time.perf_counter()
+        if self.flushing:
             self._flush_idle.notify_all()
         if self.written.callbacks:
             self.written.wake()
         if self.ended and self._reader_done:
             self._reader.at_end(self.release_transport)
 
-    def _write_failed(self) -> None:
+    def write_failed(self) -> None:
         """The peer is gone. What arrived from it is still read; the reader ends the link."""
-        with self._lock:
+        with self.lock:
             self._leave()
         self.transport.close()
 
@@ -431,10 +417,10 @@ class Link:
                 loop.call_soon(self._flush_turn)  # sooner than the flusher, unless the loop is blocked from now on
         if not self.armed:
             self.armed = True
-            self._grants_only = grants_only
+            self.grants_only = grants_only
             self._wake_flusher()
-        elif self._grants_only and not grants_only:
-            self._grants_only = False
+        elif self.grants_only and not grants_only:
+            self.grants_only = False
             self._wake_flusher()
 
     def _wake_flusher(self) -> None:
@@ -443,26 +429,26 @@ class Link:
 
     def _flush_turn(self) -> None:
         """What one turn of the event loop has sent is together."""
-        with self._lock:
+        with self.lock:
             self._turning = None
-            if not self._writing:
-                self.armed = self._grants_only = False  # the flusher finds nothing
+            if not self.writing:
+                self.armed = self.grants_only = False  # the flusher finds nothing
         self._write_if_free()
 
     def _flush_forever(self) -> None:
         while True:
             self._wake.acquire()
-            with self._lock:
-                grants_only = self._grants_only
+            with self.lock:
+                grants_only = self.grants_only
             if grants_only:
                 # A message may come along and carry them; a second wake-up ends the wait.
                 self._wake.acquire(timeout=GRANT_DELAY)
             elif not (
-                self._leftover or self._flushing or self.ended or time.perf_counter() - self._last_write > BURST_GAP
+                self._leftover or self.flushing or self.ended or time.perf_counter() - self.last_write > BURST_GAP
             ):
                 self._wake.acquire(timeout=GATHER_DELAY)
-            with self._lock:
-                self.armed = self._grants_only = False
+            with self.lock:
+                self.armed = self.grants_only = False
                 if self.ended:
                     if self._leftover:  # the role was handed to us, and dies with us
                         self._leftover = []
@@ -470,20 +456,20 @@ class Link:
                     return
                 leftover, self._leftover = self._leftover, []
                 if not leftover:
-                    if self._writing:
+                    if self.writing:
                         continue
-                    self._writing = True
+                    self.writing = True
             try:
                 if leftover:
                     self.transport.write_all(leftover)
                 self._write_blocking()
             except OSError:
-                self._write_failed()
+                self.write_failed()
 
     def _write_blocking(self) -> None:
         """Like :meth:`_write`, waiting for the transport. Only the flusher may."""
         while True:
-            with self._lock:
+            with self.lock:
                 buffers = self.connection.data_to_send()
                 if not buffers or self.ended:
                     self._leave()
@@ -492,27 +478,31 @@ class Link:
 
     # --- receiving ------------------------------------------------------------------------------------------
 
-    def received(self, count: int) -> bool:
+    def received_more(self, count: int) -> bool:
+        """The general way of ``received``."""
         try:
-            connection = self.connection
-            if connection.receive_alone(count, self):
-                return True
             if count:
-                connection.receive(count, self)
+                self.connection.receive(count, self)
                 return True
-            connection.receive_eof()
+            self.connection.receive_eof()
             cause = self._end_cause()
         except RemoteProtocolError as error:
             cause = LinkBroken(f"{self.name} broke the link's protocol: {error}")
             cause.__cause__ = error
-            with self._lock:
+            with self.lock:
                 if not self.ended:
                     self.connection.send_control(Goodbye(str(error)))
             self._write_if_free()
-        except Exception as error:  # a bug in a handler must end this link with a word, not silently stop its reader
-            log().opt(exception=error).error(f"the link to {self.name} failed inside lycomm; please report this")
-            cause = LinkBroken(f"the link to {self.name} failed inside lycomm: {type(error).__name__}: {error}")
-            cause.__cause__ = error
+        except Exception as error:
+            return self.failed(error)
+        self._end(cause)
+        return False
+
+    def failed(self, error: Exception) -> bool:
+        """A bug in a handler: it must end this link with a word, not silently stop its reader. Returns False."""
+        log().opt(exception=error).error(f"the link to {self.name} failed inside lycomm; please report this")
+        cause = LinkBroken(f"the link to {self.name} failed inside lycomm: {type(error).__name__}: {error}")
+        cause.__cause__ = error
         self._end(cause)
         return False
 
@@ -522,7 +512,7 @@ class Link:
         if type(message) is Ping:
             self.send_control(Pong(message.id))
         elif type(message) is Pong:
-            with self._lock:
+            with self.lock:
                 waiting = self._pong.pop(message.id, None)
             if waiting is not None:
                 waiting.release()
@@ -541,7 +531,7 @@ class Link:
         return LinkBroken(f"{self.name} went away without a goodbye")
 
     def _end(self, cause: LinkError) -> None:
-        with self._lock:
+        with self.lock:
             self.ended = True
             self._reader_done = True
             self._flush_idle.notify_all()
@@ -552,8 +542,8 @@ class Link:
             self._handler.on_end(cause)
         except Exception as error:
             log().opt(exception=error).error(f"ending the link to {self.name} failed; please report this")
-        with self._lock:
-            if not self._writing:
+        with self.lock:
+            if not self.writing:
                 self._reader.at_end(self.release_transport)
 
     def release_transport(self) -> None:

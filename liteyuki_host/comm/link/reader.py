@@ -4,29 +4,46 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ..protocol.credit import Stream
+from ..protocol.frames import FrameDecoder
 from ..transport import Transport
 from ..waiting import NOTHING, Gate, Nothing
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Inbound", "Reader", "ThreadReader"]
+__all__ = ["Alone", "Inbound", "Reader", "Received", "ThreadReader"]
 
-T = TypeVar("T")
+
+Alone = tuple[bytes, int, int, Any]
+"""A message on its way to who waits for it: payload, flags, 0 (it is no request), and the stream's ``source``."""
+
+
+class Received(Protocol):
+    """See :attr:`Inbound.received`."""
+
+    def __call__(self, count: int, wanted: Stream | None = None) -> bool | Alone:
+        """*count* bytes are in the buffer, 0 for the end. Never raises.
+
+        Args:
+            wanted: the caller waits for a message of this stream, of which none has arrived before.
+
+        Returns:
+            such a message, if it is all that has arrived: it is consumed by that. Else True, and False when nothing
+            more is to be read.
+        """
+        ...
 
 
 class Inbound(Protocol):
     """What a reader feeds: implemented by the link."""
 
-    def get_buffer(self) -> memoryview:
-        """Where the next bytes go."""
-        ...
+    decoder: FrameDecoder
+    """Whose ``free`` is where the next bytes go."""
 
-    def received(self, count: int) -> bool:
-        """*count* bytes are in the buffer, 0 for the end; False when nothing more is to be read. Never raises."""
-        ...
+    received: Received
 
 
 class Reader(Protocol):
@@ -47,9 +64,15 @@ class Reader(Protocol):
         it takes). Returns whether it is."""
         ...
 
-    def lead(self, attempt: Callable[[], T | Nothing], deadline: float | None) -> T | Nothing:
-        """Read in this thread until *attempt* gives something; NOTHING when that is not possible, at *deadline* (by
-        ``time.monotonic``), and at the link's end. Then :meth:`wait` is the way."""
+    def lead(
+        self, ready: Callable[[], object], deadline: float | None, wanted: Stream | None = None
+    ) -> Alone | Nothing:
+        """Read in this thread until *ready* says something true; or not, when that is not possible, at *deadline* (by
+        ``time.monotonic``), and at the link's end. Then :meth:`wait` is the way.
+
+        Args:
+            wanted: see :class:`Received`. What it brings ends it too, and is returned; else NOTHING.
+        """
         ...
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -87,7 +110,9 @@ class ThreadReader:
     def wait(self, gate: Gate, timeout: float) -> bool:
         return gate.wait(timeout)
 
-    def lead(self, attempt: Callable[[], T | Nothing], deadline: float | None) -> T | Nothing:
+    def lead(
+        self, ready: Callable[[], object], deadline: float | None, wanted: Stream | None = None
+    ) -> Alone | Nothing:
         return NOTHING
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -98,10 +123,10 @@ class ThreadReader:
 
     def _run(self) -> None:
         transport, inbound = self._transport, self._inbound
-        more = True
+        more: object = True
         while more:
             try:
-                count = transport.read_into(inbound.get_buffer())
+                count = transport.read_into(inbound.decoder.free)
             except OSError:  # the descriptor is gone; for the link that is the end like any other
                 count = 0
             more = inbound.received(count)

@@ -33,18 +33,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
+from ..protocol.credit import Stream
 from ..transport import Transport
 from ..waiting import MAIN_THREAD, NOTHING, Gate, Nothing, running_loop
-from .reader import Inbound
+from .reader import Alone, Inbound
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["GRACE", "READS_FOR_OTHERS", "TURNS", "TURN_SECONDS", "PollableTransport", "SharedReader"]
-
-T = TypeVar("T")
 
 GRACE = 0.005
 """Seconds that the guard gives a loop to read by itself: what a ping takes at least while the loop is blocked. Under
@@ -78,12 +77,18 @@ class PollableTransport(Transport, Protocol):
         """The descriptor."""
         ...
 
-    def try_read_into(self, buffer: memoryview) -> int | None:
-        """Like ``read_into``, but None instead of waiting."""
+    at_once: int
+    """What ``recv_into`` takes so that it does not wait."""
+
+    read_timeout: float | None
+    """Seconds after which ``recv_into`` raises BlockingIOError; None: it has not been said."""
+
+    def set_read_timeout(self, seconds: float) -> None:
+        """Say it."""
         ...
 
-    def read_into_within(self, buffer: memoryview, timeout: float) -> int | None:
-        """Like ``read_into``, but None after *timeout* seconds."""
+    def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0, /) -> int:
+        """As that of a socket."""
         ...
 
 
@@ -147,15 +152,11 @@ class SharedReader:
 
     # --- a thread that waits ------------------------------------------------------------------------------------
 
-    def lead(self, attempt: Callable[[], T | Nothing], deadline: float | None) -> T | Nothing:
-        """Read until *attempt* gives something; NOTHING when somebody else reads, at *deadline*, and at the link's end.
-
-        Args:
-            attempt: looks whether what this thread waits for has come.
-            deadline: by ``time.monotonic``; None: there is none.
-        """
+    def lead(
+        self, ready: Callable[[], object], deadline: float | None, wanted: Stream | None = None
+    ) -> Alone | Nothing:
         thread = threading.get_ident()
-        if self._over or thread == MAIN_THREAD or not self._role.acquire(blocking=False):
+        if self._over or thread == MAIN_THREAD or not self._role.acquire(False):
             return NOTHING
         if thread != self._led_by or time.monotonic() - self._led_until > TURN_SECONDS:
             self._led_by, self._turns = thread, 0
@@ -163,12 +164,13 @@ class SharedReader:
             self._turns += 1
         if self._listening:
             self._listen(False)
-        transport, get_buffer, received = self._transport, self._inbound.get_buffer, self._inbound.received
+        transport, received = self._transport, self._inbound.received
+        decoder, recv_into = self._inbound.decoder, transport.recv_into
         seconds = SLICE
         reads = 0
         self._left_to_loop = None
         try:
-            while (result := attempt()) is NOTHING and not self._over:
+            while not (ready() or self._over):
                 if reads == READS_FOR_OTHERS and self._watch is not None:
                     self._left_to_loop = thread
                     self._turns = 0  # so that the loop listens
@@ -177,13 +179,23 @@ class SharedReader:
                     seconds = min(deadline - time.monotonic(), SLICE)
                     if seconds <= 0:
                         break
-                count = transport.read_into_within(get_buffer(), seconds)
-                if count is not None:
-                    self._reads += 1
-                    reads += 1
-                    if not received(count):
-                        self._end()
-            return result
+                if seconds != transport.read_timeout:
+                    transport.set_read_timeout(seconds)
+                try:
+                    count = recv_into(decoder.free)
+                except BlockingIOError:
+                    continue
+                except ConnectionError:  # an end like any other
+                    count = 0
+                self._reads += 1
+                reads += 1
+                message = received(count, wanted)
+                if message is True:
+                    continue
+                if message is not False:
+                    return message
+                self._end()
+            return NOTHING
         finally:
             self._led_until = time.monotonic()
             self._role.release()
@@ -202,7 +214,7 @@ class SharedReader:
         if threading.get_ident() == MAIN_THREAD:
             return gate.wait(timeout)
         while not self._over:
-            self.lead(gate.look, deadline)
+            self.lead(gate.is_open, deadline)
             if gate.opened:
                 return True
             if self._left_to_loop == threading.get_ident():  # or to the guard, should the loop be blocked or gone
@@ -229,17 +241,20 @@ class SharedReader:
 
     def _read_what_is_there(self) -> None:
         """A few reads that do not wait. The caller holds the role, and loses it."""
-        inbound, transport = self._inbound, self._transport
+        transport, received, decoder = self._transport, self._inbound.received, self._inbound.decoder
         try:
             for _ in range(READS_AT_ONCE):
                 if self._over:
                     break
-                buffer = inbound.get_buffer()
-                count = transport.try_read_into(buffer)
-                if count is None:
+                buffer = decoder.free
+                try:
+                    count = transport.recv_into(buffer, 0, transport.at_once)
+                except BlockingIOError:
                     break
+                except ConnectionError:  # an end like any other
+                    count = 0
                 self._reads += 1
-                if not inbound.received(count):
+                if not received(count):
                     self._end()
                 if count < len(buffer):
                     break

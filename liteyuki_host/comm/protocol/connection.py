@@ -1,6 +1,6 @@
 """The state of one peer relationship: bytes in, calls out; messages in, bytes out.
 
-Two halves: the *inbound* half (``get_buffer``, ``receive``, ``receive_eof``) belongs to one reader; the *outbound* half
+Two halves: the *inbound* half (``decoder``, ``receive``, ``receive_eof``) belongs to one reader; the *outbound* half
 (everything else) to whoever holds the link's lock. What both touch of a stream is said in ``credit.py``.
 """
 
@@ -16,7 +16,7 @@ import msgspec
 from ..errors import LocalProtocolError, RemoteProtocolError
 from . import messages
 from .credit import ACK_MASK, MESSAGE_CHARGE, PAYLOAD_HEADER, Run, Stream
-from .frames import CHUNK_SIZE, HEADER, MAX_FRAME_PAYLOAD, Flag, FrameDecoder, Kind, encode_frame
+from .frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
 from .messages import PROTOCOL_VERSION, PUBLISH_STREAM, STORE_STREAM, Control, Goodbye, Hello, Open
 from .states import Input, State, next_state
 
@@ -100,15 +100,14 @@ class Connection:
         self._next_stream = 2 + int(role)
         # outbound
         self.pending = 0  # bytes of payload waiting to be written
-        self._control: list[bytes] = []
-        self._queue: deque[Run] = deque()
+        self.controls: list[bytes] = []
+        self.queue: deque[Run] = deque()
         self.open_run: Run | None = None  # the queue's last run, while short messages of its stream may join it
-        self._large: _Large | None = None
-        self._owed: deque[Stream] = deque()  # each once; whoever consumes adds, without the link's lock
+        self.large: _Large | None = None
+        self.owed: deque[Stream] = deque()  # each once; whoever consumes adds, without the link's lock
         # inbound
         self.heard = False  # a message has arrived since the sender looked last: who answers does not go on sending
-        self._decoder = FrameDecoder()
-        self.get_buffer = self._decoder.get_buffer
+        self.decoder = FrameDecoder()
         # A BytesIO hands out what was written to it without copying it once more.
         self._partial = io.BytesIO()
         self._partial_total = 0
@@ -140,12 +139,12 @@ class Connection:
 
     def send_control(self, message: Control) -> None:
         """Queue a control message; it is written before all data."""
-        self._control.append(encode_frame(Kind.CONTROL, messages.encode_control(message)))
+        self.controls.append(encode_frame(Kind.CONTROL, messages.encode_control(message)))
 
     def send(self, stream: Stream, payload: bytes, flags: int = 0, request_id: int = 0, attempts: int = 0) -> bool:
         """Queue a payload; False when the stream has no credit for it. Replies need none.
 
-        What most messages need of this is written out once more in ``Link.shortcut``.
+        What most messages need of this is written out once more in ``link/alone.py``.
         """
         size = len(payload)
         if not flags and size < LARGE:
@@ -161,7 +160,7 @@ class Connection:
                 run = Run.of(stream, payload, stream.sent)
                 stream.sent = run.end
                 stream.unacknowledged.append(run)
-                self._queue.append(run)
+                self.queue.append(run)
                 self.open_run = run
             self.pending += size + PAYLOAD_HEADER
             return True
@@ -173,62 +172,45 @@ class Connection:
             run = Run.of(stream, payload, stream.sent, flags, request_id, attempts)
             stream.sent = run.end
             stream.unacknowledged.append(run)
-        self._queue.append(run)
+        self.queue.append(run)
         self.open_run = None
         self.pending += run.size
         return True
-
-    def send_alone(self, stream: Stream, payload: bytes) -> bytes | None:
-        """:meth:`send` and :meth:`data_to_send` at once, for a short payload without flags when nothing else waits, as
-        in questions and answers. None when that is not so, or the stream has no credit: nothing was done."""
-        size = len(payload)
-        end = stream.sent + size + MESSAGE_CHARGE
-        if size >= LARGE or self._control or self._queue or self._large is not None or end > stream.limit:
-            return None
-        if self._owed:
-            if len(self._owed) > 1 or self._owed[0] is not stream:
-                return None
-            self._owed.popleft()
-            stream.owed = False
-        stream.unacknowledged.append(Run(stream, [payload], size + PAYLOAD_HEADER, stream.sent, end))
-        stream.sent = end
-        stream.granted = stream.consumed
-        return HEADER.pack(size, Kind.MESSAGE, 0, stream.id, stream.granted & ACK_MASK) + payload
 
     def owe(self, stream: Stream) -> None:
         """Note that *stream* has consumed something the peer does not know yet. Called by whoever consumes."""
         if not stream.owed:
             stream.owed = True
-            self._owed.append(stream)
+            self.owed.append(stream)
 
     @property
     def wants_to_send(self) -> bool:
         """Whether :meth:`data_to_send` has something."""
-        return bool(self._queue or self._owed or self._control or self._large)
+        return bool(self.queue or self.owed or self.controls or self.large)
 
     @property
     def has_output(self) -> bool:
         """Whether :meth:`data_to_send` has something that should not wait (owed grants may)."""
-        return bool(self._control or self._queue or self._large)
+        return bool(self.controls or self.queue or self.large)
 
     def data_to_send(self, *, grants: bool = True) -> list[bytes | memoryview]:
         """The buffers of the next write, about :data:`WRITE_SIZE` bytes, or an empty list."""
         out: list[bytes | memoryview] = []
-        if self._control:
-            out.append(b"".join(self._control))
-            self._control.clear()
-        if self._large is not None:
+        if self.controls:
+            out.append(b"".join(self.controls))
+            self.controls.clear()
+        if self.large is not None:
             self._next_chunk(out)
-        elif self._queue:
+        elif self.queue:
             self._next_data(out)
         elif not (grants or out):
             return out
-        if self._owed:
+        if self.owed:
             out.insert(0, self._grant_frame())
         return out
 
     def _next_data(self, out: list[bytes | memoryview]) -> None:
-        queue = self._queue
+        queue = self.queue
         run = queue[0]
         if self._goes_alone(run):
             # The first one whatever its size, and as many as are no longer to write than a piece of a larger one.
@@ -264,13 +246,13 @@ class Connection:
             self.open_run = None
         size = len(run.payloads[0])
         if size > CHUNK_SIZE:
-            self._large = _Large(run)
+            self.large = _Large(run)
             self._next_chunk(out)
             return
         stream = run.stream
         if stream.owed:  # the header's ack is the grant
             stream.owed = False
-            self._owed.remove(stream)
+            self.owed.remove(stream)
         stream.granted = stream.consumed
         flags = run.flags
         prefix = run.request_id.to_bytes(_REQUEST_PREFIX, "big") if flags & _REQUEST_OR_REPLY else b""
@@ -282,7 +264,7 @@ class Connection:
             out.append(run.payloads[0])
 
     def _next_chunk(self, out: list[bytes | memoryview]) -> None:
-        large = self._large
+        large = self.large
         assert large is not None
         run = large.run
         flags = run.flags
@@ -294,14 +276,14 @@ class Connection:
         large.position += len(piece)
         if large.position == len(large.view):
             flags |= Flag.LAST
-            self._large = None
+            self.large = None
         out.append(HEADER.pack(len(prefix) + len(piece), Kind.CHUNK, flags, run.stream.id, 0) + prefix)
         out.append(piece)
 
     def _grant_frame(self) -> bytes:
         grants: list[int] = []
-        while self._owed:
-            stream = self._owed.popleft()
+        while self.owed:
+            stream = self.owed.popleft()
             stream.owed = False  # first: what is consumed from now on is owed anew
             stream.granted = stream.consumed
             grants += (stream.id, stream.granted & ACK_MASK)
@@ -309,7 +291,7 @@ class Connection:
 
     # --- inbound --------------------------------------------------------------------------------------------
 
-    # `get_buffer` is where the transport reads the next bytes into.
+    # `decoder.free` is where the transport reads the next bytes into.
 
     def receive(self, count: int, inbound: Inbound) -> None:
         """Take *count* bytes that were read into the buffer and tell *inbound* everything that they complete.
@@ -318,7 +300,7 @@ class Connection:
             RemoteProtocolError: the peer broke the rules; the connection is of no further use. What came before
                 the bad frame has been told.
         """
-        for kind, flags, number, ack, payload in self._decoder.buffer_updated(count):
+        for kind, flags, number, ack, payload in self.decoder.buffer_updated(count):
             if kind == Kind.CONTROL:
                 self._control_frame(payload, inbound)
                 continue
@@ -335,48 +317,17 @@ class Connection:
                     stream = self._stream(number)
                     if stream.acknowledge(ack):
                         inbound.on_credit(stream)
-        self._decoder.compact()
-
-    def receive_alone(self, count: int, inbound: Inbound) -> bool:
-        """:meth:`receive`, if the *count* bytes are one ordinary message, as in questions and answers; False: they are
-        not, and nothing was done. It does what the decoder and ``_message_frame`` do, in a third of the time."""
-        decoder = self._decoder
-        if decoder.filled or count < HEADER.size or self.state is not State.OPEN:
-            return False
-        length, kind, flags, number, ack = HEADER.unpack_from(decoder.buffer)
-        stream = self.streams.get(number)
-        if (
-            length != count - HEADER.size
-            or length > MAX_FRAME_PAYLOAD
-            or kind != Kind.MESSAGE
-            or flags & _REQUEST_OR_REPLY
-            or stream is None
-        ):
-            return False
-        if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
-            if stream.user is not None:
-                stream.user.credit()
-            else:
-                inbound.on_credit(stream)
-        received = stream.received + length + MESSAGE_CHARGE
-        if received - stream.consumed <= stream.window:
-            stream.received = received
-        else:
-            stream.arrived(length)
-        self.heard = True
-        inbound.on_message(stream, [bytes(decoder.buffer[HEADER.size : count])], flags, 0)
-        return True
+        self.decoder.compact()
 
     def receive_data(self, data: bytes, inbound: Inbound) -> None:
         """The same with bytes that were read elsewhere; for tests."""
         view = memoryview(data)
         while view:
-            buffer = self.get_buffer()
+            buffer = self.decoder.free
             count = min(len(buffer), len(view))
             buffer[:count] = view[:count]
             view = view[count:]
-            if not self.receive_alone(count, inbound):
-                self.receive(count, inbound)
+            self.receive(count, inbound)
 
     def receive_eof(self) -> None:
         """The stream ended."""

@@ -153,9 +153,9 @@ class Stream:
             self.limit += fresh
         unacknowledged = self.unacknowledged
         try:
-            while unacknowledged[0].end <= self.acknowledged:
+            while unacknowledged and unacknowledged[0].end <= self.acknowledged:
                 unacknowledged.popleft()
-        except IndexError:  # that was all, or somebody has just given it up
+        except IndexError:  # somebody has just given it up
             pass
         return True
 

@@ -77,19 +77,16 @@ def encode_frame(kind: int, payload: bytes = b"", *, flags: int = 0, stream: int
 class FrameDecoder:
     """Cut a byte stream into frames, however the bytes happen to arrive.
 
-    Reading goes straight into the decoder's own buffer (:meth:`get_buffer`, then :meth:`buffer_updated`), so
+    Reading goes straight into the decoder's own buffer (:attr:`free`, then :meth:`buffer_updated`), so
     that a byte is copied once between the transport and its message.
     """
 
     def __init__(self) -> None:
         self.buffer = memoryview(bytearray(BUFFER_SIZE))
+        self.free = self.buffer  # where to read the next bytes into; never empty
         self.filled = 0  # bytes in the buffer that belong to no complete frame yet, at its front
         self._rest = (0, 0)  # where they begin and end until the next `compact`
         self._fault: RemoteProtocolError | None = None
-
-    def get_buffer(self) -> memoryview:
-        """Where to read the next bytes into; never empty."""
-        return self.buffer[self.filled :] if self.filled else self.buffer
 
     def buffer_updated(self, count: int) -> list[Frame]:
         """Take note of *count* new bytes and return every frame they complete.
@@ -132,6 +129,7 @@ class FrameDecoder:
         if left and position:
             self.buffer[:left] = self.buffer[position:end]  # overlapping views copy safely
         self.filled = left
+        self.free = self.buffer[left:] if left else self.buffer
 
 
 def _fault(length: int, kind: int) -> RemoteProtocolError:

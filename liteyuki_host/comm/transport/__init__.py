@@ -25,6 +25,14 @@ class Transport(Protocol):
         """Wait for bytes and put them into *buffer*; return how many, 0 at the end of the stream."""
         ...
 
+    at_once: int
+    """What :meth:`send` takes so that it does not wait."""
+
+    def send(self, data: bytes, at_once: int, /) -> int:
+        """As :meth:`try_write` with one buffer; but BlockingIOError may be raised instead of returning 0. A method of
+        its own because this way it can be the socket's: nearly all short messages are written by it."""
+        ...
+
     def try_write(self, buffers: Sequence[Buffer]) -> int:
         """Write what fits without waiting; return the bytes taken, possibly 0.
 

@@ -57,12 +57,17 @@ class _Pipe:
 class MemoryTransport:
     """One end of :func:`memory_link`."""
 
+    at_once = 0
+
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
 
     def read_into(self, buffer: memoryview) -> int:
         return self._incoming.read_into(buffer)
+
+    def send(self, data: bytes, at_once: int) -> int:
+        return self.try_write([data])
 
     def try_write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
         total = 0

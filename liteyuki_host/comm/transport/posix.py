@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 from ..errors import LinkError
@@ -16,7 +16,6 @@ assert sys.platform != "win32"  # also what tells a type checker there to skip t
 __all__ = ["SocketTransport", "open_link", "take_link"]
 
 _VARIABLE = "LYCOMM_LINK"
-_DONTWAIT = socket.MSG_DONTWAIT
 _TIMEVAL = struct.Struct("@ll")
 # sendmsg refuses more buffers than IOV_MAX, which POSIX allows to be as low as 16; 1,024 on Linux and macOS.
 _MAX_BUFFERS = 512
@@ -25,9 +24,14 @@ _MAX_BUFFERS = 512
 class SocketTransport:
     """One end of a connected stream socket. The socket stays in blocking mode; not waiting is asked per call."""
 
+    at_once: int = socket.MSG_DONTWAIT
+
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._read_timeout: float | None = None  # as the kernel has it
+        # The socket's own, without a method in between: nearly everything passes through these two.
+        self.send: Callable[[bytes, int], int] = sock.send
+        self.recv_into: Callable[..., int] = sock.recv_into
+        self.read_timeout: float | None = None  # as the kernel has it
         sock.setblocking(True)
 
     def read_into(self, buffer: memoryview) -> int:
@@ -39,32 +43,18 @@ class SocketTransport:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def try_read_into(self, buffer: memoryview) -> int | None:
-        try:
-            return self._socket.recv_into(buffer, 0, _DONTWAIT)
-        except BlockingIOError:
-            return None
-        except ConnectionError:
-            return 0
-
-    def read_into_within(self, buffer: memoryview, timeout: float) -> int | None:
-        if timeout != self._read_timeout:  # mostly it is the same as before, and this is a system call
-            seconds = int(timeout)
-            value = _TIMEVAL.pack(seconds, max(int((timeout - seconds) * 1e6), 1))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-            self._read_timeout = timeout
-        try:
-            return self._socket.recv_into(buffer)
-        except BlockingIOError:
-            return None
-        except ConnectionError:
-            return 0
+    def set_read_timeout(self, seconds: float) -> None:
+        """Let ``recv_into`` raise BlockingIOError after *seconds*. Remembered by the kernel, and a system call."""
+        whole = int(seconds)
+        value = _TIMEVAL.pack(whole, max(int((seconds - whole) * 1e6), 1))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        self.read_timeout = seconds
 
     def try_write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
         try:
             if len(buffers) == 1:
-                return self._socket.send(buffers[0], _DONTWAIT)
-            return self._socket.sendmsg(buffers[:_MAX_BUFFERS], (), _DONTWAIT)
+                return self._socket.send(buffers[0], self.at_once)
+            return self._socket.sendmsg(buffers[:_MAX_BUFFERS], (), self.at_once)
         except (BlockingIOError, InterruptedError):
             return 0
 

@@ -223,6 +223,9 @@ class PipeTransport:
         finally:
             self._leave()
 
+    def send(self, data: bytes, at_once: int) -> int:
+        return self.try_write([data])
+
     def try_write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
         # The handle is in PIPE_NOWAIT mode: a write takes its bytes if there is room for all of them,
         # otherwise none, and never waits. So much is offered in pieces; what is left is the flusher's.

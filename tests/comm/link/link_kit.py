@@ -50,6 +50,11 @@ class TricklingTransport:
     def read_into(self, buffer: memoryview) -> int:
         return self._inner.read_into(buffer[: self._random.choice((1, 2, 3, 7, 100, 5000))])
 
+    at_once = 0
+
+    def send(self, data: bytes, at_once: int) -> int:
+        return self.try_write([data])
+
     def try_write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
         size = self._random.choice((0, 0, 1, 2, 13, 300))
         data = b"".join(buffers)[:size]

@@ -121,8 +121,8 @@ def test_nobody_joins_what_waits_on_a_link_that_is_over() -> None:
     host, child = join()
     stream = host.link.open_stream("channel", "x")
     joins = host.link.shortcut(stream)
-    with host.link._lock:
-        host.link._writing = True  # somebody is in the middle of a write
+    with host.link.lock:
+        host.link.writing = True  # somebody is in the middle of a write
         host.link.connection.send(stream, b"1")
     assert joins(b"2")
     host.link.ended = True
@@ -523,7 +523,7 @@ def test_who_waits_for_the_transport_is_let_go_at_the_end(make: object) -> None:
 
     thread = threading.Thread(target=send)
     thread.start()
-    until(lambda: host.link._writing and stream.sent > LARGE)
+    until(lambda: host.link.writing and stream.sent > LARGE)
     host.link.close("enough", timeout=0.1)
     thread.join(DEADLINE)
     assert not thread.is_alive()

@@ -16,6 +16,7 @@ import reader_stress
 from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, socket_pair, until
 
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
+from liteyuki_host.comm.protocol.credit import Stream
 from liteyuki_host.comm.waiting import NOTHING, Gate
 
 if sys.platform != "linux":
@@ -289,9 +290,9 @@ def test_who_follows_looks_at_the_role_once_more(shared: tuple[End, SharedReader
 
         tries = 0
 
-        def acquire(self, *, blocking: bool) -> bool:
+        def acquire(self, blocking: bool) -> bool:
             self.tries += 1
-            return self.tries > 1 and role.acquire(blocking=blocking)
+            return self.tries > 1 and role.acquire(blocking)
 
         def __getattr__(self, name: str) -> object:
             return getattr(role, name)
@@ -344,7 +345,7 @@ def test_who_leads_again_and_again_leaves_the_loop_muted_until_it_does_not(
         def lead() -> list[bool]:
             listening = []
             for _ in range(TURNS + 2):
-                assert reader.lead(Gate().look, time.monotonic()) is NOTHING
+                assert reader.lead(Gate().is_open, time.monotonic()) is NOTHING
                 listening.append(reader._listening)
             return listening
 
@@ -367,11 +368,11 @@ def test_who_came_again_and_again_and_then_late_gives_the_loop_back(
 
         def lead() -> tuple[bool, bool]:
             for _ in range(TURNS + 1):
-                reader.lead(Gate().look, time.monotonic())
+                reader.lead(Gate().is_open, time.monotonic())
             often = reader._listening
             monkeypatch.setattr(shared_reader, "TURN_SECONDS", 0)
             time.sleep(0.001)
-            reader.lead(Gate().look, time.monotonic())
+            reader.lead(Gate().is_open, time.monotonic())
             return often, reader._listening
 
         thread, results = in_thread(lead)
@@ -389,7 +390,7 @@ def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: tuple[End,
         def lead() -> list[bool]:
             listening = []
             for _ in range(2 * TURNS):
-                reader.lead(Gate().look, time.monotonic())
+                reader.lead(Gate().is_open, time.monotonic())
                 listening.append(reader._listening)
                 time.sleep(2 * TURN_SECONDS)
             return listening
@@ -409,11 +410,11 @@ def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, Sh
     class Noting:
         """Notes who reads, and lets the next piece come."""
 
-        get_buffer = reader._inbound.get_buffer
+        decoder = reader._inbound.decoder
 
-        def received(self, count: int) -> bool:
+        def received(self, count: int, wanted: Stream | None = None) -> object:
             readers.append(threading.current_thread())
-            result = received(count)
+            result = received(count, wanted)
             if len(readers) < 2 * READS_FOR_OTHERS:
                 host.send(stream, b"for somebody else")
             else:

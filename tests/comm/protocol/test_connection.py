@@ -9,7 +9,6 @@ from connection_kit import Arrived, Peer, cost, exchange, greeted, hello
 from liteyuki_host.comm.errors import LocalProtocolError, RemoteProtocolError
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.connection import ENVELOPE, LARGE, WRITE_SIZE, Role
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
 from liteyuki_host.comm.protocol.states import State
 
@@ -27,7 +26,7 @@ def kinds(data: bytes) -> list[int]:
     decoder = FrameDecoder()
     found = []
     while data:
-        room = decoder.get_buffer()
+        room = decoder.free
         part, data = data[: len(room)], data[len(room) :]
         room[: len(part)] = part
         found += [frame[0] for frame in decoder.buffer_updated(len(part))]
@@ -568,45 +567,3 @@ def test_credit_is_told_once_and_when_it_holds(monkeypatch: pytest.MonkeyPatch) 
     child.input(output)
     child.input(output)
     assert told == [stream.sent]
-
-
-@pytest.mark.parametrize("owed", [False, True])
-def test_a_message_sent_alone_is_as_one_that_was_queued(owed: bool) -> None:
-    written = []
-    for alone in (False, True):
-        host, child = greeted()
-        stream = host.connection.open_stream("channel", "x")
-        exchange(host, child)
-        if owed:
-            child.connection.send(child.opened[0], b"question")
-            exchange(host, child)
-            host.consume_all()
-        if alone:
-            data = host.connection.send_alone(stream, b"answer")
-            assert data is not None
-        else:
-            assert host.connection.send(stream, b"answer")
-            data = host.output()
-        written.append((data, stream.sent, stream.granted, host.unacknowledged(stream), host.connection.wants_to_send))
-        assert not host.output()
-        child.input(data)
-        assert child.arrived[-1] == ("x", b"answer")
-    assert written[0] == written[1]
-
-
-def test_what_is_not_alone_is_not_sent_so() -> None:
-    host, child = greeted(window=3 * MESSAGE_CHARGE)
-    stream, other = (host.connection.open_stream("channel", name) for name in "xy")
-    assert host.connection.send_alone(stream, b"1") is None, "before its stream is known there"
-    exchange(host, child)
-    assert host.connection.send_alone(stream, b"x" * LARGE) is None
-    assert host.connection.send_alone(stream, b"x" * 3 * MESSAGE_CHARGE) is None, "without credit"
-    other.consumed += 1
-    host.connection.owe(other)
-    assert host.connection.send_alone(stream, b"1") is None, "while a grant for another stream waits"
-    host.output()
-    assert host.connection.send(other, b"1")
-    assert host.connection.send_alone(stream, b"1") is None, "before what was sent earlier"
-    host.output()
-    assert stream.sent == 0
-    assert not host.unacknowledged(stream)

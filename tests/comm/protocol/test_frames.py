@@ -31,7 +31,7 @@ STREAM = b"".join(encode_frame(k, p, flags=f, stream=s, ack=a) for k, f, s, a, p
 
 def feed(decoder: FrameDecoder, data: bytes) -> list[Plain]:
     """Give *data* to the decoder as one read and copy out what it completes."""
-    decoder.get_buffer()[: len(data)] = data
+    decoder.free[: len(data)] = data
     frames = [(*head, bytes(payload)) for *head, payload in decoder.buffer_updated(len(data))]
     decoder.compact()
     return frames
@@ -82,10 +82,10 @@ def test_the_largest_frame_fits_the_buffer_behind_an_unfinished_one() -> None:
     payload = b"z" * MAX_FRAME_PAYLOAD
     data = encode_frame(Kind.CHUNK, payload)
     assert feed(decoder, data[:-1]) == []
-    room = decoder.get_buffer()
+    room = decoder.free
     assert len(room) == BUFFER_SIZE - len(data) + 1
     assert feed(decoder, data[-1:] + data[: len(room) - 1]) == [(Kind.CHUNK, 0, 0, 0, payload)]
-    assert len(decoder.get_buffer()) > 0
+    assert len(decoder.free) > 0
     assert feed(decoder, data[len(room) - 1 :]) == [(Kind.CHUNK, 0, 0, 0, payload)]
 
 
@@ -104,7 +104,7 @@ def test_good_frames_before_a_bad_one_are_handed_out_in_every_chunking(step: int
     with pytest.raises(RemoteProtocolError, match="a frame of 2,147,483,648 bytes"):  # noqa: PT012
         for i in range(0, len(data), step):
             part = data[i : i + step]
-            decoder.get_buffer()[: len(part)] = part
+            decoder.free[: len(part)] = part
             got += [(*head, bytes(payload)) for *head, payload in decoder.buffer_updated(len(part))]
             decoder.compact()
     assert got == ONE_OF_EACH

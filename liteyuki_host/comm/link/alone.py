@@ -1,0 +1,162 @@
+"""The short ways of messages that travel alone: questions and answers, and the first of a burst.
+
+A process that has just been woken up runs on a cold processor, where a message costs as much as the code that it runs
+through: the general ways (``Link.send``, ``Connection.receive``), cut for reading, take twice as long as a pipe. So
+what they do for the commonest messages is written here once more, in one piece each, calling as little as possible.
+
+Nothing depends on it. Each function finds out first whether everything is as simple as it has to be; if it is not, it
+has done nothing, and the general way is taken. ``tests/comm/link/test_alone.py`` holds both to the same results.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from ..protocol.connection import LARGE, WRITE_SIZE
+from ..protocol.credit import ACK_MASK, MESSAGE_CHARGE, PAYLOAD_HEADER, Run, Stream
+from ..protocol.frames import HEADER, MAX_FRAME_PAYLOAD, Flag, Kind
+from ..protocol.states import State
+from .reader import Alone, Received
+
+if TYPE_CHECKING:
+    from .link import Link, Shortcut
+
+__all__ = ["BURST_GAP", "INLINE_BURST", "receiver", "sender"]
+
+BURST_GAP = 1e-3
+"""Seconds after the last write from which a message counts as lone, even if no message was received meanwhile."""
+
+INLINE_BURST = 8
+"""Messages of a burst that are written one by one: a short burst must not wait for the flusher."""
+
+_HEADER_SIZE: Final = HEADER.size
+_MESSAGE: Final = Kind.MESSAGE  # names of this module are found sooner than attributes of a class
+_REQUEST_OR_REPLY: Final = Flag.REQUEST | Flag.REPLY
+_OPEN: Final = State.OPEN
+
+
+def sender(link: Link, stream: Stream) -> Shortcut:
+    """What ``Link.shortcut`` returns."""
+    connection, transport = link.connection, link.transport
+    lock, unlock, at_once = link.lock.acquire, link.lock.release, transport.at_once
+    send, pack, clock = transport.send, HEADER.pack, time.perf_counter
+    owed, unacknowledged = connection.owed, stream.unacknowledged
+
+    def send_alone(payload: bytes, alone: bool = True) -> bool:
+        if connection.open_run is None and not alone:  # seen without the lock, as it may change the next moment
+            return False
+        size = len(payload)
+        lock()
+        try:
+            run = connection.open_run
+            end = stream.sent + size + MESSAGE_CHARGE
+            if end > stream.limit or size >= LARGE or link.ended:
+                return False
+            if run is not None:
+                # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
+                looks = link.writing or (link.armed and not link.grants_only and connection.pending < WRITE_SIZE)
+                if not looks or run.stream is not stream or run.size >= WRITE_SIZE:
+                    return False
+                run.payloads.append(payload)
+                stream.sent = run.end = end
+                size += PAYLOAD_HEADER
+                run.size += size
+                connection.pending += size
+                return True
+            if not alone or link.writing or (link.armed and not link.grants_only):
+                return False
+            if connection.queue or connection.controls or connection.large is not None:
+                return False
+            if connection.heard or clock() - link.last_write > BURST_GAP:
+                connection.heard = False
+                link.burst = 1
+            elif link.burst < INLINE_BURST:
+                link.burst += 1
+            else:
+                return False
+            if stream.owed and owed[0] is stream:  # the header's ack is the grant; that of others follows
+                owed.popleft()
+                stream.owed = False
+            unacknowledged.append(Run(stream, [payload], size + PAYLOAD_HEADER, stream.sent, end))
+            stream.sent = end
+            stream.granted = granted = stream.consumed
+            link.writing = True
+        finally:
+            unlock()
+        frame = pack(size, _MESSAGE, 0, stream.id, granted & ACK_MASK) + payload
+        try:
+            taken = send(frame, at_once)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            link.write_failed()
+            return True
+        lock()
+        try:
+            if taken == len(frame) and not (
+                owed or connection.queue or connection.controls or link.flushing or link.written.callbacks or link.ended
+            ):
+                link.writing = False
+                link.last_write = clock()
+                return True
+        finally:
+            unlock()
+        link.write_on([frame], taken)
+        return True
+
+    return send_alone
+
+
+def receiver(link: Link) -> Received:
+    """What ``Inbound.received`` is for *link*."""
+    connection = link.connection
+    decoder, streams = connection.decoder, connection.streams
+    buffer, unpack = decoder.buffer, HEADER.unpack_from
+
+    def received(count: int, wanted: Stream | None = None) -> bool | Alone:
+        if decoder.filled or count < _HEADER_SIZE or connection.state is not _OPEN:
+            return link.received_more(count)
+        length, kind, flags, number, ack = unpack(buffer)
+        stream = streams.get(number)
+        if (
+            kind != _MESSAGE
+            or length != count - _HEADER_SIZE
+            or length > MAX_FRAME_PAYLOAD
+            or flags & _REQUEST_OR_REPLY
+            or stream is None
+        ):
+            return link.received_more(count)
+        total = stream.received + length + MESSAGE_CHARGE
+        if total - stream.consumed > stream.window:
+            return link.received_more(count)
+        try:
+            if ack != stream.acknowledged & ACK_MASK:
+                # Nearly always it is the one question that this answers.
+                unacknowledged = stream.unacknowledged
+                if len(unacknowledged) != 1:
+                    return link.received_more(count)
+                end = unacknowledged[0].end
+                if end & ACK_MASK != ack:
+                    return link.received_more(count)
+                unacknowledged.popleft()
+                if stream.limited:
+                    stream.limit += end - stream.acknowledged
+                stream.acknowledged = end
+                if stream.user is None:
+                    link.on_credit(stream)
+                else:
+                    stream.user.credit()
+            stream.received = total
+            connection.heard = True
+            payload = buffer[_HEADER_SIZE:count].tobytes()
+            if stream is wanted and link.settled and not stream.receiver.units:
+                stream.receiver.received += 1
+                stream.source.count(length + MESSAGE_CHARGE)
+                return payload, flags, 0, stream.source
+            link.on_message(stream, [payload], flags, 0)
+            return True
+        except Exception as error:
+            return link.failed(error)
+
+    return received

@@ -1,0 +1,244 @@
+"""The short ways of lone messages do what the general ways do, or nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from link_kit import End
+
+from liteyuki_host.comm.link.alone import BURST_GAP, INLINE_BURST
+from liteyuki_host.comm.protocol.connection import LARGE, Role
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
+from liteyuki_host.comm.protocol.frames import HEADER, MAX_FRAME_PAYLOAD, Flag, Kind
+from liteyuki_host.comm.transport.memory import MemoryTransport, memory_link
+
+
+class Side(End):
+    """An end whose link has no threads: the test is what reads and writes."""
+
+    def __init__(self, role: Role, transport: MemoryTransport, *, window: int = 1 << 20) -> None:
+        super().__init__(role, transport, window=window)
+        self.credited: list[str] = []
+        self.consuming = False
+
+    def on_credit(self, stream: Stream) -> None:
+        self.credited.append(stream.key[1])
+
+    def flush(self) -> None:
+        """Write all there is."""
+        while data := self.link.connection.data_to_send():
+            self.transport.write_all(data)
+
+    def read(self, receive: Callable[[int], object]) -> object:
+        """Read what is there."""
+        return receive(self.transport.read_into(self.link.decoder.free))
+
+    def state(self, stream: Stream) -> object:
+        runs = [(run.payloads, run.size, run.start, run.end, run.flags) for run in stream.unacknowledged]
+        connection = self.link.connection
+        return (
+            (stream.sent, stream.acknowledged, stream.limit, runs),
+            (stream.received, stream.consumed, stream.granted, stream.owed),
+            (self.got, self.flags, self.credited, [str(cause) for cause in self.causes]),
+            (connection.heard, connection.pending, connection.wants_to_send, bytes(self.link.decoder.free[:0])),
+        )
+
+
+def sides(*, window: int = 1 << 20) -> tuple[Side, Side, Stream]:
+    """Greeted, and with one stream that both know."""
+    there, back = memory_link()
+    host, child = Side(Role.HOST, there, window=window), Side(Role.CHILD, back, window=window)
+    for side in (host, child):
+        side.flush()
+    for side in (host, child):
+        side.read(side.link.received_more)
+    stream = host.link.connection.open_stream("channel", "x")
+    host.flush()
+    child.read(child.link.received_more)
+    child.streams[0].receiver = None
+    return host, child, stream
+
+
+def frames(seed: int) -> list[bytes]:
+    """What a peer may send on stream 2: mostly lone messages, and everything that is nearly one."""
+    generator = random.Random(seed)
+    acknowledged = 0
+    result = []
+    for number in range(40):
+        payload = generator.choice((b"", b"short", b"x" * 200, b"y" * LARGE, b"z" * generator.randrange(4000)))
+        length, kind, flags, stream, ack = len(payload), Kind.MESSAGE, 0, 2, acknowledged
+        odd = generator.randrange(40)
+        if odd < 4:
+            flags = generator.choice((Flag.RAW, Flag.REDELIVERED, Flag.REQUEST, Flag.REPLY))
+            payload = bytes(8) + payload if flags & (Flag.REQUEST | Flag.REPLY) else payload
+            length = len(payload)
+        elif odd < 10 and number < 20:
+            acknowledged += MESSAGE_CHARGE + 1
+            ack = acknowledged
+        elif odd == 10:
+            ack += 1  # of half a message
+        elif odd == 11 and number > 30:
+            ack += 1 << 20  # more than was sent
+        elif odd == 12 and number > 30:
+            stream = 3
+        elif odd == 13 and number > 30:
+            length = MAX_FRAME_PAYLOAD + 1
+        elif odd == 14 and number > 30:
+            kind = 9
+        frame = HEADER.pack(length, kind, flags, stream, ack) + payload
+        result += [frame[:7], frame[7:]] if odd == 15 else [frame * 2] if odd == 16 else [frame]
+    return result
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_received_alone_is_as_in_the_general_way(seed: int) -> None:
+    ended = []
+    for alone in (False, True):
+        host, child, stream = sides(window=1 << 16 if seed % 2 else 1 << 20)
+        states: list[object] = []
+        for number in range(20):  # something to acknowledge, in runs of one and of several
+            host.link.connection.send(stream, b"1")
+            if number % 3:
+                host.link.connection.open_run = None
+        receive = host.link.received if alone else host.link.received_more
+        for data in frames(seed):
+            child.transport.write_all([data])
+            more = host.read(receive)
+            states.append((more, host.state(stream)))
+            if not more:
+                break
+            if stream.received - stream.consumed > 1 << 15 and seed % 3:
+                stream.consumed = stream.received
+        ended.append(states)
+    assert ended[0] == ended[1]
+
+
+def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
+    host, child, stream = sides()
+    counted: list[int] = []
+
+    class Source:
+        def count(self, cost: int) -> None:
+            counted.append(cost)
+
+    class Receiver:
+        received = 0
+        units: list[object] = []  # noqa: RUF012  # of one test
+
+    theirs = child.streams[0]
+    theirs.source, theirs.receiver = Source(), Receiver()
+
+    def next_message(*, settled: bool = True, wanted: Stream | None = theirs) -> object:
+        child.link.settled = settled
+        host.link.connection.send(stream, b"for you")
+        host.flush()
+        return child.link.received(child.transport.read_into(child.link.decoder.free), wanted)
+
+    assert next_message() == (b"for you", 0, 0, theirs.source)
+    assert counted == [len(b"for you") + MESSAGE_CHARGE]
+    assert theirs.receiver.received == 1
+    assert child.got == [], "nobody else is told"
+    assert next_message(settled=False) is True, "the handler is asked first"
+    assert next_message(wanted=None) is True, "nobody waits"
+    assert next_message(wanted=child.link.connection.store) is True, "somebody waits for another stream"
+    theirs.receiver.units.append("an earlier one")
+    assert next_message() is True, "an earlier one comes first"
+    assert child.got == [("x", b"for you")] * 4
+    assert len(counted) == 1
+
+
+def test_a_bug_of_the_handler_ends_the_link_with_a_word() -> None:
+    host, child, stream = sides()
+
+    def failing(*arguments: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    child.on_got = failing
+    host.link.connection.send(stream, b"1")
+    host.flush()
+    assert child.read(child.link.received) is False
+    assert "a bug" in str(child.causes[0])
+
+
+@pytest.mark.parametrize("owed", [False, True])
+def test_what_is_sent_alone_is_as_in_the_general_way(owed: bool) -> None:
+    results = []
+    for alone in (False, True):
+        host, child, stream = sides()
+        other = host.link.connection.open_stream("channel", "y")
+        host.flush()
+        child.read(child.link.received_more)
+        if owed:
+            for theirs in child.streams:
+                child.link.connection.send(theirs, b"question")
+            child.flush()
+            host.read(host.link.received_more)
+            for consumed in (other, stream):
+                consumed.consumed = consumed.received
+                host.link.connection.owe(consumed)
+        if alone:
+            assert host.link.shortcut(stream)(b"answer")
+        else:
+            assert host.link.send(stream, b"answer")
+        child.read(child.link.received_more)
+        assert child.got == [("x", b"answer")]
+        written = (host.link.writing, host.link.burst, host.link.last_write > 0)
+        results.append((host.state(stream), written, other.granted, child.credited, child.state(child.streams[0])))
+    assert results[0][:3] == results[1][:3]
+    assert sorted(results[0][3]) == sorted(results[1][3])
+
+
+def test_what_is_not_alone_is_not_sent_so() -> None:
+    host, _, stream = sides(window=3 * MESSAGE_CHARGE)
+    link, connection = host.link, host.link.connection
+    send = link.shortcut(stream)
+    before = host.state(stream)
+    assert not send(b"x" * LARGE)
+    assert not send(b"x" * 3 * MESSAGE_CHARGE), "without credit"
+    assert not send(b"1", False), "one of many, and nothing waits that it could join"
+    link.armed = True
+    assert not send(b"1"), "while the flusher is on its way with others"
+    link.armed, link.writing = False, True
+    assert not send(b"1"), "in the middle of another's write"
+    link.writing, link.ended = False, True
+    assert not send(b"1"), "on a link that is over"
+    link.ended = False
+    assert host.state(stream) == before
+    connection.open_stream("channel", "y")
+    assert not send(b"1"), "before the word that came earlier"
+    host.flush()
+    connection.send(stream, b"x" * LARGE)
+    assert not send(b"1"), "before what was sent earlier"
+
+
+def test_a_burst_is_written_one_by_one_at_first_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, _, stream = sides()
+    monkeypatch.setattr("liteyuki_host.comm.link.alone.BURST_GAP", 60.0)
+    send = host.link.shortcut(stream)
+    assert BURST_GAP < 60
+    assert [send(b"1") for _ in range(INLINE_BURST + 2)] == [True] * INLINE_BURST + [False] * 2
+    host.link.connection.heard = True
+    assert send(b"an answer")
+
+
+def test_what_the_transport_does_not_take_is_left_to_the_flusher(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, child, stream = sides()
+    taken = iter((3, 0))
+    monkeypatch.setattr(host.transport, "send", lambda data, at_once: host.transport.try_write([data[: next(taken)]]))
+    send = host.link.shortcut(stream)
+    assert send(b"message")
+    assert host.link.writing, "the flusher has the role"
+    assert host.link.armed
+    assert not send(b"another"), "which waits behind it"
+    assert b"".join(map(bytes, host.link._leftover)).endswith(b"message")
+    child.transport.close()
+
+
+def test_a_peer_that_is_gone_is_the_readers_to_tell() -> None:
+    host, child, stream = sides()
+    child.transport.close()
+    assert host.link.shortcut(stream)(b"1"), "it is kept until the link's end is known"
+    assert not host.link.writing
+    assert [run.payloads for run in stream.unacknowledged] == [[b"1"]]
