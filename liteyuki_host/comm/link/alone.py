@@ -136,10 +136,13 @@ def receiver(link: Link) -> Received:
                 unacknowledged = stream.unacknowledged
                 if len(unacknowledged) != 1:
                     return link.received_more(count)
-                end = unacknowledged[0].end
-                if end & ACK_MASK != ack:
+                try:
+                    end = unacknowledged[0].end
+                    if end & ACK_MASK != ack:
+                        return link.received_more(count)
+                    unacknowledged.popleft()
+                except IndexError:  # somebody has just given it up
                     return link.received_more(count)
-                unacknowledged.popleft()
                 if stream.limited:
                     stream.limit += end - stream.acknowledged
                 stream.acknowledged = end

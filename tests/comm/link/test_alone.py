@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +11,7 @@ from link_kit import End
 
 from liteyuki_host.comm.link.alone import BURST_GAP, INLINE_BURST
 from liteyuki_host.comm.protocol.connection import LARGE, Role
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Run, Stream
 from liteyuki_host.comm.protocol.frames import HEADER, MAX_FRAME_PAYLOAD, Flag, Kind
 from liteyuki_host.comm.transport.memory import MemoryTransport, memory_link
 
@@ -147,6 +148,29 @@ def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
     assert next_message() is True, "an earlier one comes first"
     assert child.got == [("x", b"for you")] * 4
     assert len(counted) == 1
+
+
+def test_what_is_acknowledged_may_be_given_up_meanwhile() -> None:
+    host, child, stream = sides()
+
+    class GivenUp(deque[Run]):
+        """Emptied by another thread between two steps."""
+
+        def __getitem__(self, index: int) -> Run:  # type: ignore[override]
+            self.clear()
+            return super().__getitem__(index)
+
+    host.link.connection.send(stream, b"question")
+    host.flush()
+    child.read(child.link.received)
+    theirs = child.streams[0]
+    theirs.consumed = theirs.received
+    child.link.connection.send(theirs, b"answer")
+    child.flush()
+    stream.unacknowledged = GivenUp(stream.unacknowledged)
+    assert host.read(host.link.received) is True
+    assert host.got == [("x", b"answer")]
+    assert stream.acknowledged == stream.sent
 
 
 def test_a_bug_of_the_handler_ends_the_link_with_a_word() -> None:
