@@ -62,8 +62,12 @@ def sides(*, window: int = 1 << 20) -> tuple[Side, Side, Stream]:
     return host, child, stream
 
 
-def frames(seed: int) -> list[bytes]:
-    """What a peer may send on stream 2: mostly lone messages, and everything that is nearly one."""
+def frames(seed: int, outstanding: int) -> list[bytes]:
+    """What a peer may send on stream 2: mostly lone messages, and everything that is nearly one.
+
+    Args:
+        outstanding: messages of one byte that it has to acknowledge.
+    """
     generator = random.Random(seed)
     acknowledged = 0
     result = []
@@ -75,7 +79,7 @@ def frames(seed: int) -> list[bytes]:
             flags = generator.choice((Flag.RAW, Flag.REDELIVERED, Flag.REQUEST, Flag.REPLY))
             payload = bytes(8) + payload if flags & (Flag.REQUEST | Flag.REPLY) else payload
             length = len(payload)
-        elif odd < 10 and number < 20:
+        elif odd < 10 and acknowledged < outstanding * (MESSAGE_CHARGE + 1):
             acknowledged += MESSAGE_CHARGE + 1
             ack = acknowledged
         elif odd == 10:
@@ -99,12 +103,13 @@ def test_what_is_received_alone_is_as_in_the_general_way(seed: int) -> None:
     for alone in (False, True):
         host, child, stream = sides(window=1 << 16 if seed % 2 else 1 << 20)
         states: list[object] = []
-        for number in range(20):  # something to acknowledge, in runs of one and of several
+        outstanding = 20 if seed % 4 else 1
+        for number in range(outstanding):  # in runs of one and of several
             host.link.connection.send(stream, b"1")
             if number % 3:
                 host.link.connection.open_run = None
         receive = host.link.received if alone else host.link.received_more
-        for data in frames(seed):
+        for data in frames(seed, outstanding):
             child.transport.write_all([data])
             more = host.read(receive)
             states.append((more, host.state(stream)))
@@ -186,8 +191,8 @@ def test_a_bug_of_the_handler_ends_the_link_with_a_word() -> None:
     assert "a bug" in str(child.causes[0])
 
 
-@pytest.mark.parametrize("owed", [False, True])
-def test_what_is_sent_alone_is_as_in_the_general_way(owed: bool) -> None:
+@pytest.mark.parametrize("owed", ["", "x", "xy", "yx"])
+def test_what_is_sent_alone_is_as_in_the_general_way(owed: str) -> None:
     results = []
     for alone in (False, True):
         host, child, stream = sides()
@@ -199,7 +204,8 @@ def test_what_is_sent_alone_is_as_in_the_general_way(owed: bool) -> None:
                 child.link.connection.send(theirs, b"question")
             child.flush()
             host.read(host.link.received_more)
-            for consumed in (other, stream):
+            for name in owed:
+                consumed = stream if name == "x" else other
                 consumed.consumed = consumed.received
                 host.link.connection.owe(consumed)
         if alone:
@@ -247,10 +253,16 @@ def test_a_burst_is_written_one_by_one_at_first_only(monkeypatch: pytest.MonkeyP
     assert send(b"an answer")
 
 
-def test_what_the_transport_does_not_take_is_left_to_the_flusher(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("taken", [0, 3])
+def test_what_the_transport_does_not_take_is_left_to_the_flusher(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     host, child, stream = sides()
-    taken = iter((3, 0))
-    monkeypatch.setattr(host.transport, "send", lambda data, at_once: host.transport.try_write([data[: next(taken)]]))
+
+    def send_some(data: bytes, at_once: int) -> int:
+        if not taken:
+            raise BlockingIOError
+        return host.transport.try_write([data[:taken]])
+
+    monkeypatch.setattr(host.transport, "send", send_some)
     send = host.link.shortcut(stream)
     assert send(b"message")
     assert host.link.writing, "the flusher has the role"
