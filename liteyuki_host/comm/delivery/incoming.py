@@ -138,12 +138,16 @@ class Incoming:
         if link is not None and not self.units and not self.closed:
             # Read by this thread and alone, it needs no queue.
             deadline = None if timeout is None else time.monotonic() + timeout
-            message: Taken | Nothing = link.lead(self.units.__len__, deadline, self.stream)
+            message: Taken | Nothing = link.lead(self._ready, deadline, self.stream)
             if message is not NOTHING:
                 return message
             if deadline is not None:
                 timeout = max(deadline - time.monotonic(), 0.0)
         return self.arrived.wait(self.take, timeout)
+
+    def _ready(self) -> object:
+        """Whether :meth:`take` has something to say."""
+        return self.units or self.closed
 
     def waiting(self) -> int:
         """Messages that arrived and were not taken."""

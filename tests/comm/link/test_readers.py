@@ -15,6 +15,8 @@ import pytest
 import reader_stress
 from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, socket_pair, until
 
+from liteyuki_host.comm.delivery.incoming import Incoming
+from liteyuki_host.comm.errors import ChannelTaken
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
 from liteyuki_host.comm.protocol.credit import Stream
 from liteyuki_host.comm.waiting import NOTHING, Gate
@@ -67,6 +69,32 @@ def awaiting(end: End, payload: bytes) -> Gate:
 
     end.on_got = on_got
     return gate
+
+
+def test_who_leads_learns_that_its_channel_is_closed(ends: tuple[End, End]) -> None:
+    """By what it reads itself, as when the host refuses this process as an end; the link goes on."""
+    host, child = ends
+
+    async def handle(message: object) -> None:
+        raise AssertionError
+
+    incoming = Incoming("x", handle)
+    incoming.stream = host.link.open_stream("channel", "x")
+    incoming.arrived.link = child.link
+    child.on_got = lambda *message: incoming.close("two others have it")
+
+    def receive() -> object:
+        try:
+            return incoming.receive(None)
+        except ChannelTaken as error:
+            return str(error)
+
+    thread, results = in_thread(receive)
+    reader = child.link._reader
+    until(reader._role.locked if isinstance(reader, SharedReader) else lambda: incoming.arrived.callbacks)
+    host.send(host.link.open_stream("channel", "y"), b"a refusal")
+    thread.join(DEADLINE)
+    assert results == ["two others have it"]
 
 
 def test_a_gate_is_opened_by_what_is_read(ends: tuple[End, End]) -> None:
