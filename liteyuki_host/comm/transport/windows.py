@@ -193,6 +193,8 @@ class PipeTransport:
         OSError: these are not two handles of pipes in overlapped mode. They stay open.
     """
 
+    at_once = 0
+
     def __init__(self, read_handle: int, write_handle: int) -> None:
         stop = _CreateEvent(None, True, False, None)
         if not stop:
