@@ -123,8 +123,7 @@ class Gate:
 class Bringer(Protocol):
     """What brings the things that are waited for: a link, which a waiting thread may read meanwhile."""
 
-    @property
-    def lead(self) -> Callable[..., Any]:
+    def lead(self, ready: Callable[[], object], deadline: float | None, wanted: Any = None) -> Any:
         """As ``Reader.lead``."""
         ...
 
@@ -176,15 +175,15 @@ class Waiters:
         if result is not NOTHING:
             return result
         deadline = None if timeout is None else time.monotonic() + timeout
+
+        def ready() -> bool:
+            nonlocal result
+            result = attempt()
+            return result is not NOTHING
+
         while True:
             link = self.link
             if link is not None:
-
-                def ready() -> bool:
-                    nonlocal result
-                    result = attempt()
-                    return result is not NOTHING
-
                 link.lead(ready, deadline)
                 if result is not NOTHING:
                     return result

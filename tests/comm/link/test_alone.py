@@ -43,7 +43,7 @@ class Side(End):
             (stream.sent, stream.acknowledged, stream.limit, runs),
             (stream.received, stream.consumed, stream.granted, stream.owed),
             (self.got, self.flags, self.credited, [str(cause) for cause in self.causes]),
-            (connection.heard, connection.pending, connection.wants_to_send, bytes(self.link.decoder.free[:0])),
+            (connection.heard, connection.pending, connection.wants_to_send, self.link.decoder.filled),
         )
 
 
