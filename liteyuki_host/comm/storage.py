@@ -25,8 +25,9 @@ from .errors import (
     ValueTooLarge,
 )
 from .exchange import Exchange, current, follow_current
+from .loops import on_event_loop, refuse_event_loop, running_loop
 from .protocol.store import MAX_KEY_SIZE, Expiring, Outcome, Packed, Refusal
-from .waiting import NOTHING, Answer, on_event_loop, refuse_event_loop, running_loop
+from .waiting import NOTHING, Answer
 from .watch import Changed, Watch
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from .codec import decode_payload
 from .delivery.callbacks import Callback
 from .errors import ChannelFull, ValueRefused, ValueTooLarge
 from .exchange import Exchange, check_name, current
+from .loops import on_event_loop
 from .protocol.frames import Flag
-from .waiting import on_event_loop
 
 __all__ = ["STATES_TOPIC", "apublish", "publish", "subscribe", "unsubscribe"]
 

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import enum
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from .errors import WouldBlockEventLoop
+from .loops import call_soon_on, parked_type, running_loop
 
 if TYPE_CHECKING:
     import asyncio
+
+    from .parking import Parked
 
 __all__ = [
     "MAIN_THREAD",
     "NOTHING",
     "Answer",
+    "Bringer",
     "Gate",
     "Nothing",
     "Waiters",
-    "event_loops",
-    "on_event_loop",
-    "refuse_event_loop",
-    "running_loop",
 ]
 
 T = TypeVar("T")
@@ -38,52 +36,6 @@ class Nothing(enum.Enum):
 
 
 NOTHING: Final = Nothing.NOTHING
-
-
-class _EventLoops:
-    """Who runs which event loop.
-
-    asyncio takes 11 MiB, more than all of lycomm in a child: a process without event loops does not load it for us.
-
-    Attributes:
-        running: the event loop that the calling thread runs just now: asyncio's own function, once somebody has
-            imported that.
-    """
-
-    __slots__ = ("running",)
-
-    def __init__(self) -> None:
-        self.running: Callable[[], asyncio.AbstractEventLoop | None] = self._look
-
-    def _look(self) -> asyncio.AbstractEventLoop | None:
-        # The package has the name last, when it can be used.
-        running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
-        if running is None:
-            return None
-        self.running = running
-        return self.running()
-
-
-event_loops: Final = _EventLoops()
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that the calling thread runs just now."""
-    return event_loops.running()
-
-
-def on_event_loop() -> bool:
-    """Whether the calling thread is running an event loop just now, so that blocking it would freeze it."""
-    return running_loop() is not None
-
-
-def refuse_event_loop(call: str, instead: str) -> None:
-    """Raise WouldBlockEventLoop when called on a running event loop."""
-    if on_event_loop():
-        raise WouldBlockEventLoop(
-            f"{call} waits, and on the event loop it would freeze the whole bot; "
-            f"write `await {instead}` here, or call it in a thread of its own"
-        )
 
 
 MAIN_THREAD: Final = threading.main_thread().ident
@@ -272,37 +224,34 @@ class Answer(Generic[T]):
 class _Bell:
     """What one waiting task sleeps at. Rung from any thread."""
 
-    __slots__ = ("loop", "rung")
+    __slots__ = ("in_time", "loop", "rung")
 
     def __init__(self) -> None:
         loop = running_loop()
         assert loop is not None
         self.loop = loop
-        self.rung: asyncio.Future[bool] = loop.create_future()
+        self.rung: Parked = parked_type()(loop=loop)
+        self.in_time = True
 
     def ring(self) -> None:
-        if running_loop() is self.loop:
-            self.resolve(True)
-            return
-        try:
-            self.loop.call_soon_threadsafe(self.resolve, True)
-        except RuntimeError:  # the loop is closed; nobody waits any more
-            pass
+        call_soon_on(self.loop, self.rung.resume)  # on a loop that is closed nobody waits any more
+
+    def time_out(self) -> None:
+        """On its loop, in no task."""
+        self.in_time = False
+        self.rung.resume()
 
     async def wait(self, timeout: float | None) -> bool:
         """Whether it was rung within *timeout* seconds."""
         if timeout is None:
-            return await self.rung
-        timer = self.loop.call_later(timeout, self.resolve, False)
+            await self.rung
+            return True
+        timer = self.loop.call_later(timeout, self.time_out)
         try:
-            return await self.rung
+            await self.rung
         finally:
             timer.cancel()
-
-    def resolve(self, rung: bool) -> None:
-        """On its loop."""
-        if not self.rung.done():
-            self.rung.set_result(rung)
+        return self.in_time
 
 
 class _TimeLimit:
@@ -350,8 +299,11 @@ class _TimeLimit:
     def _look(self) -> None:
         self._timer = None
         now = self._loop.time()
+        late: list[_Bell] = []
         for bell, until in self._until.items():
             if until > now:
                 self._timer = self._loop.call_at(until, self._look)
                 break
-            bell.resolve(False)
+            late.append(bell)
+        for bell in late:  # which takes itself off, here and now
+            bell.time_out()

@@ -11,9 +11,10 @@ from . import codec
 from .delivery.callbacks import call, is_failure
 from .errors import WatchOverrun
 from .exchange import Exchange
+from .loops import refuse_event_loop
 from .protocol.messages import Change
 from .reporting import log
-from .waiting import NOTHING, Nothing, Waiters, refuse_event_loop
+from .waiting import NOTHING, Nothing, Waiters
 
 if TYPE_CHECKING:
     import asyncio

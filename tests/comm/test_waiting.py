@@ -11,7 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from liteyuki_host.comm.errors import WouldBlockEventLoop
-from liteyuki_host.comm.waiting import NOTHING, Answer, Nothing, Waiters, _TimeLimit, on_event_loop, refuse_event_loop
+from liteyuki_host.comm.loops import on_event_loop, refuse_event_loop
+from liteyuki_host.comm.waiting import NOTHING, Answer, Nothing, Waiters, _TimeLimit
 
 DEADLINE = 10.0
 

@@ -49,12 +49,12 @@ class ChannelStatistics(NamedTuple):
 class StreamSource:
     """The sender at the other end of a stream."""
 
-    __slots__ = ("_link", "_owe", "_stream")
+    __slots__ = ("_link", "_owed", "_stream")
 
     def __init__(self, link: Link, stream: Stream) -> None:
         self._link = link
         self._stream = stream
-        self._owe = link.connection.owe
+        self._owed = link.connection.owed
 
     def count(self, cost: int) -> None:
         """*cost* bytes have been consumed; a grant follows when it is worth a frame, else soon. By one consumer at a
@@ -62,8 +62,9 @@ class StreamSource:
         stream, link = self._stream, self._link
         stream.consumed += cost
         told = stream.owed
-        if not told:
-            self._owe(stream)
+        if not told:  # as ``Connection.owe``
+            stream.owed = True
+            self._owed.append(stream)
         # Nothing to do while the link is going to look anyway, and it is not much: then this costs no lock.
         if not (told or link.armed) or stream.consumed - stream.granted >= stream.window >> 2:
             link.grant(stream)
@@ -138,9 +139,7 @@ class ChannelEnd:
         """The other end can be reached over *stream*."""
         join(self.incoming, link, stream)
         self.outgoing.bind(link, stream)
-        self.incoming.stream = stream
-        self.incoming.arrived.link = link
-        self.incoming.arrived.wake()  # who sleeps because there was no link may read this one
+        self.incoming.follow(link, stream)
 
     def unbind(self, link: Link, cause: str) -> None:
         """It no longer can: who waits for an answer fails, the rest waits for the next incarnation."""

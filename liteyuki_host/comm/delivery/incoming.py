@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import ChannelClosed, ChannelModeError, ChannelTaken
 from ..protocol.credit import MESSAGE_CHARGE, Stream
 from ..protocol.frames import Flag
-from ..waiting import NOTHING, Nothing, Waiters
+from ..waiting import NOTHING, Bringer, Nothing, Waiters
 from .callbacks import Callback, Callbacks
 from .consumer import Consumer
 from .unit import Received, Source, Taken, Unit
@@ -61,7 +61,7 @@ class Incoming:
         self._refused: str | None = None
         self.arrived = Waiters()
         self.received = 0
-        self.stream: Stream | None = None  # what brings it, while there is a link
+        self.stream: Stream | None = None
 
     def use(self, mode: str) -> None:
         """Claim this side for a mode.
@@ -81,6 +81,12 @@ class Incoming:
                 )
 
     # --- filling --------------------------------------------------------------------------------------------
+
+    def follow(self, link: Bringer, stream: Stream) -> None:
+        """*stream* of *link* is what brings messages from now on."""
+        self.stream = self._consumer.stream = stream
+        self.arrived.link = link
+        self.arrived.wake()  # who sleeps because there was no link may read this one
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Source) -> None:
         """Take messages in. Called by the link's reader; never waits."""

@@ -62,7 +62,7 @@ class Outgoing:
         self._of_link: Callable[..., bool] = _refuse  # while there is one
         self.shortcut: Callable[..., bool] = _refuse
         """As ``Link.shortcut``; False: :meth:`offer` is the way."""
-        self._backlog: deque[Item] = deque()
+        self.backlog: deque[Item] = deque()
         self._backlog_cost = 0
         self.room = Waiters()  # woken when something was consumed, or the link changed
         self.on_room: Callable[[], None] | None = None  # the same for one that never waits: a relay
@@ -90,7 +90,7 @@ class Outgoing:
             self.sent += 1
             return True
         bound = self._bound
-        if bound is not None and not self._backlog:
+        if bound is not None and not self.backlog:
             try:
                 accepted = bound[0].send(
                     bound[1], payload, flags, request_id, one_of_many=one_of_many, may_wait=may_wait
@@ -121,7 +121,7 @@ class Outgoing:
 
     def _queue(self, item: Item) -> bool:
         bound = self._bound
-        if bound is not None and not self._backlog and not bound[0].ended:
+        if bound is not None and not self.backlog and not bound[0].ended:
             # Bound, or out of credit, since the caller looked.
             try:
                 if bound[0].send(bound[1], item.payload, item.flags, item.request_id):
@@ -134,7 +134,7 @@ class Outgoing:
         if self._backlog_cost + cost > limit and (self._backlog_cost or limit == 0):
             return False
         self.shortcut = _refuse  # until all that waits has gone
-        self._backlog.append(item)
+        self.backlog.append(item)
         self._backlog_cost += cost
         self.sent += 1
         return True
@@ -153,7 +153,7 @@ class Outgoing:
 
     def credit(self) -> None:
         """The other side consumed something, or came."""
-        if self._backlog:
+        if self.backlog:
             with self._lock:
                 self._drain()
         if self.room.callbacks:
@@ -181,8 +181,8 @@ class Outgoing:
                         continue
                     returned.append(Item(payload, run.flags | Flag.REDELIVERED, 0, attempts))
             stream.unacknowledged.clear()
-            unanswered += [item.request_id for item in self._backlog if item.flags & Flag.REQUEST]
-            waiting = [item for item in self._backlog if not item.flags & Flag.REQUEST]
+            unanswered += [item.request_id for item in self.backlog if item.flags & Flag.REQUEST]
+            waiting = [item for item in self.backlog if not item.flags & Flag.REQUEST]
             if returned:
                 first = returned[0]._replace(attempts=returned[0].attempts + 1)
                 if first.attempts >= MAX_ATTEMPTS:
@@ -190,8 +190,8 @@ class Outgoing:
                     del returned[0]
                 else:
                     returned[0] = first
-            self._backlog = deque((*returned, *waiting))
-            self._backlog_cost = sum(len(item.payload) + MESSAGE_CHARGE for item in self._backlog)
+            self.backlog = deque((*returned, *waiting))
+            self._backlog_cost = sum(len(item.payload) + MESSAGE_CHARGE for item in self.backlog)
         if lost:
             self.lose(
                 lost, f"it was first in line {MAX_ATTEMPTS} times when its receiver died; it may be what kills it"
@@ -204,14 +204,14 @@ class Outgoing:
         if bound is None:
             return
         link, stream = bound
-        while self._backlog:
-            item = self._backlog[0]
+        while self.backlog:
+            item = self.backlog[0]
             try:
                 if not link.send(stream, item.payload, item.flags, item.request_id, item.attempts):
                     return
             except LinkClosed:
                 return
-            self._backlog.popleft()
+            self.backlog.popleft()
             self._backlog_cost -= len(item.payload) + MESSAGE_CHARGE
             if item.flags & Flag.REDELIVERED:
                 self.redelivered += 1
@@ -222,9 +222,9 @@ class Outgoing:
     def cancel_request(self, request_id: int) -> None:
         """Drop a request that still waits here; one on the link runs its course."""
         with self._lock:
-            for index, item in enumerate(self._backlog):
+            for index, item in enumerate(self.backlog):
                 if item.flags & Flag.REQUEST and item.request_id == request_id:
-                    del self._backlog[index]
+                    del self.backlog[index]
                     self._backlog_cost -= len(item.payload) + MESSAGE_CHARGE
                     break
             else:
@@ -234,8 +234,8 @@ class Outgoing:
     def give_up(self, why: str) -> int:
         """Nobody will consume what is left: report it as lost and return its count."""
         with self._lock:
-            count = len(self._backlog)
-            self._backlog.clear()
+            count = len(self.backlog)
+            self.backlog.clear()
             self._backlog_cost = 0
             if self._bound is not None:
                 stream = self._bound[1]
@@ -249,7 +249,7 @@ class Outgoing:
     def forget(self) -> None:
         """Drop what waits without a word: there is no receiver that could miss it. For tests."""
         with self._lock:
-            self._backlog.clear()
+            self.backlog.clear()
             self._backlog_cost = 0
 
     def lose(self, count: int, why: str) -> None:
@@ -268,7 +268,7 @@ class Outgoing:
     def waiting(self) -> int:
         """Messages accepted and not yet consumed."""
         with self._lock:
-            count = len(self._backlog)
+            count = len(self.backlog)
             if self._bound is not None:
                 stream = self._bound[1]
                 for run in list(stream.unacknowledged):
@@ -278,7 +278,7 @@ class Outgoing:
     def mark(self) -> Callable[[], bool | Nothing]:
         """An attempt that succeeds once everything accepted so far is consumed."""
         with self._lock:
-            bound, backlog = self._bound, len(self._backlog)
+            bound, backlog = self._bound, len(self.backlog)
             if not backlog and bound is not None:
                 stream = bound[1]
                 target = stream.sent

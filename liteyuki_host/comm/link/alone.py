@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from ..loops import Turn
 from ..protocol.connection import LARGE, WRITE_SIZE
 from ..protocol.credit import ACK_MASK, MESSAGE_CHARGE, PAYLOAD_HEADER, Run, Stream
 from ..protocol.frames import HEADER, MAX_FRAME_PAYLOAD, Flag, Kind
@@ -81,28 +82,24 @@ def sender(link: Link, stream: Stream) -> Shortcut:
             unacknowledged.append(Run(stream, [payload], size + PAYLOAD_HEADER, stream.sent, end))
             stream.sent = end
             stream.granted = granted = stream.consumed
-            link.writing = True
-        finally:
-            unlock()
-        frame = pack(size, _MESSAGE, 0, stream.id, granted & ACK_MASK) + payload
-        try:
-            taken = send(frame, at_once)
-        except BlockingIOError:
-            taken = 0
-        except OSError:
-            link.write_failed()
-            return True
-        lock()
-        try:
-            if taken == len(frame) and not (
-                owed or connection.queue or connection.controls or link.flushing or link.written.callbacks or link.ended
-            ):
-                link.writing = False
+            frame = pack(size, _MESSAGE, 0, stream.id, granted & ACK_MASK) + payload
+            # It does not wait, so the lock may be kept: nothing is queued meanwhile that would need another look.
+            try:
+                taken = send(frame, at_once)
                 link.last_write = clock()
-                return True
+                if taken == size + _HEADER_SIZE and not owed:
+                    return True
+            except BlockingIOError:
+                taken = 0
+            except OSError:
+                taken = -1
+            link.writing = True  # the role is ours, and given away below
         finally:
             unlock()
-        link.write_on([frame], taken)
+        if taken < 0:
+            link.write_failed()
+        else:
+            link.write_on([frame], taken)
         return True
 
     return send_alone
@@ -114,7 +111,7 @@ def receiver(link: Link) -> Received:
     decoder, streams = connection.decoder, connection.streams
     buffer, unpack = decoder.buffer, HEADER.unpack_from
 
-    def received(count: int, wanted: Stream | None = None) -> bool | Alone:
+    def received(count: int, wanted: Stream | None = None, turn: Turn | None = None) -> bool | Alone:
         if decoder.filled or count < _HEADER_SIZE or connection.state is not _OPEN:
             return link.received_more(count)
         length, kind, flags, number, ack = unpack(buffer)
@@ -146,10 +143,11 @@ def receiver(link: Link) -> Received:
                 if stream.limited:
                     stream.limit += end - stream.acknowledged
                 stream.acknowledged = end
-                if stream.user is None:
+                user = stream.user
+                if user is None:
                     link.on_credit(stream)
-                else:
-                    stream.user.credit()
+                elif user.backlog or user.on_room is not None or user.room.callbacks:  # who waits for that
+                    user.credit()
             stream.received = total
             connection.heard = True
             payload = buffer[_HEADER_SIZE:count].tobytes()
@@ -157,6 +155,14 @@ def receiver(link: Link) -> Received:
                 stream.receiver.received += 1
                 stream.source.count(length + MESSAGE_CHARGE)
                 return payload, flags, 0, stream.source
+            if turn is not None and not flags and link.settled:
+                taker = stream.taker
+                if taker is not None and taker.free and taker.loop is turn.loop:
+                    taker.free = False
+                    taker.handed = payload, stream.source
+                    stream.receiver.received += 1
+                    turn.due.append(taker.take)
+                    return True
             link.on_message(stream, [payload], flags, 0)
             return True
         except Exception as error:

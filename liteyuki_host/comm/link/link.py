@@ -19,12 +19,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
+from ..loops import on_event_loop, running_loop
 from ..protocol.connection import WRITE_SIZE, Connection
 from ..protocol.credit import Stream
 from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
 from ..reporting import log
 from ..transport import Transport
-from ..waiting import MAIN_THREAD, NOTHING, Nothing, Waiters, on_event_loop, running_loop
+from ..waiting import MAIN_THREAD, NOTHING, Nothing, Waiters
 from .alone import BURST_GAP, INLINE_BURST, receiver, sender
 from .reader import Inbound, Reader, ThreadReader
 

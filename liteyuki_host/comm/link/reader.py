@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..loops import Turn
 from ..protocol.credit import Stream
 from ..protocol.frames import FrameDecoder
 from ..transport import Transport
@@ -24,11 +25,12 @@ Alone = tuple[bytes, int, int, Any]
 class Received(Protocol):
     """See :attr:`Inbound.received`."""
 
-    def __call__(self, count: int, wanted: Stream | None = None) -> bool | Alone:
+    def __call__(self, count: int, wanted: Stream | None = None, turn: Turn | None = None) -> bool | Alone:
         """*count* bytes are in the buffer, 0 for the end. Never raises.
 
         Args:
             wanted: the caller waits for a message of this stream, of which none has arrived before.
+            turn: that of the loop that reads.
 
         Returns:
             such a message, if it is all that has arrived: it is consumed by that. Else True, and False when nothing

@@ -35,9 +35,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from ..loops import Turn, call_on, reading
 from ..protocol.credit import Stream
 from ..transport import Transport
-from ..waiting import MAIN_THREAD, NOTHING, Gate, Nothing, running_loop
+from ..waiting import MAIN_THREAD, NOTHING, Gate, Nothing
 from .reader import Alone, Inbound
 
 if TYPE_CHECKING:
@@ -166,11 +167,15 @@ class SharedReader:
             self._listen(False)
         transport, received = self._transport, self._inbound.received
         decoder, recv_into = self._inbound.decoder, transport.recv_into
+        queue = None if wanted is None else wanted.receiver
         seconds = SLICE
         reads = 0
         self._left_to_loop = None
         try:
-            while not (ready() or self._over):
+            while not self._over:
+                # A call that is worth sparing: `ready` says nothing else of a queue.
+                if (queue.units or queue.closed) if queue is not None else ready():
+                    break
                 if reads == READS_FOR_OTHERS and self._watch is not None:
                     self._left_to_loop = thread
                     self._turns = 0  # so that the loop listens
@@ -239,9 +244,21 @@ class SharedReader:
         self._over = True
         self.detach_loop()
 
-    def _read_what_is_there(self) -> None:
-        """A few reads that do not wait. The caller holds the role, and loses it."""
+    def _read_what_is_there(self, turn: Turn | None = None) -> None:
+        """A few reads that do not wait, if nobody else reads.
+
+        Args:
+            turn: that of the loop that reads.
+        """
+        if not self._role.acquire(False):
+            if turn is not None:
+                self._listen(False)
+                if not self._role.locked():  # given up meanwhile, perhaps before we muted
+                    self._listen(True)
+            return
         transport, received, decoder = self._transport, self._inbound.received, self._inbound.decoder
+        if turn is not None:
+            reading[turn.loop] = turn
         try:
             for _ in range(READS_AT_ONCE):
                 if self._over:
@@ -254,7 +271,7 @@ class SharedReader:
                 except ConnectionError:  # an end like any other
                     count = 0
                 self._reads += 1
-                if not received(count):
+                if not received(count, None, turn):
                     self._end()
                 if count < len(buffer):
                     break
@@ -262,6 +279,10 @@ class SharedReader:
             self._role.release()
             if not (self._followers and self._call_next()) and not self._listening:
                 self._listen(True)
+            if turn is not None:
+                del reading[turn.loop]
+                if turn.due:
+                    turn.end()
 
     def _call_next(self) -> bool:
         """Call a follower to lead. False: there is none."""
@@ -290,7 +311,7 @@ class SharedReader:
         self.detach_loop()
         if not self._over:
             self._loop = loop
-            _on(loop, lambda: self._watch_on(loop))
+            call_on(loop, lambda: self._watch_on(loop))
 
     def detach_loop(self) -> None:
         """No loop reads any more. From any thread."""
@@ -298,7 +319,8 @@ class SharedReader:
         if loop is not None:
             with self._telling:
                 watch, self._watch, self._listening = self._watch, None, False
-            _on(loop, lambda: self._unwatch_on(loop, watch))
+            if not call_on(loop, lambda: self._unwatch_on(loop, watch)):
+                self._unwatch_on(loop, watch)
 
     def _watch_on(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._over or self._loop is not loop or self._watch is not None:
@@ -306,7 +328,7 @@ class SharedReader:
         watch = select.epoll()
         watch.register(self._descriptor, select.EPOLLIN)
         try:
-            loop.add_reader(watch.fileno(), self._loop_reads)
+            loop.add_reader(watch.fileno(), self._read_what_is_there, Turn(loop))
         except NotImplementedError:  # a loop that watches no descriptors: the guard reads
             watch.close()
             return
@@ -319,14 +341,6 @@ class SharedReader:
             if not loop.is_closed():
                 loop.remove_reader(watch.fileno())
             watch.close()
-
-    def _loop_reads(self) -> None:
-        if self._role.acquire(blocking=False):
-            self._read_what_is_there()
-            return
-        self._listen(False)
-        if not self._role.locked():  # given up meanwhile, perhaps before we muted
-            self._listen(True)
 
     def _listen(self, listening: bool) -> None:
         """Let the loop be woken by what arrives, or not. Costs a system call, of 0.4 to 3 µs."""
@@ -352,7 +366,7 @@ class SharedReader:
                 reads = self._reads
                 if self._role.locked() or self._watch is not None:
                     time.sleep(GRACE)
-                if self._reads == reads and self._role.acquire(blocking=False):
+                if self._reads == reads:
                     self._read_what_is_there()
                 watch.modify(self._descriptor, once)
         self._guard_gone = True
@@ -362,14 +376,3 @@ class SharedReader:
 
 def _left(deadline: float | None) -> float:
     return -1 if deadline is None else max(deadline - time.monotonic(), 0.0)
-
-
-def _on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    """Call *function* on the loop's thread, or here when the loop is closed."""
-    if running_loop() is loop or loop.is_closed():
-        function()
-        return
-    try:
-        loop.call_soon_threadsafe(function)
-    except RuntimeError:  # closed meanwhile
-        function()

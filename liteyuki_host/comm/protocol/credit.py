@@ -90,6 +90,7 @@ class Stream:
         "receiver",
         "sent",
         "source",
+        "taker",
         "trusted",
         "unacknowledged",
         "user",
@@ -124,6 +125,7 @@ class Stream:
         self.receiver: Any = None
         self.source: Any = None
         self.user: Any = None
+        self.taker: Any = None  # a task that waits for nothing else than the next message, while it does
 
     def set_window(self, window: int) -> None:
         """Both sides have agreed on the window."""

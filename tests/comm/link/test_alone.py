@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
@@ -10,10 +11,12 @@ import pytest
 from link_kit import End
 
 from liteyuki_host.comm.link.alone import BURST_GAP, INLINE_BURST
+from liteyuki_host.comm.loops import Turn
 from liteyuki_host.comm.protocol.connection import LARGE, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Run, Stream
 from liteyuki_host.comm.protocol.frames import HEADER, MAX_FRAME_PAYLOAD, Flag, Kind
 from liteyuki_host.comm.transport.memory import MemoryTransport, memory_link
+from liteyuki_host.comm.waiting import Waiters
 
 
 class Side(End):
@@ -153,6 +156,90 @@ def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
     assert next_message() is True, "an earlier one comes first"
     assert child.got == [("x", b"for you")] * 4
     assert len(counted) == 1
+
+
+async def test_who_reads_on_the_loop_hands_the_message_to_the_task_that_waits_there() -> None:
+    host, child, stream = sides()
+    turn = Turn(asyncio.get_running_loop())
+
+    class Receiver:
+        received = 0
+
+    class Taker:
+        free = True
+        loop = turn.loop
+        handed: object = None
+
+        def take(self) -> None:
+            raise AssertionError("by the reader, when it has read everything")
+
+    theirs = child.streams[0]
+    theirs.source, theirs.receiver = object(), Receiver()
+    theirs.taker = taker = Taker()
+
+    def message(flags: int = 0, *, turn: Turn | None = turn) -> None:
+        host.link.connection.send(stream, b"for you", flags)
+        host.flush()
+        assert child.link.received(child.transport.read_into(child.link.decoder.free), None, turn) is True
+
+    message()
+    assert turn.due == [taker.take]
+    assert taker.handed == (b"for you", theirs.source)
+    assert not taker.free
+    assert theirs.receiver.received == 1
+    assert child.got == []
+    message()
+    assert len(child.got) == 1, "it is not free"
+    taker.free = True
+    message(Flag.RAW)
+    message(Flag.REDELIVERED)
+    assert len(child.got) == 3, "what has flags is not plain"
+    message(turn=None)
+    assert len(child.got) == 4, "who reads is no loop"
+    other = asyncio.new_event_loop()
+    message(turn=Turn(other))
+    other.close()
+    assert len(child.got) == 5, "it is another loop"
+    child.link.settled = False
+    message()
+    assert len(child.got) == 6, "the handler is asked first"
+    child.link.settled = True
+    theirs.taker = None
+    message()
+    assert len(child.got) == 7, "nobody waits"
+    assert len(turn.due) == 1
+
+
+@pytest.mark.parametrize("waits", ["nobody", "room", "relay", "backlog", "nobody known"])
+def test_who_waits_for_credit_is_told(waits: str) -> None:
+    host, child, stream = sides()
+
+    class User:
+        backlog: list[object] = []  # noqa: RUF012  # of one test
+        room = Waiters()
+        on_room: object = None
+        told = 0
+
+        def credit(self) -> None:
+            self.told += 1
+
+    user = User()
+    stream.user = None if waits == "nobody known" else user
+    user.backlog = [1] if waits == "backlog" else []
+    user.on_room = print if waits == "relay" else None
+    user.room = Waiters()
+    if waits == "room":
+        user.room.callbacks.append(lambda: None)
+    host.link.connection.send(stream, b"question")
+    host.flush()
+    child.read(child.link.received)
+    theirs = child.streams[0]
+    theirs.consumed = theirs.received
+    child.link.connection.send(theirs, b"answer")
+    child.flush()
+    host.read(host.link.received)
+    assert user.told == (waits not in ("nobody", "nobody known"))
+    assert host.credited == (["x"] if waits == "nobody known" else [])
 
 
 def test_what_is_acknowledged_may_be_given_up_meanwhile() -> None:

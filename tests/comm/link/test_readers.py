@@ -18,6 +18,7 @@ from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, so
 from liteyuki_host.comm.delivery.incoming import Incoming
 from liteyuki_host.comm.errors import ChannelTaken
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
+from liteyuki_host.comm.loops import Turn
 from liteyuki_host.comm.protocol.credit import Stream
 from liteyuki_host.comm.waiting import NOTHING, Gate
 
@@ -440,9 +441,9 @@ def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, Sh
 
         decoder = reader._inbound.decoder
 
-        def received(self, count: int, wanted: Stream | None = None) -> object:
+        def received(self, count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
             readers.append(threading.current_thread())
-            result = received(count, wanted)
+            result = received(count, wanted, turn)
             if len(readers) < 2 * READS_FOR_OTHERS:
                 host.send(stream, b"for somebody else")
             else:

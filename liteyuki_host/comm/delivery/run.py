@@ -1,0 +1,337 @@
+"""One task that consumes a queue on one loop, and what is done in its name while it sleeps.
+
+To resume a task and to let it park again costs as much as all else that is done for a short message. So a message that
+is all that has arrived is given to its callback by the one who reads, on the task's loop and in the task's name: in its
+context, and as ``asyncio.current_task()``. Nearly all callbacks return without having waited, and the task need not
+wake up. When one waits, the task is resumed and goes on with it where it stopped.
+
+Loaded by the first that runs: it takes asyncio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Generator
+from itertools import islice
+from types import CoroutineType, coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..codec import decode_payload, decode_plain
+from ..parking import Parked
+from ..protocol.credit import MESSAGE_CHARGE
+from ..protocol.frames import Flag
+from ..reporting import log
+from .callbacks import Callback, is_awaitable, is_failure
+from .unit import Received, Source, Unit
+
+if TYPE_CHECKING:
+    from .consumer import Consumer
+
+__all__ = ["YIELD_SECONDS", "Run"]
+
+YIELD_SECONDS = 0.005
+"""Seconds after which the task lets the loop do something else, although no callback has suspended."""
+
+# Public, for those who write tasks of their own: https://docs.python.org/3/library/asyncio-extending.html
+_enter_task = asyncio._enter_task
+_leave_task = asyncio._leave_task
+
+
+class _Begun(NamedTuple):
+    """A callback that was called in the task's name and is not through."""
+
+    callback: Callback
+    result: Any
+    """What it returned, to be awaited."""
+
+    stepped: bool
+    """That is a coroutine, which has been run until it waited for *future*."""
+
+    future: Any
+    payload: bytes
+    source: Source
+
+
+class Run:
+    """See the module's docstring. From its announcement to its end.
+
+    Attributes:
+        task: None until it has been started.
+        parked: what the task waits for between two messages: that costs half of what a task for each of them does.
+        free: it waits there, and nobody is about to resume it. Who is says so first.
+        handed: on its loop, the message that the reader has for it, and the sender.
+    """
+
+    __slots__ = ("_begun", "_consumer", "free", "handed", "loop", "parked", "started", "task")
+
+    def __init__(self, consumer: Consumer, loop: asyncio.AbstractEventLoop) -> None:
+        self._consumer = consumer
+        self.loop = loop
+        self.started = False
+        self.task: asyncio.Task[None] | None = None
+        self.parked: Parked | None = None
+        self.free = False
+        self.handed: tuple[bytes, Source] | None = None
+        self._begun: _Begun | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is in the middle of a message. On a closed loop it has ended, perhaps without a word."""
+        return self.started and (self.parked is None or self.handed is not None) and not self.loop.is_closed()
+
+    def start(self) -> None:
+        """On its loop."""
+        self.started = True
+        self.task = self.loop.create_task(self._consume(), name=f"lycomm-{self._consumer.name}")
+
+    def resume(self) -> None:
+        """Let the task go on. On its loop, in no task."""
+        if self.parked is not None:
+            self.parked.resume()
+
+    @property
+    def _current(self) -> bool:
+        consumer = self._consumer
+        return consumer.run is self and consumer.loop is self.loop
+
+    # --- in the task's name ---------------------------------------------------------------------------------
+
+    def take(self) -> None:
+        """Give what was handed over to the callback. On the loop, in no task. Written in one piece, as what a lone
+        message costs is mostly calls."""
+        consumer, parked, handed = self._consumer, self.parked, self.handed
+        assert consumer.callbacks is not None
+        assert parked is not None
+        assert parked.context is not None
+        assert handed is not None
+        payload, source = handed
+        callback = consumer.callbacks.only
+        loop, task, call = self.loop, self.task, parked.context.run
+        if callback is None or consumer.run is not self or consumer.loop is not loop:
+            self._hand_back()
+            return
+        try:
+            _enter_task(loop, task)  # type: ignore[arg-type]
+        except RuntimeError:  # somebody runs the loop inside a task
+            self._hand_back()
+            return
+        begun: _Begun | None = None
+        what = "a message that cannot be decoded"
+        try:
+            data = (decode_plain if callback.decode is decode_payload else callback.decoder(0))(payload)
+            what = "the callback"
+            result = call(callback.function, data)
+            if type(result) is CoroutineType:
+                try:
+                    future = call(result.send, None)
+                except StopIteration:
+                    pass
+                else:
+                    begun = _Begun(callback, result, True, future, payload, source)
+            elif result is not None and is_awaitable(result):
+                begun = _Begun(callback, result, False, None, payload, source)
+        except BaseException as error:
+            if not is_failure(error):
+                self.handed = None  # it is not counted
+                parked.cancel()
+                if isinstance(error, asyncio.CancelledError):
+                    return
+                raise
+            consumer.failed(what, callback, error)
+        finally:
+            _leave_task(loop, task)  # type: ignore[arg-type]
+        if begun is not None:
+            self._begun = begun
+            parked.resume()  # if it has been cancelled, that is under way
+            return
+        source.count(len(payload) + MESSAGE_CHARGE)
+        self.handed = None
+        self.free = True
+        if consumer.units:  # came meanwhile, and nobody was told
+            self.free = False
+            parked.resume()
+
+    def _hand_back(self) -> None:
+        """The task has to see to it."""
+        assert self.handed is not None
+        payload, source = self.handed
+        self._consumer.units.appendleft(Unit([payload], 0, 0, source))
+        self.handed = None
+        self.loop.call_soon(self.resume)
+
+    # --- the task -------------------------------------------------------------------------------------------
+
+    async def _consume(self) -> None:
+        consumer, loop, task = self._consumer, self.loop, self.task
+        callbacks, units = consumer.callbacks, consumer.units
+        yielded = time.monotonic()  # when the loop was last free to do something else
+        assert task is not None
+        try:
+            while self._current:
+                if units and consumer.wanted and (unit := self._first()) is not None:
+                    only = None if callbacks is None or unit.flags & ~Flag.RAW else callbacks.only
+                    if only is not None:
+                        yielded = await self._give(unit, only, yielded)
+                    else:
+                        yielded = await self._handle_one(unit, yielded)
+                    self._settle(unit)
+                    unit = None  # nothing that was consumed is kept while it is parked
+                    continue
+                self.parked = Parked(loop=loop)
+                self.free = True
+                cancelled = None
+                # What came before it was free, and told nobody, is seen here.
+                if not (units and consumer.wanted):
+                    stream = consumer.stream
+                    if stream is not None and callbacks is not None:
+                        stream.taker = self
+                    # A loop that is closed without a word ends it here, where nothing is lost by it.
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    cancelled = await self._park(self.parked)
+                    task._log_destroy_pending = True  # type: ignore[attr-defined]
+                    yielded = time.monotonic()
+                self.free = False
+                self.parked = None
+                if self._begun is not None:
+                    begun, self._begun, self.handed = self._begun, None, None
+                    await self._finish(begun, cancelled)
+                    del begun
+        finally:
+            self.started = self.free = False
+            self.parked = None
+            consumer.forget(self)
+            consumer.wake()
+
+    async def _park(self, parked: Parked) -> asyncio.CancelledError | None:
+        """Wait to be resumed. Returns the cancellation that a callback still has to be told of."""
+        try:
+            await parked
+        except asyncio.CancelledError as error:
+            if self._begun is None:
+                raise
+            return error
+        return None
+
+    async def _finish(self, begun: _Begun, cancelled: asyncio.CancelledError | None) -> None:
+        """Go on with a callback that was called in this task's name."""
+        try:
+            if begun.stepped:
+                await _carry_on(begun.result, begun.future, cancelled)
+            elif cancelled is not None:
+                raise cancelled
+            else:
+                await begun.result
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            self._consumer.failed("the callback", begun.callback, error)
+        begun.source.count(len(begun.payload) + MESSAGE_CHARGE)
+
+    def _first(self) -> Unit | None:
+        try:
+            return self._consumer.units[0]
+        except IndexError:
+            return None
+
+    async def _give(self, unit: Unit, callback: Callback, yielded: float) -> float:
+        """Call *callback* with what arrived at once, as long as it is the only one: the path of nearly all messages.
+
+        Args:
+            yielded: when the loop was last free to do something else, by ``time.monotonic``. Returns that anew.
+        """
+        callbacks, decode, function = self._consumer.callbacks, callback.decoder(unit.flags), callback.function
+        monotonic = time.monotonic
+        assert callbacks is not None
+        position = unit.position
+        if len(unit.payloads) > 1 and not unit.suspended:
+            self.loop.call_soon(self._suspended, unit)
+        what = ""
+        try:
+            for payload in islice(unit.payloads, position, None):
+                if callbacks.only is not callback:
+                    break
+                unit.position = position = position + 1
+                try:
+                    what = "a message that cannot be decoded"
+                    data = decode(payload)
+                    what = "the callback"
+                    result = function(data)
+                    if type(result) is CoroutineType or (result is not None and is_awaitable(result)):
+                        await result
+                except BaseException as error:
+                    if not is_failure(error):
+                        raise
+                    self._consumer.failed(what, callback, error)
+                unit.handled = position
+                if unit.suspended:
+                    self._settle(unit)
+                now = monotonic()
+                if now - yielded > YIELD_SECONDS:
+                    yielded = await self._yield()
+        except BaseException:
+            self._settle(unit)
+            raise
+        return yielded
+
+    async def _handle_one(self, unit: Unit, yielded: float) -> float:
+        """The same with one message and whatever receivers and filters there are."""
+        payload = unit.payloads[unit.position]
+        unit.position += 1
+        try:
+            await self._consumer.handle(Received(payload, unit.flags, unit.request_id, unit.source))
+        except Exception as error:  # ours: a user's failure has been dealt with in `handle`
+            name = self._consumer.name
+            log().opt(exception=error).error(f"receiving on {name!r} failed inside lycomm; please report this")
+        except BaseException:
+            self._settle(unit)
+            raise
+        unit.handled = unit.position
+        self._settle(unit)
+        return await self._yield() if time.monotonic() - yielded > YIELD_SECONDS else yielded
+
+    async def _yield(self) -> float:
+        """Callbacks that never suspend must not keep the loop from everything else. Returns when that was."""
+        await asyncio.sleep(0)
+        return time.monotonic()
+
+    def _suspended(self, unit: Unit) -> None:
+        """The loop got to do something else since the unit was begun."""
+        unit.suspended = True
+        with self._consumer.lock:
+            unit.count()
+
+    def _settle(self, unit: Unit) -> None:
+        """Count what was handled of the unit, and take it off the queue when that is all of it."""
+        with self._consumer.lock:
+            unit.count()
+            if unit.position >= len(unit.payloads) and self._consumer.units and self._consumer.units[0] is unit:
+                self._consumer.units.popleft()
+
+
+@coroutine
+def _carry_on(
+    begun: Generator[Any, Any, Any], future: Any, cancelled: asyncio.CancelledError | None
+) -> Generator[Any, Any, Any]:
+    """As ``await begun``, which has been run until it waited for *future*.
+
+    Args:
+        cancelled: it has cancelled its task before: to be thrown where it waits.
+    """
+    try:
+        if cancelled is not None:
+            if future is not None:
+                future.cancel()
+            future = begun.throw(cancelled)
+        while True:
+            try:
+                value = yield future
+            except GeneratorExit:
+                begun.close()
+                raise
+            except BaseException as error:
+                future = begun.throw(error)
+            else:
+                future = begun.send(value)
+    except StopIteration as end:
+        return end.value

@@ -1,0 +1,137 @@
+"""The event loops of this process: who runs which, and calling something on one of them.
+
+asyncio takes 11 MiB, more than all of lycomm in a child: a process without event loops does not load it for us.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from .errors import WouldBlockEventLoop
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from .parking import Parked
+
+__all__ = [
+    "Turn",
+    "call_on",
+    "call_soon_on",
+    "event_loops",
+    "on_event_loop",
+    "parked_type",
+    "reading",
+    "refuse_event_loop",
+    "running_loop",
+]
+
+
+class _EventLoops:
+    """What of asyncio has been loaded.
+
+    Attributes:
+        running: the event loop that the calling thread runs just now: asyncio's own function, once somebody has
+            imported that.
+        parked: the class ``Parked``, once somebody has had to wait.
+    """
+
+    __slots__ = ("parked", "running")
+
+    def __init__(self) -> None:
+        self.running: Callable[[], asyncio.AbstractEventLoop | None] = self._look
+        self.parked: type[Parked] | None = None
+
+    def _look(self) -> asyncio.AbstractEventLoop | None:
+        # The package has the name last, when it can be used.
+        running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+        if running is None:
+            return None
+        self.running = running
+        return self.running()
+
+
+event_loops: Final = _EventLoops()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that the calling thread runs just now."""
+    return event_loops.running()
+
+
+def on_event_loop() -> bool:
+    """Whether the calling thread is running an event loop just now, so that blocking it would freeze it."""
+    return running_loop() is not None
+
+
+def refuse_event_loop(call: str, instead: str) -> None:
+    """Raise WouldBlockEventLoop when called on a running event loop."""
+    if on_event_loop():
+        raise WouldBlockEventLoop(
+            f"{call} waits, and on the event loop it would freeze the whole bot; "
+            f"write `await {instead}` here, or call it in a thread of its own"
+        )
+
+
+def parked_type() -> type[Parked]:
+    """What a task waits for. Called by one."""
+    parked = event_loops.parked
+    if parked is None:
+        from .parking import Parked
+
+        parked = event_loops.parked = Parked
+    return parked
+
+
+def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
+    """Call *function* on the loop's thread: here, if that is this one, else soon. False: the loop is closed."""
+    if event_loops.running() is loop:
+        function()
+        return True
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        return False
+    return True
+
+
+class Turn:
+    """What is done on a loop after what is read there just now. It may resume tasks: nothing else of the loop is in the
+    middle of anything then, neither a task nor the reader."""
+
+    __slots__ = ("due", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.due: list[Callable[[], object]] = []
+
+    def end(self) -> None:
+        """Do what is due, now that everything has been read. On the loop's thread, in no task."""
+        due = self.due
+        try:
+            while due:
+                due.pop(0)()
+        finally:
+            while due:  # of one that ends the process, the rest is the loop's
+                self.loop.call_soon(due.pop(0))
+
+
+reading: Final[dict[asyncio.AbstractEventLoop, Turn]] = {}
+"""The turns of the loops that read just now, each set and removed on its loop's thread."""
+
+
+def call_soon_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
+    """Call *function* on the loop's thread, in no task, soon: after what is read there just now, else in a turn of its
+    own. From any thread. False: the loop is closed."""
+    try:
+        if event_loops.running() is not loop:
+            loop.call_soon_threadsafe(function)
+        elif (turn := reading.get(loop)) is None:
+            loop.call_soon(function)
+        else:
+            turn.due.append(function)
+    except RuntimeError:
+        return False
+    return True

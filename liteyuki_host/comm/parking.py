@@ -1,0 +1,44 @@
+"""What a task waits for while others work for it. Loaded by the first that waits: it takes asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any
+
+__all__ = ["Parked"]
+
+
+class Parked(asyncio.Future[None]):
+    """A future for one task, which goes on the moment it is resumed instead of in the loop's next turn: that would look
+    at all descriptors in between, which costs more than most messages.
+
+    Not called in asyncio's name: a task that waits for another kind of future than its own asks that to call back, by
+    the same methods that such a future has anyway.
+
+    Attributes:
+        context: that of the task; None while nobody waits.
+    """
+
+    _wake_up: Callable[[Parked], object] | None = None
+    context: Context | None = None
+
+    def add_done_callback(self, function: Callable[[Any], object], /, *, context: Context | None = None) -> None:
+        self._wake_up, self.context = function, context
+
+    def resume(self) -> None:
+        """Let the task go on, here and now: on its loop, in no other task. Nothing happens if it is not waiting."""
+        if not self.done():
+            self.set_result(None)
+            if self._wake_up is not None:
+                assert self.context is not None
+                self.context.run(self._wake_up, self)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """As that of a future: the task goes on in the loop's next turn."""
+        if not super().cancel(msg):
+            return False
+        if self._wake_up is not None:
+            self.get_loop().call_soon(self._wake_up, self, context=self.context)
+        return True

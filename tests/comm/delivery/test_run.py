@@ -1,0 +1,523 @@
+"""A message given to its callback by the one who reads is handled as one that the task takes from the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import pytest
+
+from liteyuki_host.comm.codec import decode_payload, encode
+from liteyuki_host.comm.delivery.callbacks import Callback, Callbacks
+from liteyuki_host.comm.delivery.incoming import Incoming
+from liteyuki_host.comm.delivery.run import Run
+from liteyuki_host.comm.delivery.unit import Received
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
+
+DEADLINE = 10.0
+
+mark: ContextVar[str] = ContextVar("mark", default="")
+
+
+class Sender:
+    """Of the messages; counts what it is told about."""
+
+    def __init__(self) -> None:
+        self.counted = 0
+
+    def count(self, cost: int) -> None:
+        self.counted += cost
+
+    def reply(self, payload: bytes, flags: int, request_id: int) -> None:
+        raise AssertionError("nothing here is a request")
+
+    async def replied(self) -> None:
+        raise AssertionError("nothing here is a request")
+
+
+class Kit:
+    """A channel's queue, its callbacks, and one who reads.
+
+    Args:
+        handing: what is alone is handed to the task's name, when that can be; else everything is queued.
+    """
+
+    def __init__(self, *, handing: bool) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.handing = handing
+        self.handed = 0
+        self.sender = Sender()
+        self.callbacks = Callbacks()
+        self.failures: list[tuple[str, str]] = []
+        self.incoming = Incoming("x", self._handle, callbacks=self.callbacks, failed=self._failed)
+        self.incoming.use("passive")
+        self.stream = Stream(2, ("channel", "x"))
+        self.incoming.follow(Silent(), self.stream)
+        self.incoming.attach_loop(self.loop)
+        self.trace: list[Any] = []
+        self.done = asyncio.Semaphore(0)
+
+    async def _handle(self, message: Received) -> None:
+        for callback in self.callbacks:
+            self.trace.append(("handled", decode_payload(message.payload, message.flags), callback.function.__name__))
+        self.done.release()
+
+    def _failed(self, what: str, callback: Callback, error: BaseException) -> None:
+        self.failures.append((what, type(error).__name__))
+        self.done.release()
+
+    def on(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        self.callbacks.add(Callback(function, None, decode_payload))
+        return function
+
+    @property
+    def task(self) -> Run:
+        run: Run | None = self.stream.taker
+        assert run is not None
+        return run
+
+    async def begin(self) -> None:
+        """Let the task start, and park."""
+        self.arrive("begin")
+        await self.finished()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert self.task.free
+        self.trace.clear()
+        self.sender.counted = 0
+
+    def arrive(self, value: Any) -> None:
+        """As the link does with a message that is all that has arrived, in a turn of its own."""
+        payload = encode(value)
+        run = self.stream.taker
+        if self.handing and run is not None and run.free:
+            run.free = False
+            run.handed = payload, self.sender
+            self.handed += 1
+            self.loop.call_soon(run.take)
+        else:
+            self.incoming.deliver([payload], 0, 0, self.sender)
+
+    async def finished(self, times: int = 1) -> None:
+        """Callbacks have called ``done``, or failed."""
+        for _ in range(times):
+            await asyncio.wait_for(self.done.acquire(), DEADLINE)
+        await asyncio.sleep(0)
+
+
+class Silent:
+    """A link that brings nothing."""
+
+    def lead(self, ready: object, deadline: object, wanted: object = None) -> None:
+        raise AssertionError("nobody waits here")
+
+    wait: Any = None
+
+
+Scenario = Callable[[Kit], Awaitable[None]]
+scenarios: list[Scenario] = []
+
+
+def scenario(function: Scenario) -> Scenario:
+    scenarios.append(function)
+    return function
+
+
+@scenario
+async def a_function(kit: Kit) -> None:
+    kit.on(lambda value: (kit.trace.append(value), kit.done.release())[0])
+    await kit.begin()
+    for value in (1, {"a": []}, "text"):
+        kit.arrive(value)
+        await kit.finished()
+    assert kit.trace == [1, {"a": []}, "text"]
+
+
+@scenario
+async def a_coroutine_that_never_waits(kit: Kit) -> None:
+    @kit.on
+    async def callback(value: Any) -> None:
+        kit.trace.append((value, asyncio.current_task().get_name(), mark.get()))  # type: ignore[union-attr]
+        mark.set(str(value))  # stays: it is one task
+        kit.done.release()
+
+    await kit.begin()
+    for value in (1, 2):
+        kit.arrive(value)
+        await kit.finished()
+    assert kit.trace == [(1, "lycomm-x", "begin"), (2, "lycomm-x", "1")]
+    assert mark.get() == ""
+
+
+@scenario
+async def a_coroutine_that_waits(kit: Kit) -> None:
+    answer: asyncio.Future[str] = kit.loop.create_future()
+
+    @kit.on
+    async def callback(value: Any) -> None:
+        if value != "begin":
+            kit.trace.append((value, "begun", asyncio.current_task().get_name()))  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+            kit.trace.append((value, "after a turn", kit.sender.counted))
+            kit.trace.append(await asyncio.wait_for(asyncio.shield(answer), DEADLINE))
+            kit.trace.append((value, asyncio.current_task().get_name()))  # type: ignore[union-attr]
+        kit.done.release()
+
+    await kit.begin()
+    kit.arrive("first")
+    kit.arrive("second")  # handled after it, whatever it waits for
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert kit.trace[-1] == ("first", "after a turn", 0)
+    answer.set_result("here")
+    await kit.finished(2)
+    assert [entry[0] for entry in kit.trace if isinstance(entry, tuple)] == ["first"] * 3 + ["second"] * 3
+
+
+@scenario
+async def an_awaitable_of_another_kind(kit: Kit) -> None:
+    class Later:
+        def __await__(self) -> Generator[Any, None, None]:
+            yield from asyncio.sleep(0).__await__()
+            kit.trace.append("awaited")
+            kit.done.release()
+
+    kit.on(lambda value: Later())
+    await kit.begin()
+    kit.arrive(1)
+    await kit.finished()
+    assert kit.trace == ["awaited"]
+
+
+@scenario
+async def failures(kit: Kit) -> None:
+    @kit.on
+    async def callback(value: Any) -> None:
+        if value == "begin":
+            kit.done.release()
+            return
+        if value == "later":
+            await asyncio.sleep(0)
+        raise LookupError(value)
+
+    await kit.begin()
+    for value in ("at once", "later", "at once"):
+        kit.arrive(value)
+        await kit.finished()
+    kit.callbacks.remove(None)
+
+    def stop(value: Any) -> None:
+        raise StopIteration(value)
+
+    kit.on(stop)
+    kit.arrive("stop")
+    await kit.finished()
+    assert kit.failures == [("the callback", "LookupError")] * 3 + [("the callback", "StopIteration")]
+
+
+@scenario
+async def what_cannot_be_decoded(kit: Kit) -> None:
+    @kit.on
+    def callback(value: Any) -> None:
+        kit.done.release()
+
+    await kit.begin()
+    payload = encode(1) + b"\xc1"
+    run = kit.stream.taker
+    if kit.handing:
+        run.free = False
+        run.handed = payload, kit.sender
+        kit.loop.call_soon(run.take)
+    else:
+        kit.incoming.deliver([payload], 0, 0, kit.sender)
+    await kit.finished()
+    assert [what for what, _ in kit.failures] == ["a message that cannot be decoded"]
+    kit.handed += kit.handing
+    kit.arrive(1)
+    await kit.finished()
+
+
+@scenario
+async def time_limits(kit: Kit) -> None:
+    @kit.on
+    async def callback(value: Any) -> None:
+        if value != "begin":
+            with anyio.move_on_after(0.01) as scope:
+                await asyncio.sleep(DEADLINE)
+            kit.trace.append(("moved on", scope.cancelled_caught))
+            try:
+                await asyncio.wait_for(asyncio.sleep(DEADLINE), 0.01)
+            except asyncio.TimeoutError:  # another one on 3.10
+                kit.trace.append("timed out")
+            async with anyio.create_task_group() as group:
+                group.start_soon(asyncio.sleep, 0)
+            kit.trace.append("all done")
+        kit.done.release()
+
+    await kit.begin()
+    kit.arrive(1)
+    await kit.finished()
+    assert kit.trace == [("moved on", True), "timed out", "all done"]
+
+
+@scenario
+async def a_callback_that_is_cancelled(kit: Kit) -> None:
+    """By itself, and waiting for something: as ``task.cancel()`` says, at its next wait."""
+
+    @kit.on
+    async def callback(value: Any) -> None:
+        if value == "cancel":
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            kit.trace.append("goes on")
+            other = asyncio.ensure_future(asyncio.sleep(DEADLINE))
+            try:
+                await other
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+                kit.trace.append(("told", other.cancelled()))
+                raise
+            finally:
+                kit.done.release()
+        kit.done.release()
+
+    await kit.begin()
+    kit.arrive("cancel")
+    await kit.finished()
+    assert kit.sender.counted == 0
+    assert kit.trace == ["goes on", ("told", True)]
+    kit.arrive("next")  # to a new task
+    await kit.finished()
+
+
+@scenario
+async def a_callback_that_ends_its_task(kit: Kit) -> None:
+    @kit.on
+    async def callback(value: Any) -> None:
+        kit.done.release()
+        kit.trace.append(value)
+        if value == "end":
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+
+    await kit.begin()
+    before = kit.task.task
+    kit.arrive("end")
+    await kit.finished()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert before is not None
+    assert before.cancelled()
+    kit.arrive("next")
+    await kit.finished()
+    assert kit.trace == ["end", "next"]
+
+
+@scenario
+async def receivers_that_change(kit: Kit) -> None:
+    @kit.on
+    def first(value: Any) -> None:
+        kit.trace.append(("first", value))
+        kit.done.release()
+        if value == "go":
+            kit.callbacks.remove(first)
+
+    await kit.begin()
+    kit.arrive("go")
+    await kit.finished()
+    kit.arrive("waits")
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert kit.incoming.waiting() == 1
+    kit.on(first)
+    kit.incoming.attach_loop(kit.loop)
+    await kit.finished()
+
+    def second(value: Any) -> None:
+        raise AssertionError
+
+    kit.on(second)
+    kit.arrive("both")
+    await kit.finished()
+    assert kit.trace == [
+        ("first", "go"),
+        ("first", "waits"),
+        ("handled", "both", "first"),
+        ("handled", "both", "second"),
+    ]
+
+
+@scenario
+async def what_arrives_meanwhile_from_another_thread(kit: Kit) -> None:
+    @kit.on
+    def callback(value: Any) -> None:
+        kit.trace.append(value)
+        if value == 0:
+            other = threading.Thread(
+                target=lambda: [kit.incoming.deliver([encode(n)], 0, 0, kit.sender) for n in range(1, 50)]
+            )
+            other.start()
+            other.join()
+        kit.done.release()
+
+    await kit.begin()
+    kit.arrive(0)
+    await kit.finished(50)
+    assert kit.trace == list(range(50))
+
+
+@scenario
+async def the_loop_is_taken_away_from_a_callback_that_waits(kit: Kit) -> None:
+    @kit.on
+    async def callback(value: Any) -> None:
+        if value == "wait":
+            try:
+                await asyncio.sleep(DEADLINE)
+            finally:
+                kit.trace.append("cancelled")
+                kit.done.release()
+        kit.done.release()
+
+    await kit.begin()
+    kit.arrive("wait")
+    for _ in range(2):
+        await asyncio.sleep(0)
+    kit.incoming.detach_loop()
+    await kit.finished()
+    assert kit.sender.counted == 0
+    assert not kit.incoming.waiting()
+
+
+@scenario
+async def the_loop_is_taken_away_before_the_callback(kit: Kit) -> None:
+    @kit.on
+    def callback(value: Any) -> None:
+        kit.trace.append(value)
+        kit.done.release()
+
+    await kit.begin()
+    kit.arrive(1)
+    kit.incoming.detach_loop()
+    kit.incoming.deliver([encode(2)], 0, 0, kit.sender)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert kit.trace == []
+    assert kit.incoming.waiting() == 2
+    kit.incoming.attach_loop(kit.loop)
+    await kit.finished(2)
+    assert kit.trace == [1, 2]
+
+
+@pytest.mark.parametrize("play", scenarios, ids=lambda play: play.__name__)
+async def test_both_ways_are_the_same(play: Scenario) -> None:
+    if sys.version_info < (3, 11) and play is failures:
+        pytest.skip("Python 3.10 cannot tell a cancelled future from a cancelled task")
+    results = []
+    for handing in (False, True):
+        kit = Kit(handing=handing)
+        await play(kit)
+        assert bool(kit.handed) is handing
+        kit.incoming.detach_loop()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert kit.incoming.waiting() == 0
+        results.append((kit.trace, kit.failures, kit.sender.counted))
+    assert results[0] == results[1]
+
+
+async def test_what_is_handed_over_is_counted_when_the_callback_is_through() -> None:
+    kit = Kit(handing=True)
+    gate: asyncio.Event = asyncio.Event()
+    seen: list[int] = []
+
+    @kit.on
+    async def callback(value: Any) -> None:
+        seen.append(kit.sender.counted)
+        if value == "wait":
+            kit.done.release()
+            await gate.wait()
+        kit.done.release()
+
+    await kit.begin()
+    cost = [MESSAGE_CHARGE + len(encode(value)) for value in ("now", "wait")]
+    kit.arrive("now")
+    await kit.finished()
+    assert kit.sender.counted == cost[0]
+    kit.arrive("wait")
+    await kit.finished()
+    assert kit.task.busy
+    assert kit.sender.counted == cost[0]
+    gate.set()
+    await kit.finished()
+    assert kit.sender.counted == sum(cost)
+    assert seen[1:] == [0, cost[0]]
+    assert not kit.task.busy
+
+
+async def test_the_task_does_not_wake_up_for_a_callback_that_does_not_wait() -> None:
+    kit = Kit(handing=True)
+    kit.on(lambda value: kit.done.release())
+    await kit.begin()
+    parked = kit.task.parked
+    for value in range(10):
+        kit.arrive(value)
+        await kit.finished()
+    assert kit.handed == 10
+    assert kit.task.parked is parked
+
+
+async def test_a_loop_that_is_run_inside_a_task_lets_the_task_see_to_it() -> None:
+    kit = Kit(handing=True)
+    names: list[str | None] = []
+
+    @kit.on
+    def callback(value: Any) -> None:
+        task = asyncio.current_task()
+        names.append(None if task is None else task.get_name())
+        kit.done.release()
+
+    await kit.begin()
+    run = kit.task
+    run.free = False
+    run.handed = encode("inside"), kit.sender
+    run.take()  # in the task of this test
+    assert names == ["lycomm-x"]
+    await kit.finished()
+    assert names == ["lycomm-x"] * 2
+
+
+async def test_what_ends_the_process_goes_to_the_loop() -> None:
+    kit = Kit(handing=True)
+
+    @kit.on
+    def callback(value: Any) -> None:
+        kit.done.release()
+        if value == "exit":
+            raise SystemExit(3)
+
+    await kit.begin()
+    run = kit.task
+    caught: list[BaseException] = []
+
+    def take() -> None:
+        try:
+            run.take()
+        except SystemExit as error:
+            caught.append(error)
+
+    run.free = False
+    run.handed = encode("exit"), kit.sender
+    kit.loop.call_soon(take)
+    await kit.finished()
+    assert [error.code for error in caught] == [3]  # type: ignore[attr-defined]
+    assert kit.sender.counted == 0
+    assert run.task is not None
+    with contextlib.suppress(asyncio.CancelledError):
+        await run.task
+    assert run.task.cancelled()
