@@ -140,6 +140,22 @@ async def a_function(kit: Kit) -> None:
 
 
 @scenario
+async def a_function_that_leaves_something_in_its_context(kit: Kit) -> None:
+    @kit.on
+    def callback(value: Any) -> None:
+        kit.trace.append(mark.get())
+        mark.set(str(value))
+        kit.done.release()
+
+    await kit.begin()
+    for value in (1, 2):
+        kit.arrive(value)
+        await kit.finished()
+    assert kit.trace == ["begin", "1"]
+    assert mark.get() == ""
+
+
+@scenario
 async def a_coroutine_that_never_waits(kit: Kit) -> None:
     @kit.on
     async def callback(value: Any) -> None:
@@ -429,6 +445,48 @@ async def test_both_ways_are_the_same(play: Scenario) -> None:
         assert kit.incoming.waiting() == 0
         results.append((kit.trace, kit.failures, kit.sender.counted))
     assert results[0] == results[1]
+
+
+async def test_another_loop_does_not_begin_while_a_callback_is_at_work() -> None:
+    kit = Kit(handing=True)
+    begun = threading.Event()
+    go_on = threading.Event()
+    at_work: list[str] = []
+    other = asyncio.new_event_loop()
+    there = threading.Thread(target=other.run_forever)
+    there.start()
+
+    def change_loops() -> None:
+        assert begun.wait(DEADLINE)
+        kit.incoming.attach_loop(other)
+        kit.incoming.deliver([encode("second")], 0, 0, kit.sender)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), other).result(DEADLINE)  # it would have begun by now
+        at_work.append("changed")
+        go_on.set()
+
+    @kit.on
+    def callback(value: Any) -> None:
+        at_work.append(value)
+        if value == "first":
+            begun.set()
+            assert go_on.wait(DEADLINE)
+        if value == "second":
+            kit.loop.call_soon_threadsafe(kit.done.release)
+        elif value == "begin":
+            kit.done.release()
+
+    await kit.begin()
+    changer = threading.Thread(target=change_loops)
+    changer.start()
+    kit.arrive("first")
+    await kit.finished()
+    assert at_work == ["begin", "first", "changed", "second"]
+    changer.join(DEADLINE)
+    kit.incoming.detach_loop()
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0), other).result(DEADLINE)  # the task there has ended
+    other.call_soon_threadsafe(other.stop)
+    there.join(DEADLINE)
+    other.close()
 
 
 async def test_what_is_handed_over_is_counted_when_the_callback_is_through() -> None:

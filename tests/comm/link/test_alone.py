@@ -359,9 +359,12 @@ def test_what_the_transport_does_not_take_is_left_to_the_flusher(taken: int, mon
     child.transport.close()
 
 
-def test_a_peer_that_is_gone_is_the_readers_to_tell() -> None:
+def test_a_peer_that_is_gone_is_the_readers_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     host, child, stream = sides()
     child.transport.close()
+    closed: list[bool] = []
+    monkeypatch.setattr(host.transport, "close", lambda: closed.append(True))
     assert host.link.shortcut(stream)(b"1"), "it is kept until the link's end is known"
     assert not host.link.writing
+    assert closed == [True], "so that its reader comes to the end"
     assert [run.payloads for run in stream.unacknowledged] == [[b"1"]]
