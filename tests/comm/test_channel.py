@@ -14,6 +14,7 @@ from pair_kit import DEADLINE, Child, channel, children, eventually, logged, loo
 
 from liteyuki_host.comm import Channel
 from liteyuki_host.comm.channel import blocking_receive_hook
+from liteyuki_host.comm.codec import DEFAULT_MESSAGE_LIMIT, MAX_DEPTH
 from liteyuki_host.comm.errors import (
     ChannelBroken,
     ChannelClosed,
@@ -468,6 +469,23 @@ def test_a_value_that_cannot_travel_is_refused_and_nothing_is_sent(pair: Pair) -
     with pytest.raises(ValueTooLarge, match=r"^channel 'nonebot-active': the value is 16,777,217 bytes, the limit is"):
         host.send(b"x" * (16 * 1024 * 1024 + 1))
     assert host.statistics().sent == 0
+
+
+async def test_a_channel_in_use_refuses_as_on_its_first_use(pair: Pair) -> None:
+    host, child = both(pair)
+    deep: list[object] = []
+    for _ in range(MAX_DEPTH):
+        deep = [deep]
+    large = "x" * DEFAULT_MESSAGE_LIMIT
+    refused = ((deep, ValueRefused), (large, ValueTooLarge), (object(), ValueRefused))
+    for value, error in refused:
+        host.send("usable")
+        with pytest.raises(error, match="channel 'nonebot-active'"):
+            host.send(value)
+        with pytest.raises(error, match="channel 'nonebot-active'"):
+            await host.asend(value)
+        assert await child.areceive(DEADLINE) == "usable"
+    assert host.statistics().sent == 3
 
 
 def test_values_of_exactly_the_limit_travel_on_every_way() -> None:

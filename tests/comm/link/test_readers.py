@@ -15,6 +15,7 @@ import pytest
 import reader_stress
 from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, socket_pair, until
 
+from liteyuki_host.comm.delivery.end import join as join_stream
 from liteyuki_host.comm.delivery.incoming import Incoming
 from liteyuki_host.comm.errors import ChannelTaken
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
@@ -80,8 +81,8 @@ def test_who_leads_learns_that_its_channel_is_closed(ends: tuple[End, End]) -> N
         raise AssertionError
 
     incoming = Incoming("x", handle)
-    incoming.stream = host.link.open_stream("channel", "x")
-    incoming.arrived.link = child.link
+    stream = child.link.open_stream("channel", "x", lambda stream: join_stream(incoming, child.link, stream))
+    incoming.follow(child.link, stream)
     child.on_got = lambda *message: incoming.close("two others have it")
 
     def receive() -> object:
