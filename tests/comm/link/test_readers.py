@@ -434,6 +434,8 @@ def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: tuple[End,
 def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, SharedReader]) -> None:
     host, reader = shared
     gate = Gate()
+    stream = host.link.open_stream("channel", "x")
+    until(lambda: stream.id in reader._inbound.connection.streams)  # type: ignore[attr-defined]
     readers: list[threading.Thread] = []
     received = reader._inbound.received
 
@@ -457,7 +459,6 @@ def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, Sh
         until(lambda: reader._listening)
         thread, results = in_thread(lambda: reader.wait(gate, DEADLINE))
         until(reader._role.locked)
-        stream = host.link.open_stream("channel", "x")
         host.send(stream, b"the first")
         thread.join(DEADLINE)
         assert results == [True]
