@@ -153,7 +153,14 @@ def receiver(link: Link) -> Received:
             payload = buffer[_HEADER_SIZE:count].tobytes()
             if stream is wanted and link.settled and not stream.receiver.units:
                 stream.receiver.received += 1
-                stream.source.count(length + MESSAGE_CHARGE)
+                stream.consumed += length + MESSAGE_CHARGE  # as `StreamSource.count`
+                if not stream.owed:
+                    stream.owed = True
+                    connection.owed.append(stream)
+                    if not link.armed:
+                        link.grant(stream)
+                if stream.consumed - stream.granted >= stream.window >> 2:
+                    link.grant(stream)
                 return payload, flags, 0, stream.source
             if turn is not None and not flags and link.settled:
                 taker = stream.taker

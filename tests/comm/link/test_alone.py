@@ -126,18 +126,13 @@ def test_what_is_received_alone_is_as_in_the_general_way(seed: int) -> None:
 
 def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
     host, child, stream = sides()
-    counted: list[int] = []
-
-    class Source:
-        def count(self, cost: int) -> None:
-            counted.append(cost)
 
     class Receiver:
         received = 0
         units: list[object] = []  # noqa: RUF012  # of one test
 
     theirs = child.streams[0]
-    theirs.source, theirs.receiver = Source(), Receiver()
+    theirs.source, theirs.receiver = object(), Receiver()
 
     def next_message(*, settled: bool = True, wanted: Stream | None = theirs) -> object:
         child.link.settled = settled
@@ -146,7 +141,9 @@ def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
         return child.link.received(child.transport.read_into(child.link.decoder.free), wanted)
 
     assert next_message() == (b"for you", 0, 0, theirs.source)
-    assert counted == [len(b"for you") + MESSAGE_CHARGE]
+    assert theirs.consumed == theirs.received == len(b"for you") + MESSAGE_CHARGE
+    assert list(child.link.connection.owed) == [theirs]
+    assert child.link.armed, "a grant follows soon"
     assert theirs.receiver.received == 1
     assert child.got == [], "nobody else is told"
     assert next_message(settled=False) is True, "the handler is asked first"
@@ -155,7 +152,27 @@ def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
     theirs.receiver.units.append("an earlier one")
     assert next_message() is True, "an earlier one comes first"
     assert child.got == [("x", b"for you")] * 4
-    assert len(counted) == 1
+    assert theirs.consumed == len(b"for you") + MESSAGE_CHARGE
+
+
+def test_what_is_handed_to_who_waits_is_granted_when_it_is_much() -> None:
+    host, child, stream = sides(window=1 << 12)
+
+    class Receiver:
+        received = 0
+        units: list[object] = []  # noqa: RUF012  # of one test
+
+    theirs = child.streams[0]
+    theirs.source, theirs.receiver = object(), Receiver()
+    for _ in range(4):  # of 256 bytes and a little: the fourth is a quarter of the window
+        host.link.connection.send(stream, b"for you")
+        host.flush()
+        child.link.received(child.transport.read_into(child.link.decoder.free), theirs)
+        if theirs.received < 1 << 10:
+            assert (theirs.granted, list(child.link.connection.owed)) == (0, [theirs])
+    assert theirs.granted == theirs.consumed == theirs.received
+    host.read(host.link.received)
+    assert stream.acknowledged == stream.sent
 
 
 async def test_who_reads_on_the_loop_hands_the_message_to_the_task_that_waits_there() -> None:
