@@ -8,16 +8,18 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from . import codec
-from .delivery.callbacks import call, is_failure
+from .delivery.callbacks import is_awaitable, is_failure
 from .errors import WatchOverrun
 from .exchange import Exchange
-from .loops import refuse_event_loop
+from .loops import call_soon_on, parked_type, refuse_event_loop
 from .protocol.messages import Change
 from .reporting import log
 from .waiting import NOTHING, Nothing, Waiters
 
 if TYPE_CHECKING:
     import asyncio
+
+    from .parking import Parked
 
 __all__ = ["Changed", "Watch"]
 
@@ -49,6 +51,7 @@ class Watch:
         self._closed = False
         self._function: Callable[[Changed], Any] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._parked: Parked | None = None  # what the task waits for between two changes
         exchange.add_watcher(self)
 
     def changed(self, change: Change) -> None:
@@ -61,9 +64,16 @@ class Watch:
             self._overrun = True
         else:
             self._queue.append(change)
-        self._arrived.wake()
+        self._wake()
         if self._function is not None and (self._task is None or self._task.done()):
             self._start()
+
+    def _wake(self) -> None:
+        self._arrived.wake()
+        parked = self._parked
+        if parked is not None:
+            self._parked = None  # once is enough
+            call_soon_on(parked.get_loop(), parked.resume)
 
     def _take(self) -> Changed | Nothing | None:
         if self._queue:
@@ -120,21 +130,32 @@ class Watch:
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._call())
+            self._task = loop.create_task(self._call(loop))
 
-    async def _call(self) -> None:
-        function = self._function
+    async def _call(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The task. Its own loop, as the ways of waiting for all cost more than a change."""
+        function, parking = self._function, parked_type()
         assert function is not None
         try:
-            async for change in self:
+            while (change := self._take()) is not None:
+                if change is NOTHING:
+                    self._parked = parked = parking(loop=loop)
+                    # What came before that, and woke nobody, is seen here.
+                    if not (self._queue or self._overrun or self._closed):
+                        await parked
+                    self._parked = None
+                    continue
                 try:
-                    await call(function, change)
+                    result = function(change)
+                    if is_awaitable(result):
+                        await result
                 except BaseException as error:
                     if not is_failure(error):
                         raise
                     log().opt(exception=error).error(
                         f"a watcher of {self._prefix!r} failed; the next change is handled"
                     )
+                result = change = None  # nothing is kept while it is parked
         except WatchOverrun as error:  # there is no caller to raise it to
             log().error(f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}: {error}")
 
@@ -143,7 +164,7 @@ class Watch:
         self._closed = True
         self._queue.clear()
         self._exchange.remove_watcher(self)
-        self._arrived.wake()
+        self._wake()
 
     def __enter__(self) -> Watch:  # noqa: PYI034  (nothing derives from it)
         return self

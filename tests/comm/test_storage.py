@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pair_kit import DEADLINE, Child, channel, children, eventually, logged, loops, memory, until
 
+from liteyuki_host.comm.codec import encode
 from liteyuki_host.comm.errors import (
     ChannelFull,
     HostNotAttached,
@@ -26,9 +27,10 @@ from liteyuki_host.comm.errors import (
     WouldBlockEventLoop,
 )
 from liteyuki_host.comm.node import Node
-from liteyuki_host.comm.protocol.messages import Put, encode_message
+from liteyuki_host.comm.protocol.messages import Change, Put, encode_message
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import Pair, connected_pair
+from liteyuki_host.comm.waiting import NOTHING
 from liteyuki_host.comm.watch import Changed, Watch
 
 
@@ -712,6 +714,38 @@ async def test_a_decorated_function_is_called_on_the_loop_with_every_change(pair
     loop = asyncio.get_running_loop()
     assert got == [(n, loop) for n in range(4)]
     assert any("a watcher of 'n' failed; the next change is handled" in line for line in lines)
+
+
+async def test_a_change_is_not_missed_while_the_watching_task_goes_to_sleep(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = Watch._take
+    late = iter(range(1, 4))
+
+    def take_and_change(watch: Watch) -> object:
+        result = take(watch)
+        if result is NOTHING and (number := next(late, None)) is not None:
+            watch.changed(Change(number, "n", encode(number), None))  # after the look at the queue, before the sleep
+        return result
+
+    monkeypatch.setattr(Watch, "_take", take_and_change)
+    got: list[Any] = []
+    async with loops(pair.child):
+        pair.child_memory.watch("n")(lambda change: got.append(change.value))
+        await eventually(lambda: got == [1, 2, 3])
+
+
+async def test_a_closed_watch_ends_its_task(pair: Pair) -> None:
+    watch = pair.child_memory.watch("n")
+    got: list[Any] = []
+    async with loops(pair.child):
+        watch(got.append)
+        pair.child_memory["n"] = 1
+        await eventually(lambda: len(got) == 1 and watch._parked is not None)
+        watch.close()
+        assert watch._task is not None
+        await asyncio.wait_for(watch._task, DEADLINE)
+    assert len(got) == 1
 
 
 async def test_a_watch_that_is_not_read_ends_instead_of_growing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
