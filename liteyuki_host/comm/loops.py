@@ -5,6 +5,7 @@ asyncio takes 11 MiB, more than all of lycomm in a child: a process without even
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -35,14 +36,12 @@ class _EventLoops:
     Attributes:
         running: the event loop that the calling thread runs just now: asyncio's own function, once somebody has
             imported that.
-        parked: the class ``Parked``, once somebody has had to wait.
     """
 
-    __slots__ = ("parked", "running")
+    __slots__ = ("running",)
 
     def __init__(self) -> None:
         self.running: Callable[[], asyncio.AbstractEventLoop | None] = self._look
-        self.parked: type[Parked] | None = None
 
     def _look(self) -> asyncio.AbstractEventLoop | None:
         # The package has the name last, when it can be used.
@@ -75,14 +74,12 @@ def refuse_event_loop(call: str, instead: str) -> None:
         )
 
 
+@functools.cache
 def parked_type() -> type[Parked]:
     """What a task waits for. Called by one."""
-    parked = event_loops.parked
-    if parked is None:
-        from .parking import Parked
+    from .parking import Parked
 
-        parked = event_loops.parked = Parked
-    return parked
+    return Parked
 
 
 def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:

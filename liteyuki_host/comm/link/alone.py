@@ -154,12 +154,11 @@ def receiver(link: Link) -> Received:
             if stream is wanted and link.settled and not stream.receiver.units:
                 stream.receiver.received += 1
                 stream.consumed += length + MESSAGE_CHARGE  # as `StreamSource.count`
-                if not stream.owed:
+                told = stream.owed
+                if not told:
                     stream.owed = True
                     connection.owed.append(stream)
-                    if not link.armed:
-                        link.grant(stream)
-                if stream.consumed - stream.granted >= stream.window >> 2:
+                if not (told or link.armed) or stream.consumed - stream.granted >= stream.window >> 2:
                     link.grant(stream)
                 return payload, flags, 0, stream.source
             if turn is not None and not flags and link.settled:

@@ -50,6 +50,14 @@ class Side(End):
         )
 
 
+class Receiver:
+    """Of a stream, as the short ways see it."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.units: list[object] = []
+
+
 def sides(*, window: int = 1 << 20) -> tuple[Side, Side, Stream]:
     """Greeted, and with one stream that both know."""
     there, back = memory_link()
@@ -127,10 +135,6 @@ def test_what_is_received_alone_is_as_in_the_general_way(seed: int) -> None:
 def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
     host, child, stream = sides()
 
-    class Receiver:
-        received = 0
-        units: list[object] = []  # noqa: RUF012  # of one test
-
     theirs = child.streams[0]
     theirs.source, theirs.receiver = object(), Receiver()
 
@@ -158,10 +162,6 @@ def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
 def test_what_is_handed_to_who_waits_is_granted_when_it_is_much() -> None:
     host, child, stream = sides(window=1 << 12)
 
-    class Receiver:
-        received = 0
-        units: list[object] = []  # noqa: RUF012  # of one test
-
     theirs = child.streams[0]
     theirs.source, theirs.receiver = object(), Receiver()
     for _ in range(4):  # of 256 bytes and a little: the fourth is a quarter of the window
@@ -178,9 +178,6 @@ def test_what_is_handed_to_who_waits_is_granted_when_it_is_much() -> None:
 async def test_who_reads_on_the_loop_hands_the_message_to_the_task_that_waits_there() -> None:
     host, child, stream = sides()
     turn = Turn(asyncio.get_running_loop())
-
-    class Receiver:
-        received = 0
 
     class Taker:
         free = True
