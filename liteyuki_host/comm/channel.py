@@ -106,25 +106,7 @@ class Channel(Generic[T]):
             HostNotAttached: this process does not run under a host.
             ChannelTaken: two other processes are this channel's ends.
         """
-        payload = None
-        if (
-            self._epoch == exchanges.epoch
-            and self._decoder is None
-            and type(data) is not bytes
-            and (end := self._end).usable
-        ):
-            # Nearly all messages. All this stands in `asend` too: a call costs as much as half of it.
-            try:
-                payload = encode_plain(data)
-            except Exception:  # said in our words below
-                pass
-            else:
-                if len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit):
-                    payload = None
-                elif end.outgoing.shortcut(payload):
-                    end.outgoing.sent += 1
-                    return
-        refused = self._send_now(data, payload, True)
+        refused = self._send_now(data, True)
         if refused is not None:
             if on_event_loop():
                 raise self._full()
@@ -137,24 +119,7 @@ class Channel(Generic[T]):
         Raises:
             the same as :meth:`send`, except ChannelFull.
         """
-        payload = None
-        if (
-            self._epoch == exchanges.epoch
-            and self._decoder is None
-            and type(data) is not bytes
-            and (end := self._end).usable
-        ):
-            try:
-                payload = encode_plain(data)
-            except Exception:  # said in our words below
-                pass
-            else:
-                if len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit):
-                    payload = None
-                elif end.outgoing.shortcut(payload):
-                    end.outgoing.sent += 1
-                    return
-        refused = self._send_now(data, payload, False)
+        refused = self._send_now(data, False)
         if refused is not None:
             end, payload, flags = refused
             await end.outgoing.room.wait_async(lambda: self._offer(end, payload, flags, 0), None)
@@ -364,12 +329,26 @@ class Channel(Generic[T]):
         except HostNotAttached:
             pass
 
-    def _send_now(self, data: T, payload: bytes | None, may_wait: bool) -> tuple[ChannelEnd, bytes, int] | None:
-        """Queue a message. Returns None; or, when there is no room, what has to be offered again.
-
-        Args:
-            payload: what it is when encoded, if somebody has done that.
-        """
+    def _send_now(self, data: T, may_wait: bool) -> tuple[ChannelEnd, bytes, int] | None:
+        """Queue a message. Returns None; or, when there is no room, what has to be offered again."""
+        payload = None
+        if (
+            self._epoch == exchanges.epoch
+            and self._decoder is None
+            and type(data) is not bytes
+            and (end := self._end).usable
+        ):
+            # Nearly all messages.
+            try:
+                payload = encode_plain(data)
+            except Exception:  # said in our words below
+                pass
+            else:
+                if len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit):
+                    payload = None
+                elif end.outgoing.shortcut(payload):
+                    end.outgoing.sent += 1
+                    return None
         end = self._usable_end()
         flags = 0
         if payload is None:
