@@ -300,23 +300,44 @@ class Connection:
             RemoteProtocolError: the peer broke the rules; the connection is of no further use. What came before
                 the bad frame has been told.
         """
-        for kind, flags, number, ack, payload in self.decoder.buffer_updated(count):
-            if kind == Kind.CONTROL:
-                self._control_frame(payload, inbound)
-                continue
-            if self.state is not State.OPEN:
-                self.state = next_state(self.state, Input.TRAFFIC)
-            if kind == Kind.MESSAGE:
-                self._message_frame(flags, number, ack, payload, inbound)
-            elif kind == Kind.BATCH:
-                self._batch_frame(payload, inbound)
-            elif kind == Kind.CHUNK:
-                self._chunk_frame(flags, number, payload, inbound)
-            else:
-                for number, ack in self._grants(payload):
-                    stream = self._stream(number)
-                    if stream.acknowledge(ack):
-                        inbound.on_credit(stream)
+        # Short messages of one stream that were written one by one, and read at once: told together.
+        row: list[bytes] = []
+        of: Stream | None = None
+        try:
+            for kind, flags, number, ack, payload in self.decoder.buffer_updated(count):
+                if of is not None:
+                    if kind == Kind.MESSAGE and not flags and number == of.id:
+                        self._short_message(of, ack, payload, inbound)
+                        row.append(payload.tobytes())
+                        continue
+                    told, of = of, None
+                    inbound.on_message(told, row, 0, 0)
+                    row = []
+                if kind == Kind.CONTROL:
+                    self._control_frame(payload, inbound)
+                    continue
+                if self.state is not State.OPEN:
+                    self.state = next_state(self.state, Input.TRAFFIC)
+                if kind == Kind.MESSAGE:
+                    if flags:
+                        self._message_frame(flags, number, ack, payload, inbound)
+                    else:
+                        stream = self._stream(number)
+                        self._short_message(stream, ack, payload, inbound)
+                        row.append(payload.tobytes())
+                        of = stream
+                elif kind == Kind.BATCH:
+                    self._batch_frame(payload, inbound)
+                elif kind == Kind.CHUNK:
+                    self._chunk_frame(flags, number, payload, inbound)
+                else:
+                    for number, ack in self._grants(payload):
+                        stream = self._stream(number)
+                        if stream.acknowledge(ack):
+                            inbound.on_credit(stream)
+        finally:
+            if of is not None:  # also when the next frame broke the rules
+                inbound.on_message(of, row, 0, 0)
         self.decoder.compact()
 
     def receive_data(self, data: bytes, inbound: Inbound) -> None:
@@ -333,6 +354,13 @@ class Connection:
         """The stream ended."""
         if self.state is not State.CLOSED:
             self.state = next_state(self.state, Input.EOF)
+
+    def _short_message(self, stream: Stream, ack: int, payload: memoryview, inbound: Inbound) -> None:
+        """A message without flags: its frame, all but telling of it."""
+        self.heard = True
+        if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
+            inbound.on_credit(stream)
+        stream.arrived(len(payload))
 
     def _message_frame(self, flags: int, number: int, ack: int, payload: memoryview, inbound: Inbound) -> None:
         stream = self._stream(number)

@@ -125,6 +125,51 @@ def test_batches_keep_the_order_across_streams(role: Role, step: int | None) -> 
 
 
 @ROLES
+def test_short_messages_that_are_read_at_once_are_told_together(role: Role) -> None:
+    """They were written one by one; who answers them answers all at once."""
+    ours, theirs = ends(role)
+    x, y = (theirs.connection.open_stream("channel", name) for name in "xy")
+    exchange(ours, theirs)
+    mine = ours.connection.open_stream("channel", "x")
+    ours.connection.send(mine, b"before")
+    exchange(ours, theirs)
+    ours.events.clear()
+    written = b""
+    for stream, payload, flags in (
+        (x, b"1", 0),
+        (x, b"2", 0),
+        (y, b"3", 0),
+        (x, b"4", Flag.RAW),
+        (x, b"5", 0),
+        (x, b"6", 0),
+    ):
+        if payload == b"2":
+            theirs.consume_all()  # which this one acknowledges
+        theirs.connection.send(stream, payload, flags)
+        written += theirs.output()
+    assert kinds(written).count(Kind.MESSAGE) == 6
+    ours.input(written)
+    told = [e for e in ours.events if isinstance(e, Arrived)]
+    assert [(e.stream.key[1], e.payloads, e.flags) for e in told] == [
+        ("x", [b"1", b"2"], 0),
+        ("y", [b"3"], 0),
+        ("x", [b"4"], Flag.RAW),
+        ("x", [b"5", b"6"], 0),
+    ]
+    assert mine.acknowledged == mine.sent
+    assert mine.received == cost(b"1", b"2", b"4", b"5", b"6")
+
+
+@ROLES
+def test_short_messages_before_a_fault_are_told(role: Role) -> None:
+    peer, _ = ends(role)
+    good = encode_frame(Kind.MESSAGE, b"good", stream=1)
+    with pytest.raises(RemoteProtocolError):
+        peer.input(good + good + encode_frame(Kind.MESSAGE, b"bad", stream=1, ack=1 << 20) + good)
+    assert peer.arrived == [("", b"good")] * 2
+
+
+@ROLES
 def test_flags_sizes_and_large_messages_keep_the_order_too(role: Role) -> None:
     here, there = ends(role, window=1 << 24)
     a, b = (here.connection.open_stream("channel", name) for name in "ab")
