@@ -24,14 +24,15 @@ class Early:
         assert link is not None
         self._pair = pair
         self._arrived = threading.Event()
-        self._on_message, self._write = link.on_message, link.transport.try_write
-        monkeypatch.setattr(link, "on_message", self.on_message)
+        self._link, self._received, self._write = link, link.received, link.transport.try_write
+        monkeypatch.setattr(link, "received", self.received)
         monkeypatch.setattr(link.transport, "try_write", self.try_write)
 
-    def on_message(self, stream: Any, *message: Any) -> None:
-        self._on_message(stream, *message)
-        if stream.key[1] == "early":
+    def received(self, *what: Any) -> Any:
+        told = self._received(*what)
+        if any(stream.key[1] == "early" and stream.received for stream in self._link.connection.streams.values()):
             self._arrived.set()
+        return told
 
     def try_write(self, buffers: Any) -> int:
         taken = self._write(buffers)

@@ -28,7 +28,7 @@ __all__ = ["BURST_GAP", "INLINE_BURST", "receiver", "sender"]
 BURST_GAP = 1e-3
 """Seconds after the last write from which a message counts as lone, even if no message was received meanwhile."""
 
-INLINE_BURST = 8
+INLINE_BURST = 4
 """Messages of a burst that are written one by one: a short burst must not wait for the flusher."""
 
 _HEADER_SIZE: Final = HEADER.size
@@ -151,7 +151,10 @@ def receiver(link: Link) -> Received:
             stream.received = total
             connection.heard = True
             payload = buffer[_HEADER_SIZE:count].tobytes()
-            if stream is wanted and link.settled and not stream.receiver.units:
+            if not link.settled:
+                link.on_message(stream, [payload], flags, 0)
+                return True
+            if stream is wanted and not stream.receiver.units:
                 stream.receiver.received += 1
                 stream.consumed += length + MESSAGE_CHARGE  # as `StreamSource.count`
                 told = stream.owed
@@ -161,7 +164,7 @@ def receiver(link: Link) -> Received:
                 if not (told or link.armed) or stream.consumed - stream.granted >= stream.window >> 2:
                     link.grant(stream)
                 return payload, flags, 0, stream.source
-            if turn is not None and not flags and link.settled:
+            if turn is not None and not flags:
                 taker = stream.taker
                 if taker is not None and taker.free and taker.loop is turn.loop:
                     taker.free = False
@@ -169,7 +172,10 @@ def receiver(link: Link) -> Received:
                     stream.receiver.received += 1
                     turn.due.append(taker.take)
                     return True
-            link.on_message(stream, [payload], flags, 0)
+            if stream.receiver is None:
+                link.on_message(stream, [payload], flags, 0)
+            else:
+                stream.receiver.deliver([payload], flags, 0, stream.source)
             return True
         except Exception as error:
             return link.failed(error)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..loops import Turn
+from ..protocol.connection import Connection
 from ..protocol.credit import Stream
 from ..protocol.frames import FrameDecoder
 from ..transport import Transport
@@ -46,6 +47,13 @@ class Inbound(Protocol):
     """Whose ``free`` is where the next bytes go."""
 
     received: Received
+
+    connection: Connection
+    """Whose ``queue`` is what has not been written yet."""
+
+    def write_queued(self) -> None:
+        """Write it, as far as that needs no waiting. For a thread that is about to wait: perhaps for the answer."""
+        ...
 
 
 class Reader(Protocol):
@@ -110,6 +118,8 @@ class ThreadReader:
         release()  # it was this thread that has read the end
 
     def wait(self, gate: Gate, timeout: float) -> bool:
+        if self._inbound.connection.queue:
+            self._inbound.write_queued()
         return gate.wait(timeout)
 
     def lead(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 from link_kit import End
 
+from liteyuki_host.comm.errors import RemoteProtocolError
 from liteyuki_host.comm.link.alone import BURST_GAP, INLINE_BURST
 from liteyuki_host.comm.loops import Turn
 from liteyuki_host.comm.protocol.connection import LARGE, Role
@@ -56,6 +57,10 @@ class Receiver:
     def __init__(self) -> None:
         self.received = 0
         self.units: list[object] = []
+        self.delivered: list[tuple[list[bytes], object]] = []
+
+    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: object) -> None:
+        self.delivered.append((payloads, source))
 
 
 def sides(*, window: int = 1 << 20) -> tuple[Side, Side, Stream]:
@@ -155,7 +160,8 @@ def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
     assert next_message(wanted=child.link.connection.store) is True, "somebody waits for another stream"
     theirs.receiver.units.append("an earlier one")
     assert next_message() is True, "an earlier one comes first"
-    assert child.got == [("x", b"for you")] * 4
+    assert child.got == [("x", b"for you")], "the handler"
+    assert theirs.receiver.delivered == [([b"for you"], theirs.source)] * 3
     assert theirs.consumed == len(b"for you") + MESSAGE_CHARGE
 
 
@@ -201,26 +207,27 @@ async def test_who_reads_on_the_loop_hands_the_message_to_the_task_that_waits_th
     assert taker.handed == (b"for you", theirs.source)
     assert not taker.free
     assert theirs.receiver.received == 1
-    assert child.got == []
+    delivered = theirs.receiver.delivered
+    assert delivered == []
     message()
-    assert len(child.got) == 1, "it is not free"
+    assert len(delivered) == 1, "it is not free"
     taker.free = True
     message(Flag.RAW)
     message(Flag.REDELIVERED)
-    assert len(child.got) == 3, "what has flags is not plain"
+    assert len(delivered) == 3, "what has flags is not plain"
     message(turn=None)
-    assert len(child.got) == 4, "who reads is no loop"
+    assert len(delivered) == 4, "who reads is no loop"
     other = asyncio.new_event_loop()
     message(turn=Turn(other))
     other.close()
-    assert len(child.got) == 5, "it is another loop"
+    assert len(delivered) == 5, "it is another loop"
     child.link.settled = False
     message()
-    assert len(child.got) == 6, "the handler is asked first"
+    assert (len(child.got), len(delivered)) == (1, 5), "the handler is asked first"
     child.link.settled = True
     theirs.taker = None
     message()
-    assert len(child.got) == 7, "nobody waits"
+    assert len(delivered) == 6, "nobody waits"
     assert len(turn.due) == 1
 
 
@@ -289,7 +296,21 @@ def test_a_bug_of_the_handler_ends_the_link_with_a_word() -> None:
     host.link.connection.send(stream, b"1")
     host.flush()
     assert child.read(child.link.received) is False
-    assert "a bug" in str(child.causes[0])
+    assert "failed inside lycomm: ZeroDivisionError: a bug" in str(child.causes[0])
+
+
+def test_what_may_not_be_sent_ends_the_link_in_the_name_of_the_sender() -> None:
+    """A lone message as any other: the receiver of the shared memory may find that out."""
+    host, child, stream = sides()
+
+    def refusing(*arguments: object) -> None:
+        raise RemoteProtocolError("no request")
+
+    child.on_got = refusing
+    host.link.connection.send(stream, b"1")
+    host.flush()
+    assert child.read(child.link.received) is False
+    assert str(child.causes[0]) == "test-child broke the link's protocol: no request"
 
 
 @pytest.mark.parametrize("owed", ["", "x", "xy", "yx"])

@@ -8,13 +8,14 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import pytest
 from link_kit import DEADLINE, MAKERS, End, close, descriptors, join, lycomm_threads, socket_pair, until
 
 from liteyuki_host.comm.errors import LinkBroken, LinkClosed
+from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.link import link as link_module
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.connection import LARGE, Role
@@ -22,6 +23,7 @@ from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.comm.transport.posix import SocketTransport
+from liteyuki_host.comm.waiting import Gate
 
 OVER_EVERY_TRANSPORT = pytest.mark.parametrize("make", list(MAKERS.values()), ids=list(MAKERS))
 OVER_FAST_ONES = pytest.mark.parametrize("make", [memory_link, socket_pair], ids=["memory", "socket pair"])
@@ -573,4 +575,95 @@ def test_what_a_loop_sends_before_it_blocks_is_written_nevertheless() -> None:
         until(lambda: len(child.got) == 100)
 
     asyncio.run(send())
+    close(host, child)
+
+
+@OVER_FAST_ONES
+def test_who_begins_to_wait_writes_what_it_has_queued(make: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Perhaps for the answer to it; the flusher would come later."""
+    host, child = join(make)  # type: ignore[arg-type]
+    stream = host.link.open_stream("channel", "x")
+    until(lambda: not host.link.armed)
+    for name in ("BURST_GAP", "GATHER_DELAY"):
+        monkeypatch.setattr(link_module, name, DEADLINE * 2)
+
+    def send_and_wait() -> None:
+        for number in range(100):
+            host.link.send(stream, b"%d" % number)
+        assert host.link.connection.queue
+        host.link.wait(Gate(), 0.01)
+
+    thread = threading.Thread(target=send_and_wait)
+    thread.start()
+    thread.join(DEADLINE)
+    until(lambda: len(child.got) == 100, deadline=1.0)
+    close(host, child)
+
+
+class Wake:
+    """What a link's flusher waits at. While it waits for more, *meanwhile* happens; nobody wakes it."""
+
+    def __init__(self, link: Link, meanwhile: Callable[[], None]) -> None:
+        self.waited: list[float] = []
+        self._inner, self._meanwhile = link._wake, meanwhile
+        self._inner.release()  # it finds nothing to do, and then waits here
+        link._wake = self  # type: ignore[assignment]
+        until(self.locked)
+
+    def acquire(self, timeout: float = -1) -> bool:
+        if timeout < 0:
+            return self._inner.acquire()
+        self.waited.append(timeout)
+        self._meanwhile()
+        return False
+
+    def release(self) -> None:
+        self._inner.release()
+
+    def locked(self) -> bool:
+        return self._inner.locked()
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "quiet"])
+def test_the_flusher_is_patient_while_others_write(monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
+    host, child = join()
+    link = host.link
+    stream = link.open_stream("channel", "x")
+    until(lambda: not link.armed)
+
+    def write() -> None:
+        if busy:
+            link.last_write = time.perf_counter()
+
+    wake = Wake(link, write)
+    monkeypatch.setattr(link_module, "BURST_GAP", DEADLINE * 2)
+    link.last_write = time.perf_counter()
+    for _ in range(100):
+        link.send(stream, b"more")
+    until(lambda: not link.connection.queue)
+    close(host, child)
+    one = [link_module.GATHER_DELAY, *([link_module.FLOOD_DELAY] if busy else [])]
+    assert wake.waited[: len(one)] == one
+    assert set(wake.waited) == set(one), "as often as it comes before all have been sent"
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["busy", "quiet"])
+def test_grants_are_gathered_while_more_is_consumed(busy: bool) -> None:
+    host, child = join()
+    link = host.link
+    stream = link.open_stream("channel", "x")
+    until(lambda: not link.armed and child.streams)
+
+    def consume() -> None:
+        if busy and not stream.granted:
+            before = stream.consumed
+            child.send(child.streams[0], b"more")
+            until(lambda: stream.consumed > before)
+
+    wake = Wake(link, consume)
+    child.send(child.streams[0], b"the first")
+    until(lambda: stream.granted)
+    more = [link_module.BUSY_GRANT_DELAY] if busy else []
+    assert wake.waited == [link_module.GRANT_DELAY, *more]
+    assert stream.granted == stream.consumed == child.streams[0].sent
     close(host, child)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import reader_stress
@@ -27,7 +28,7 @@ if sys.platform != "linux":
     pytest.skip("there is only one reader here", allow_module_level=True)
 
 from liteyuki_host.comm.link import shared_reader
-from liteyuki_host.comm.link.shared_reader import GRACE, READS_FOR_OTHERS, TURN_SECONDS, TURNS, SharedReader
+from liteyuki_host.comm.link.shared_reader import GRACE, LONG_GRACE, READS_FOR_OTHERS, TURN_SECONDS, TURNS, SharedReader
 
 READERS: dict[str, Callable[..., Reader]] = {"thread": ThreadReader, "shared": SharedReader}
 
@@ -213,6 +214,38 @@ def test_a_blocked_loop_keeps_nobody_from_being_answered(ends: tuple[End, End]) 
         freed.set()
         assert None not in answers
         assert sorted(answer or 0 for answer in answers)[10] < 20 * GRACE
+
+
+def test_the_guard_looks_less_often_while_the_loop_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(shared_reader, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    host, child = join(socket_pair)
+    stream = host.link.open_stream("channel", "x")
+    with loop_in_thread() as loop:
+        child.link.attach_loop(loop)
+        reader = child.link._reader
+        assert isinstance(reader, SharedReader)
+        until(lambda: reader._listening)
+
+        def more() -> bool:
+            host.send(stream, b"more")
+            return LONG_GRACE in slept
+
+        until(more)
+        freed, blocked = threading.Event(), threading.Event()
+        loop.call_soon_threadsafe(lambda: (blocked.set(), freed.wait(DEADLINE)))
+        assert blocked.wait(DEADLINE)
+        assert host.link.ping(DEADLINE) is not None, "the guard has read it"
+        slept.clear()
+        assert host.link.ping(DEADLINE) is not None
+        assert LONG_GRACE not in slept, "and expects no loop any more"
+        freed.set()
+    close(host, child)
 
 
 def test_a_loop_that_was_closed_without_a_word_keeps_nobody_from_reading(ends: tuple[End, End]) -> None:
@@ -435,14 +468,14 @@ def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, Sh
     host, reader = shared
     gate = Gate()
     stream = host.link.open_stream("channel", "x")
-    until(lambda: stream.id in reader._inbound.connection.streams)  # type: ignore[attr-defined]
+    until(lambda: stream.id in reader._inbound.connection.streams)
     readers: list[threading.Thread] = []
     received = reader._inbound.received
 
     class Noting:
         """Notes who reads, and lets the next piece come."""
 
-        decoder = reader._inbound.decoder
+        decoder, connection = reader._inbound.decoder, reader._inbound.connection
 
         def received(self, count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
             readers.append(threading.current_thread())
