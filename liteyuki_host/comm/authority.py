@@ -24,9 +24,10 @@ class Authority:
     Args:
         limit: bytes of the whole shared memory.
         view: the dict that reads go to.
-        on_changes: called with the changes of each write, in order, under the lock; must not wait. With them, the
+        on_change: called with the fields of each ``Change``, in order, under the lock; must not wait. Behind them, the
             owner that has asked for a plain write, and so knows what it is; else None.
-        on_deadline: called when a key with a ttl was written, so that somebody calls :meth:`expire` in time.
+        on_deadline: called when a key with a ttl was written, so that somebody calls :meth:`expire` in time; under the
+            lock, too.
     """
 
     def __init__(
@@ -34,34 +35,44 @@ class Authority:
         *,
         limit: int = DEFAULT_MEMORY_LIMIT,
         view: dict[str, object],
-        on_changes: Callable[[list[Change], str | None], None],
+        on_change: Callable[[int, str, bytes | None, float | None, str | None], None],
         on_deadline: Callable[[], None] = lambda: None,
     ) -> None:
         self.lock = threading.RLock()  # re-entered: a reply may release a lock that another waits for
         self.store = Store(limit, view)
         self._locks = LockTable()
         self._waiting: dict[tuple[str, int], Reply] = {}
-        self._on_changes = on_changes
+        self._on_change = on_change
         self._on_deadline = on_deadline
         self._next_deadline: float | None = None
+
+    def put(self, owner: str, key: str, value: bytes, ttl: float | None, ephemeral: bool) -> int:
+        """Write for *owner*; returns the revision, or 0 when there is no room. The caller holds the lock."""
+        now = time.monotonic()
+        if self._next_deadline is not None and self._next_deadline <= now:
+            self.expire()
+        revision = self.store.write(key, value, now, ttl, owner if ephemeral else None)
+        if revision:
+            self._on_change(revision, key, value, ttl, owner)
+            if ttl is not None:
+                self._next_deadline = self.store.next_deadline()
+                self._on_deadline()
+        return revision
 
     def perform(self, owner: str, request: messages.Request, reply: Reply) -> None:
         """Do what *request* of *owner* asks; *reply* is called with the outcome, for a lock when it is granted."""
         with self.lock:
+            if isinstance(request, messages.Put):
+                revision = self.put(owner, request.key, request.value, request.ttl, request.ephemeral)
+                reply(Outcome(None, None, revision) if revision else Outcome(Refusal.FULL, None, self.store.revision))
+                return
             now = time.monotonic()
             if self._next_deadline is not None and self._next_deadline <= now:
                 self.expire()
             store = self.store
             changes: list[Change] = []
             writer: str | None = None
-            if isinstance(request, messages.Put):
-                outcome, changes = store.put(
-                    request.key, request.value, now, ttl=request.ttl, owner=owner if request.ephemeral else None
-                )
-                writer = owner
-                if request.ttl is not None:
-                    self._next_deadline = store.next_deadline()
-            elif isinstance(request, messages.Remove):
+            if isinstance(request, messages.Remove):
                 outcome, changes = store.remove(request.key)
                 writer = owner
             elif isinstance(request, messages.Increment):
@@ -81,11 +92,8 @@ class Authority:
                 outcome = Outcome(None if held else Refusal.NOT_HELD, None, store.revision)
             else:
                 outcome = Outcome(None, None, store.revision)
-            if changes:
-                self._on_changes(changes, writer)
+            self._tell(changes, writer)
             reply(outcome)
-        if isinstance(request, messages.Put) and request.ttl is not None:
-            self._on_deadline()
 
     def expire(self) -> float | None:
         """Delete what has outlived its ttl; returns the seconds until the next does."""
@@ -93,8 +101,7 @@ class Authority:
             now = time.monotonic()
             changes = self.store.expire(now)
             self._next_deadline = self.store.next_deadline()
-            if changes:
-                self._on_changes(changes, None)
+            self._tell(changes, None)
             return None if self._next_deadline is None else max(self._next_deadline - now, 0.0)
 
     def owner_died(self, owner: str) -> None:
@@ -103,8 +110,7 @@ class Authority:
             for key in [key for key in self._waiting if key[0] == owner]:
                 del self._waiting[key]
             changes = self.store.owner_died(owner)
-            if changes:
-                self._on_changes(changes, None)
+            self._tell(changes, None)
             for _, holder in self._locks.owner_died(owner):
                 self._grant(holder)
 
@@ -112,6 +118,10 @@ class Authority:
         """Key to holder of every lock that is held."""
         with self.lock:
             return self._locks.held()
+
+    def _tell(self, changes: list[Change], writer: str | None) -> None:
+        for change in changes:
+            self._on_change(change.revision, change.key, change.value, change.ttl, writer)
 
     def _grant(self, holder: tuple[str, int]) -> None:
         reply = self._waiting.pop(holder, None)

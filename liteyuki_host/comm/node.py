@@ -61,8 +61,7 @@ class Node(Exchange):
         self._lock = threading.RLock()  # one stream per channel and topic
         self._replica = Replica(
             self.view,
-            changed=self._changed,
-            watched=lambda: bool(self._watchers),
+            watchers=lambda: self._watchers,
             loaded=self._loaded,
             declared=self._channels.add,
         )
@@ -424,11 +423,11 @@ class Node(Exchange):
         return attempt() is True
 
     def _own_authority(self) -> Authority:
-        def on_changes(changes: list[messages.Change], writer: str | None) -> None:
-            for change in changes:
-                self._changed(change)
+        def on_change(revision: int, key: str, value: bytes | None, ttl: float | None, writer: str | None) -> None:
+            if self._watchers:
+                self._changed(messages.Change(revision, key, value, ttl))
 
-        return Authority(view=self.view, on_changes=on_changes)
+        return Authority(view=self.view, on_change=on_change)
 
     # --- what the link tells us (LinkHandler) -----------------------------------------------------------------
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .delivery.end import StreamSource, join
 from .errors import HostNotAttached, LinkClosed
-from .exchange import report_refusal
+from .exchange import Watcher, report_refusal
 from .link import Link
 from .protocol import messages
 from .protocol.credit import MESSAGE_CHARGE
@@ -32,8 +32,7 @@ class Replica:
 
     Args:
         view: the dict that reads go to.
-        changed: told of every step, in order.
-        watched: whether anybody wants to know.
+        watchers: who wants to know of every step, in order.
         loaded: told when a new link's snapshot is complete, with the names of all channels.
         declared: told of each channel that is declared later.
     """
@@ -42,16 +41,14 @@ class Replica:
         self,
         view: dict[str, object],
         *,
-        changed: Callable[[messages.Change], None],
-        watched: Callable[[], bool],
+        watchers: Callable[[], Sequence[Watcher]],
         loaded: Callable[[list[str]], None],
         declared: Callable[[str], None],
     ) -> None:
         self.lock = threading.RLock()  # guards the mirror, and the order of requests on the link
         self.room = Waiters()  # woken when the host has consumed requests, and at the link's end
         self._view = view
-        self._changed = changed
-        self._watched = watched
+        self._watchers = watchers
         self._loaded = loaded
         self._declared = declared
         self._mirror = Mirror(view)
@@ -108,7 +105,8 @@ class Replica:
         """As ``Exchange.put``."""
         with self.lock:
             number = self._next_request
-            if self._send(messages.encode_put(number, key, payload, ttl, ephemeral)):
+            request = messages.encode_tagged((messages.PUT, number, key, payload, ttl, ephemeral))
+            if self._shortcut(request) or self._send(request):
                 self._next_request = number + 1
                 self._own_writes[number] = (key, payload, ttl, done)
                 self._mirror.own_put(number, key, payload, None if ttl is None else time.monotonic() + ttl)
@@ -139,8 +137,6 @@ class Replica:
     def _send(self, payload: bytes, flags: int = 0) -> bool:
         link = self._link
         assert link is not None
-        if not flags and self._shortcut(payload):
-            return True
         try:
             return link.send(link.connection.store, payload, flags)
         except LinkClosed as error:
@@ -157,23 +153,27 @@ class Replica:
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
         """Follow the host's events. Called by the link's reader."""
+        cost = MESSAGE_CHARGE * len(payloads)
         for payload in payloads:
-            self._follow(messages.decode_event(payload))
-        source.count(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+            cost += len(payload)
+            event = messages.decode_event(payload)
+            if type(event) is messages.Ordered:
+                self._ordered(event)
+            elif type(event) is messages.Change:
+                with self.lock:
+                    followed = self._mirror.apply(event, time.monotonic())
+                if not followed:
+                    self._gap(event.revision)
+                else:
+                    for watcher in self._watchers():
+                        watcher.changed(event)
+            else:
+                self._follow(event)
+        source.count(cost)
 
     def _follow(self, event: messages.Event) -> None:
-        if isinstance(event, messages.Ordered):
-            for number in range(event.count):
-                if not self._ordered(event.id + number, event.revision + number):
-                    break
-        elif isinstance(event, messages.Change):
-            with self.lock:
-                followed = self._mirror.apply(event, time.monotonic())
-            if followed:
-                self._changed(event)
-            else:
-                self._gap(event.revision)
-        elif isinstance(event, messages.Done):
+        """The rarer ones."""
+        if isinstance(event, messages.Done):
             self._done(event)
         elif isinstance(event, messages.SnapshotPart):
             self._snapshot.extend(event.items)
@@ -182,26 +182,32 @@ class Replica:
                 self._mirror.load(self._snapshot, event.revision, time.monotonic())
                 self._snapshot = []
             self._loaded(event.channels)
-        else:
+        elif isinstance(event, messages.Declared):
             self._declared(event.channel)
 
-    def _ordered(self, request: int, revision: int) -> bool:
-        """The host has made own write *request* its step *revision*; False: that cannot be."""
-        with self.lock:
-            write = self._own_writes.pop(request, None)
-            if write is not None:
-                key, value, ttl, done = write
-                deadline = None if ttl is None else time.monotonic() + ttl  # as for everybody else: from now on
-                if not self._mirror.own_ordered(request, key, value, deadline, revision):
-                    write = None
-        if write is None:
-            self._gap(revision)
-            return False
-        if self._watched():
-            self._changed(messages.Change(revision, key, value, ttl))
-        if done is not None:
-            done(Outcome(None, b"\xc3" if value is None else None, revision))
-        return True
+    def _ordered(self, event: messages.Ordered) -> None:
+        """The host has made own writes its next steps."""
+        own_writes, own_ordered = self._own_writes, self._mirror.own_ordered
+        watchers = self._watchers()
+        revision = event.revision
+        for request in range(event.id, event.id + event.count):
+            with self.lock:
+                write = own_writes.pop(request, None)
+                if write is not None:
+                    key, value, ttl, done = write
+                    deadline = None if ttl is None else time.monotonic() + ttl  # as for everybody else: from now on
+                    if not own_ordered(request, key, value, deadline, revision):
+                        write = None
+            if write is None:
+                self._gap(revision)
+                return
+            if watchers:
+                change = messages.Change(revision, key, value, ttl)
+                for watcher in watchers:
+                    watcher.changed(change)
+            if done is not None:
+                done(Outcome(None, b"\xc3" if value is None else None, revision))
+            revision += 1
 
     def _done(self, event: messages.Done) -> None:
         outcome = Outcome(event.error, event.value, event.revision)

@@ -76,7 +76,7 @@ class SharedMemory:
         value = self._look_up(key, default)
         kind = type(value)
         if kind is Packed:
-            return codec.decode(value)
+            return codec.decode_plain(value)
         if kind is Expiring:
             value = _alive(value)
             if type(value) is Packed:
@@ -142,7 +142,7 @@ class SharedMemory:
         payload = self._encode(key, value)
         if ttl is not None:
             _check_ttl(ttl)
-        exchange = self._exchange
+        exchange = self._bound_to or self._exchange
         if not exchange.put(key, payload, ttl, ephemeral, None, may_wait=False):
             if on_event_loop():
                 raise _writes_full(key)
@@ -179,10 +179,13 @@ class SharedMemory:
         if ttl is not None:
             _check_ttl(ttl)
         outcome: Answer[Outcome] = Answer()
-        exchange = self._exchange
+        exchange = self._bound_to or self._exchange
         if not exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=False):
             await _in_thread(lambda: exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=True))
-        return _good(key, await _awaited(key, outcome, DEFAULT_TIMEOUT)).revision
+        ordered = await outcome.wait_async(DEFAULT_TIMEOUT)
+        if ordered is NOTHING:
+            raise _late(key, DEFAULT_TIMEOUT)
+        return ordered.revision if ordered.error is None else _good(key, ordered).revision
 
     async def adelete(self, key: str) -> bool:
         """Delete and wait until the host has ordered it; returns whether the key was there."""
@@ -312,7 +315,16 @@ class SharedMemory:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _encode(self, key: str, value: Any) -> bytes:
-        _check_key(key)
+        if not (type(key) is str and key.isascii() and len(key) <= MAX_KEY_SIZE):
+            _check_key(key)
+        # Most values need no more than this.
+        try:
+            payload = codec.encode_plain(value)
+        except Exception:  # said in our words below
+            pass
+        else:
+            if len(payload) <= codec.UNCHECKED_SIZE:
+                return payload
         try:
             return codec.encode(value, self._exchange.message_limit)
         except (ValueRefused, ValueTooLarge) as error:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from .loops import call_soon_on, parked_type, running_loop
+from .loops import call_soon_on, event_loops, parked_type, running_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -178,23 +178,24 @@ class Waiters:
 class Answer(Generic[T]):
     """One value that is on its way, for one who waits for it. Given once, from any thread."""
 
-    __slots__ = ("_value", "_wake")
-
-    def __init__(self) -> None:
-        self._value: T | Nothing = NOTHING
-        self._wake: Callable[[], None] | None = None
+    # Of the class, so that making one, which every confirmed write does, calls nothing.
+    _value: T | Nothing = NOTHING
+    _gate: Gate | None = None  # of a thread that waits
+    _parked: Parked | None = None  # of a task
 
     def give(self, value: T) -> None:
         """Here it is. Never waits."""
         self._value = value  # before the look at who waits, who in turn says so before looking here
-        if self._wake is not None:
-            self._wake()
+        parked = self._parked
+        if parked is not None:
+            call_soon_on(parked.get_loop(), parked.resume)  # on a loop that is closed nobody waits any more
+        elif self._gate is not None:
+            self._gate.open()
 
     def wait(self, link: Bringer | None, timeout: float | None) -> T | Nothing:
         """The value, or NOTHING after *timeout* seconds. *link* is what brings it."""
         if self._value is NOTHING:
-            gate = Gate()
-            self._wake = gate.open
+            gate = self._gate = Gate()
             if self._value is NOTHING:
                 left = -1.0 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
                 if link is None:
@@ -206,18 +207,25 @@ class Answer(Generic[T]):
     async def wait_async(self, timeout: float | None) -> T | Nothing:
         """The same for a task."""
         if self._value is NOTHING:
-            bell = _Bell()
-            self._wake = bell.ring
+            loop = event_loops.running()
+            assert loop is not None
+            parked = self._parked = parked_type()(loop=loop)
             if self._value is NOTHING:
                 if timeout is None:
-                    await bell.rung
+                    await parked
                 else:
-                    limit = _TimeLimit.of(bell.loop, timeout)
-                    limit.add(bell)
+                    limit = _TimeLimit.latest
+                    if limit is None or limit.loop is not loop or limit.seconds != timeout:
+                        limit = _TimeLimit.of(loop, timeout)
+                    limit.until[parked] = until = loop.time() + timeout
+                    if limit.timer is None:
+                        limit.timer = loop.call_at(until, limit.look)
                     try:
-                        await bell.rung
+                        await parked
                     finally:
-                        limit.discard(bell)
+                        del limit.until[parked]
+                        if _TimeLimit.latest is not limit:
+                            limit.end_if_unused()
         return self._value
 
 
@@ -258,52 +266,40 @@ class _TimeLimit:
     """The same time limit for many short waits on one loop, with one timer for all of them: a timer for each costs as
     much as half of a confirmed write. As the limit is the same, who began first is also up first."""
 
-    __slots__ = ("_loop", "_seconds", "_timer", "_until")
+    __slots__ = ("loop", "seconds", "timer", "until")
 
-    _latest: _TimeLimit | None = None
+    latest: _TimeLimit | None = None
+    """The one used last: nearly always the right one."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        self._loop = loop
-        self._seconds = seconds
-        self._until: dict[_Bell, float] = {}  # those who wait, by the loop's time
-        self._timer: asyncio.TimerHandle | None = None
+        self.loop = loop
+        self.seconds = seconds
+        self.until: dict[Parked, float] = {}  # those who wait, by the loop's time
+        self.timer: asyncio.TimerHandle | None = None
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop, seconds: float) -> _TimeLimit:
-        """The one used last, when it is the right one: nearly always."""
-        limit = before = cls._latest
-        if limit is None or limit._loop is not loop or limit._seconds != seconds:
-            cls._latest = limit = _TimeLimit(loop, seconds)
-            if before is not None and before._loop is loop:
-                before._end_if_unused()
+        """A new one, which is the latest."""
+        before = cls.latest
+        cls.latest = limit = _TimeLimit(loop, seconds)
+        if before is not None and before.loop is loop:
+            before.end_if_unused()
         return limit
 
-    def add(self, bell: _Bell) -> None:
-        """Resolve it when the time is up."""
-        self._until[bell] = until = self._loop.time() + self._seconds
-        if self._timer is None:
-            self._timer = self._loop.call_at(until, self._look)
-
-    def discard(self, bell: _Bell) -> None:
-        """Whoever sleeps at it has woken up."""
-        del self._until[bell]
-        if _TimeLimit._latest is not self:
-            self._end_if_unused()
-
-    def _end_if_unused(self) -> None:
+    def end_if_unused(self) -> None:
         """No timer outlives its use by more than the one of the limit used last: there may be as many as waits."""
-        if not self._until and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if not self.until and self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
 
-    def _look(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        late: list[_Bell] = []
-        for bell, until in self._until.items():
+    def look(self) -> None:
+        self.timer = None
+        now = self.loop.time()
+        late: list[Parked] = []
+        for parked, until in self.until.items():
             if until > now:
-                self._timer = self._loop.call_at(until, self._look)
+                self.timer = self.loop.call_at(until, self.look)
                 break
-            late.append(bell)
-        for bell in late:  # which takes itself off, here and now
-            bell.time_out()
+            late.append(parked)
+        for parked in late:  # whose task takes itself off, here and now
+            parked.resume()

@@ -56,9 +56,7 @@ class Watch:
 
     def changed(self, change: Change) -> None:
         """Called by the exchange with every change, in order."""
-        if not change.key.startswith(self._prefix):
-            return
-        if self._overrun:
+        if self._overrun or not change.key.startswith(self._prefix):
             return
         if len(self._queue) >= self.LIMIT:
             self._overrun = True
@@ -69,7 +67,8 @@ class Watch:
             self._start()
 
     def _wake(self) -> None:
-        self._arrived.wake()
+        if self._arrived.callbacks:
+            self._arrived.wake()
         parked = self._parked
         if parked is not None:
             self._parked = None  # once is enough

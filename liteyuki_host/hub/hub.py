@@ -21,7 +21,7 @@ from ..comm.exchange import Exchange, Subscription, check_name, report_refusal
 from ..comm.link import INLINE_BURST, Link
 from ..comm.protocol import messages
 from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
-from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
+from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome, Refusal
 from ..comm.transport import Transport
 from ..comm.waiting import NOTHING, Waiters
 from .routes import Route
@@ -70,7 +70,7 @@ class Hub(Exchange):
         super().__init__(HOST, window=window, message_limit=message_limit)
         self.view: dict[str, object] = {}
         self.authority = Authority(
-            limit=memory_limit, view=self.view, on_changes=self._broadcast_changes, on_deadline=self._deadline_set
+            limit=memory_limit, view=self.view, on_change=self._broadcast_change, on_deadline=self._deadline_set
         )
         self.on_control: Callable[[Session, messages.ControlRequest], None] | None = None
         self._succession = threading.RLock()  # one session comes or goes at a time; before all other locks
@@ -380,11 +380,21 @@ class Hub(Exchange):
         *,
         may_wait: bool,
     ) -> bool:
-        put = messages.Put(next(self._requests), key, payload, ttl, ephemeral)
-        return self._write(put, done or partial(report_refusal, key), may_wait)
+        if not self._may_write(may_wait):
+            return False
+        authority = self.authority
+        with authority.lock:
+            revision = authority.put(HOST, key, payload, ttl, ephemeral)
+        if done is not None or not revision:
+            outcome = Outcome(None, None, revision) if revision else Outcome(Refusal.FULL, None, self.revision)
+            (done or partial(report_refusal, key))(outcome)
+        return True
 
     def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
-        return self._write(messages.Remove(next(self._requests), key), done, may_wait)
+        if not self._may_write(may_wait):
+            return False
+        self.authority.perform(HOST, messages.Remove(next(self._requests), key), done or (lambda outcome: None))
+        return True
 
     def increment(self, key: str, by: float, done: Callable[[Outcome], None]) -> None:
         self.authority.perform(HOST, messages.Increment(next(self._requests), key, by), done)
@@ -410,20 +420,16 @@ class Hub(Exchange):
     def sync(self, done: Callable[[Outcome], None]) -> None:
         done(Outcome(None, None, self.revision))
 
-    def _write(self, request: messages.Request, done: Callable[[Outcome], None] | None, may_wait: bool) -> bool:
-        if self._laggards():
+    def _may_write(self, may_wait: bool) -> bool:
+        """Whether nobody lags, perhaps after a while."""
+        if self.laggards():
             if not may_wait:
                 return False
             self._wait_for_laggards()
-        self.authority.perform(HOST, request, done or (lambda outcome: None))
         return True
 
-    def memory_written(self, source: StreamSource, cost: int) -> None:
-        """A child's requests are done: grant their credit, unless somebody lags behind all these writes."""
-        laggards = self._laggards()
-        if not laggards:
-            source.consumed(cost)
-            return
+    def withhold(self, source: StreamSource, cost: int, laggards: list[Session]) -> None:
+        """A child's requests are done, but *laggards* are behind all these writes: grant their credit later."""
         with self._withheld_lock:
             self._withheld.append((source, cost))
         self.memory_read()  # the last of them may have caught up since we looked
@@ -449,22 +455,28 @@ class Hub(Exchange):
 
     def _wait_for_laggards(self) -> None:
         """Wait until nobody lags; who still does after LAG_SECONDS is disconnected."""
-        if self._room.wait(lambda: NOTHING if self._laggards() else True, LAG_SECONDS) is NOTHING:
-            for session in self._laggards():
+        if self._room.wait(lambda: NOTHING if self.laggards() else True, LAG_SECONDS) is NOTHING:
+            for session in self.laggards():
                 self._disconnect(session)
 
     def memory_read(self) -> None:
         """A child has read memory events, or is gone: let the writers go on when nobody lags."""
-        if (self._withheld or self._room.callbacks) and not self._laggards():
+        if (self._withheld or self._room.callbacks) and not self.laggards():
             with self._withheld_lock:
                 withheld, self._withheld = self._withheld, []
             for source, cost in withheld:
                 source.consumed(cost)
             self._room.wake()
 
-    def _laggards(self) -> list[Session]:
+    def laggards(self) -> list[Session]:
+        """Who has not read a window of memory events: writers are to wait for them."""
         window = self.window
-        return [session for session in self._everybody if session.memory_backlog > window]
+        laggards: list[Session] = []
+        for session in self._everybody:
+            store = session.store
+            if store.sent - store.acknowledged > window and session.memory_backlog > window:
+                laggards.append(session)
+        return laggards
 
     def _disconnect(self, session: Session) -> None:
         if session.disconnecting:
@@ -482,16 +494,18 @@ class Hub(Exchange):
         session.disconnecting = True
         threading.Thread(target=session.close, args=(cause,), name="lycomm-disconnect", daemon=True).start()
 
-    def _broadcast_changes(self, changes: list[messages.Change], writer: str | None) -> None:
+    def _broadcast_change(
+        self, revision: int, key: str, value: bytes | None, ttl: float | None, writer: str | None
+    ) -> None:
         """Tell everybody but the *writer*, which is told in its own way. The caller holds the authority's lock."""
-        for change in changes:
-            payload = None
-            for session in self._everybody:
-                if session.owner != writer:
-                    payload = payload or messages.encode_message(change)
-                    session.send_memory(payload)
-            if self._watchers:
-                self._changed(change)
+        payload = None
+        for session in self._everybody:
+            if session.owner != writer:
+                if payload is None:
+                    payload = messages.encode_tagged((messages.CHANGE, revision, key, value, ttl))
+                session.send_memory(payload)
+        if self._watchers:
+            self._changed(messages.Change(revision, key, value, ttl))
 
     def _broadcast(self, payload: bytes) -> None:
         with self.authority.lock:

@@ -15,7 +15,7 @@ from ..comm.protocol import messages
 from ..comm.protocol.connection import Connection, Role
 from ..comm.protocol.credit import MESSAGE_CHARGE, Stream
 from ..comm.protocol.frames import Flag
-from ..comm.protocol.store import Outcome
+from ..comm.protocol.store import Outcome, Refusal
 from ..comm.transport import Transport
 from .standby import Standby
 
@@ -96,6 +96,8 @@ class Session:
         connection = Connection(Role.HOST, hello)
         self.link = Link(transport, connection, self, name=process)
         self.link.settled = not standby
+        self.store = connection.store
+        """The stream of the shared memory."""
         self._send_shortly = self.link.shortcut(connection.store)
         join(_Requests(hub, self), self.link, connection.store)
         join(_Publications(hub), self.link, connection.publish)
@@ -148,8 +150,12 @@ class Session:
         """Tell it of its writes. The caller holds the authority's lock."""
         count, self._count_ordered = self._count_ordered, 0
         if count:
-            ordered = messages.Ordered(self._first_ordered, count, self._first_revision)
-            self.send_memory(messages.encode_message(ordered))
+            ordered = (messages.ORDERED, self._first_ordered, count, self._first_revision)
+            self.send_memory(messages.encode_tagged(ordered))
+
+    def refused(self, request: int, why: str) -> None:
+        """Its request *request* was not performed. The caller holds the authority's lock."""
+        self.send_memory(messages.encode_message(messages.Done(request, why, None, self._hub.revision)))
 
     def send_memory(self, payload: bytes) -> None:
         """Send an encoded event of the shared memory. The caller holds the authority's lock, which keeps the order."""
@@ -158,18 +164,18 @@ class Session:
         if self._send_shortly(payload):
             return
         try:
-            self.link.send(self.link.connection.store, payload)
+            self.link.send(self.store, payload)
         except LinkClosed:
             pass  # the next incarnation begins with a snapshot
 
     def snapshot_sent(self) -> None:
         """What has been sent so far is the state it begins with, however large: not yet a backlog."""
-        self._snapshot_end = self.link.connection.store.sent
+        self._snapshot_end = self.store.sent
 
     @property
     def memory_backlog(self) -> int:
         """Bytes of memory events, behind its snapshot, that the child's link has not read."""
-        store = self.link.connection.store
+        store = self.store
         return store.sent - max(store.acknowledged, self._snapshot_end)
 
     # --- the turn of a successor ------------------------------------------------------------------------------
@@ -230,7 +236,7 @@ class Session:
     def on_credit(self, stream: Stream) -> None:
         if stream.user is not None:
             stream.user.credit()
-        elif stream is self.link.connection.store:
+        elif stream is self.store:
             self._hub.memory_read()
 
     def on_control(self, message: messages.Control) -> None:
@@ -281,40 +287,47 @@ class _Requests:
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
         hub, session = self._hub, self._session
-        perform, owner = hub.authority.perform, session.owner
-        written = _Reply(session)  # one for all writes: they are answered at once
+        authority, owner = hub.authority, session.owner
+        cost = MESSAGE_CHARGE * len(payloads)
         for payload in payloads:
+            cost += len(payload)
             request = messages.decode_request(payload)
-            kind = type(request)
-            if kind is messages.Put or kind is messages.Remove:
-                written.request = request
-                perform(owner, request, written)
+            if type(request) is messages.Put:
+                with authority.lock:
+                    revision = authority.put(owner, request.key, request.value, request.ttl, request.ephemeral)
+                    if revision:
+                        session.ordered(request.id, revision)
+                    else:
+                        session.refused(request.id, Refusal.FULL)
             elif isinstance(request, messages.Declare):
                 hub.declare(request.channel)
-                with hub.authority.lock:
+                with authority.lock:
                     session.send_memory(messages.encode_message(messages.Done(request.id)))
             else:
-                perform(owner, request, _Reply(session, request))
-        # The credit first: the answer carries it.
-        hub.memory_written(source, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
-        with hub.authority.lock:
+                authority.perform(owner, request, _Reply(session, request))
+        laggards = hub.laggards()
+        if laggards:
+            hub.withhold(source, cost, laggards)
+        else:
+            source.used(cost)  # first: the answer carries it
+        with authority.lock:
             session.tell_ordered()
+        if not laggards:
+            source.grant()
 
 
 class _Reply:
     """Sends the outcome of one request to the child that made it."""
 
-    __slots__ = ("_session", "request")
+    __slots__ = ("_request", "_session")
 
-    def __init__(self, session: Session, request: messages.Request | None = None) -> None:
+    def __init__(self, session: Session, request: messages.Request) -> None:
         self._session = session
-        self.request = request
+        self._request = request
 
     def __call__(self, outcome: Outcome) -> None:
-        request = self.request
-        assert request is not None
-        kind = type(request)
-        if outcome.error is None and (kind is messages.Put or (kind is messages.Remove and outcome.value is not None)):
+        request = self._request
+        if type(request) is messages.Remove and outcome.error is None and outcome.value is not None:
             self._session.ordered(request.id, outcome.revision)
             return
         done = messages.Done(request.id, outcome.error, outcome.value, outcome.revision)

@@ -811,7 +811,7 @@ def test_writers_wait_for_a_process_that_does_not_read_and_go_on_when_it_does() 
         gate: Gate = slow.transports[1]
         gate.open.clear()
         join = in_thread(lambda: [pair.child_memory.set("k", "x" * 1000) for _ in range(300)] and None)
-        until(lambda: pair.host._laggards() and pair.host._withheld)
+        until(lambda: pair.host.laggards() and pair.host._withheld)
         gate.open.set()
         assert join() is None
         until(lambda: not pair.host._withheld)
@@ -852,14 +852,10 @@ def test_credit_that_was_withheld_when_the_laggard_caught_up_is_not_forgotten() 
         def consumed(self, cost: int) -> None:
             granted.append(cost)
 
-    answers: list[list[Any]] = [[object()], []]
-
-    class Laggard:
+    class Laggard:  # that none of the hub's sessions is any more
         memory_backlog = 0
 
-    answers[0] = [Laggard()]
-    hub._laggards = lambda: answers.pop(0)  # type: ignore[method-assign]
-    hub.memory_written(Source(), 77)  # type: ignore[arg-type]
+    hub.withhold(Source(), 77, [Laggard()])  # type: ignore[arg-type, list-item]
     assert granted == [77]
     assert hub._withheld == []
 

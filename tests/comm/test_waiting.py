@@ -279,8 +279,10 @@ async def test_who_stops_waiting_for_an_answer_leaves_the_limit_of_the_others_al
     gone.cancel()
     assert await stays is NOTHING
     assert gone.cancelled()
-    limit = _TimeLimit.of(asyncio.get_running_loop(), 0.1)
-    assert not limit._until, "nothing is kept of who does not wait any more"
+    limit = _TimeLimit.latest
+    assert limit is not None
+    assert limit.seconds == 0.1
+    assert not limit.until, "nothing is kept of who does not wait any more"
 
 
 def test_each_loop_has_limits_of_its_own() -> None:

@@ -390,14 +390,16 @@ def test_a_writer_hears_of_its_writes_in_runs(pair: Pair, monkeypatch: pytest.Mo
 def test_what_others_write_between_two_writes_of_a_child_comes_after_the_first_one(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    perform = pair.host.authority.perform
+    session = pair.host.session("nonebot")
+    assert session is not None
+    ordered = session.ordered
 
-    def perform_and_write(owner: str, request: m.Request, reply: object) -> None:
-        perform(owner, request, reply)  # type: ignore[arg-type]
-        if isinstance(request, m.Put) and request.key == "first":
+    def ordered_and_write(request: int, revision: int) -> None:
+        ordered(request, revision)
+        if revision == 1:
             pair.host_memory.set("between", 2)
 
-    monkeypatch.setattr(pair.host.authority, "perform", perform_and_write)
+    monkeypatch.setattr(session, "ordered", ordered_and_write)
     with logged() as lines:
         pair.child_memory.set("first", 1)
         pair.child_memory.sync(timeout=DEADLINE)

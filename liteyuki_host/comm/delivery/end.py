@@ -73,6 +73,19 @@ class StreamSource:
         """The same, whoever else consumes."""
         self._link.consumed(self._stream, cost)
 
+    def used(self, cost: int) -> None:
+        """The same, but nothing is granted yet: what is sent on the stream next carries it, or :meth:`grant` does."""
+        stream, link = self._stream, self._link
+        with link.lock:
+            stream.consumed += cost
+        if not stream.owed:
+            link.connection.owe(stream)
+
+    def grant(self) -> None:
+        """Tell of what has been :meth:`used`, unless a message has done that."""
+        if self._stream.owed:
+            self._link.grant(self._stream)
+
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
         try:
             self._link.send(self._stream, payload, flags | Flag.REPLY, request_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -57,10 +57,12 @@ _decoder = msgspec.msgpack.Decoder()
 _MISSING: Final = object()  # None is a value
 
 
-# Whether what begins with this byte is nil, a boolean, a small or sized number or a text: immutable, so that the object
-# itself may be handed out.
-_IMMUTABLE = [
-    first < 0x80 or first >= 0xE0 or 0xA0 <= first <= 0xC3 or 0xCA <= first <= 0xD3 or 0xD9 <= first <= 0xDB
+# What makes an encoded value one of the view, by its first byte. Nil, a boolean, a small or sized number and a text are
+# immutable, so that the object itself may be handed out. 0xC1 begins no value.
+_PACK: list[Callable[[bytes], object]] = [
+    _decoder.decode
+    if first < 0x80 or first >= 0xE0 or 0xA0 <= first <= 0xC3 or 0xCA <= first <= 0xD3 or 0xD9 <= first <= 0xDB
+    else Packed
     for first in range(256)
 ]
 
@@ -71,12 +73,10 @@ def pack(payload: bytes) -> object:
     Raises:
         RemoteProtocolError: it is no value.
     """
-    if _IMMUTABLE[payload[0] if payload else 0xC1]:  # which MessagePack never uses
-        try:
-            return _decoder.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RemoteProtocolError(f"a value of the shared memory that cannot be read ({error})") from error
-    return Packed(payload)
+    try:
+        return _PACK[payload[0]](payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
+        raise RemoteProtocolError(f"a value of the shared memory that cannot be read ({error})") from error
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -114,27 +114,38 @@ class Store:
     def put(
         self, key: str, payload: bytes, now: float, *, ttl: float | None = None, owner: str | None = None
     ) -> tuple[Outcome, list[Change]]:
-        old = self._entries.get(key)
-        grown = self.size + len(payload) + ENTRY_CHARGE + len(key)
-        if old is not None:
-            grown -= len(old.payload) + ENTRY_CHARGE + len(key)
-        if grown > self._limit and (old is None or len(payload) > len(old.payload)):
+        revision = self.write(key, payload, now, ttl, owner)
+        if not revision:
             return Outcome(Refusal.FULL, None, self.revision), []
+        return Outcome(None, None, revision), [Change(revision, key, payload, ttl)]
+
+    def write(self, key: str, payload: bytes, now: float, ttl: float | None, owner: str | None) -> int:
+        """As :meth:`put`, in fewer words: returns the revision of the change, or 0 when there is no room for it."""
+        old = self._entries.get(key)
+        size = self.size + len(payload)
+        if old is None:
+            size += ENTRY_CHARGE + len(key)
+            if size > self._limit:
+                return 0
+        else:
+            size -= len(old.payload)
+            if size > self._limit and len(payload) > len(old.payload):
+                return 0
         value = pack(payload)  # first: what cannot be read must not become a step of the order
-        self.size = grown
-        self.revision += 1
+        self.size = size
+        self.revision = revision = self.revision + 1
         deadline = None if ttl is None else now + ttl
         if old is None:
-            self._entries[key] = _Entry(payload, self.revision, owner, deadline)
+            self._entries[key] = _Entry(payload, revision, owner, deadline)
         else:
-            old.payload, old.revision, old.owner, old.deadline = payload, self.revision, owner, deadline
+            old.payload, old.revision, old.owner, old.deadline = payload, revision, owner, deadline
         self.view[key] = value if deadline is None else Expiring(value, deadline)
         if deadline is not None:
             heapq.heappush(self._deadlines, (deadline, key))
             if len(self._deadlines) > 2 * len(self._entries) + 64:  # mostly what was written again since
                 self._deadlines = [(e.deadline, k) for k, e in self._entries.items() if e.deadline is not None]
                 heapq.heapify(self._deadlines)
-        return Outcome(None, None, self.revision), [Change(self.revision, key, payload, ttl)]
+        return revision
 
     def remove(self, key: str) -> tuple[Outcome, list[Change]]:
         """Delete; the outcome's value tells whether it was there."""
@@ -237,11 +248,16 @@ class Mirror:
 
     def own_put(self, request: int, key: str, payload: bytes, deadline: float | None) -> None:
         """Show an own write that has been sent as *request*."""
-        self._hold(key, request)
-        self._show(key, payload, deadline)
+        if key not in self._pending:
+            self._held[key] = self.view.get(key, _MISSING)
+        self._pending[key] = request
+        value = _PACK[payload[0]](payload)  # our own: it can be read
+        self.view[key] = value if deadline is None else Expiring(value, deadline)
 
     def own_remove(self, request: int, key: str) -> None:
-        self._hold(key, request)
+        if key not in self._pending:
+            self._held[key] = self.view.get(key, _MISSING)
+        self._pending[key] = request
         self.view.pop(key, None)
 
     def apply(self, change: Change, now: float) -> bool:
@@ -265,7 +281,8 @@ class Mirror:
         elif change.value is None:
             self.view.pop(key, None)
         else:
-            self._show(key, change.value, deadline)
+            value = pack(change.value)
+            self.view[key] = value if deadline is None else Expiring(value, deadline)
         return True
 
     def own_ordered(self, request: int, key: str, value: bytes | None, deadline: float | None, revision: int) -> bool:
@@ -284,7 +301,7 @@ class Mirror:
             del self._pending[key]
             del self._held[key]
             if value is not None and deadline is not None:  # which counts anew
-                self._show(key, value, deadline)
+                self.view[key] = _shown(value, deadline)
         else:
             self._held[key] = _Unseen(value, deadline)
         return True
@@ -331,14 +348,6 @@ class Mirror:
 
     def is_pending(self, key: str) -> bool:
         return key in self._pending
-
-    def _hold(self, key: str, request: int) -> None:
-        if key not in self._pending:
-            self._held[key] = self.view.get(key, _MISSING)
-        self._pending[key] = request
-
-    def _show(self, key: str, payload: bytes, deadline: float | None) -> None:
-        self.view[key] = _shown(payload, deadline)
 
 
 class _Unseen(msgspec.Struct, frozen=True):
