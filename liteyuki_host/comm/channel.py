@@ -106,7 +106,25 @@ class Channel(Generic[T]):
             HostNotAttached: this process does not run under a host.
             ChannelTaken: two other processes are this channel's ends.
         """
-        refused = self._send_now(data, True)
+        # As `_send_now`, written out: a call less is 6 % of what a short message costs.
+        payload = None
+        if (
+            self._epoch == exchanges.epoch
+            and self._decoder is None
+            and type(data) is not bytes
+            and (end := self._end).usable
+        ):
+            try:
+                payload = encode_plain(data)
+            except Exception:  # said in our words below
+                pass
+            else:
+                if len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit):
+                    payload = None
+                elif end.outgoing.shortcut(payload):
+                    end.outgoing.sent += 1
+                    return
+        refused = self._send_anyhow(data, payload, True)
         if refused is not None:
             if on_event_loop():
                 raise self._full()
@@ -119,7 +137,7 @@ class Channel(Generic[T]):
         Raises:
             the same as :meth:`send`, except ChannelFull.
         """
-        refused = self._send_now(data, False)
+        refused = self._send_now(data)
         if refused is not None:
             end, payload, flags = refused
             await end.outgoing.room.wait_async(lambda: self._offer(end, payload, flags, 0), None)
@@ -329,7 +347,7 @@ class Channel(Generic[T]):
         except HostNotAttached:
             pass
 
-    def _send_now(self, data: T, may_wait: bool) -> tuple[ChannelEnd, bytes, int] | None:
+    def _send_now(self, data: T) -> tuple[ChannelEnd, bytes, int] | None:
         """Queue a message. Returns None; or, when there is no room, what has to be offered again."""
         payload = None
         if (
@@ -349,6 +367,10 @@ class Channel(Generic[T]):
                 elif end.outgoing.shortcut(payload):
                     end.outgoing.sent += 1
                     return None
+        return self._send_anyhow(data, payload, False)
+
+    def _send_anyhow(self, data: T, payload: bytes | None, may_wait: bool) -> tuple[ChannelEnd, bytes, int] | None:
+        """The same in the general way. *payload*: the encoded message, if it is known."""
         end = self._usable_end()
         flags = 0
         if payload is None:
