@@ -158,7 +158,7 @@ class Incoming:
     def waiting(self) -> int:
         """Messages that arrived and were not taken."""
         with self._lock:
-            return sum(len(unit.payloads) - unit.position for unit in list(self.units))
+            return sum(len(unit.payloads) - unit.taken for unit in list(self.units))
 
     def reopen(self) -> None:
         """There is a new link. What an earlier one brought and nobody took is dropped: its sender still has it."""

@@ -171,6 +171,7 @@ class Outgoing:
                 return unanswered
             self._bound = None
             self.shortcut = self._of_link = _refuse
+            link.settle()
             returned: list[Item] = []
             stream = bound[1]
             for run in list(stream.unacknowledged):  # its reader may not have come to its end yet
@@ -238,7 +239,8 @@ class Outgoing:
             self.backlog.clear()
             self._backlog_cost = 0
             if self._bound is not None:
-                stream = self._bound[1]
+                link, stream = self._bound
+                link.settle()
                 count += sum(len(run.unconsumed(stream.acknowledged)) for run in list(stream.unacknowledged))
                 stream.unacknowledged.clear()
         if count:
@@ -270,7 +272,8 @@ class Outgoing:
         with self._lock:
             count = len(self.backlog)
             if self._bound is not None:
-                stream = self._bound[1]
+                link, stream = self._bound
+                link.settle()
                 for run in list(stream.unacknowledged):
                     count += len(run.unconsumed(stream.acknowledged))
             return count
@@ -280,7 +283,8 @@ class Outgoing:
         with self._lock:
             bound, backlog = self._bound, len(self.backlog)
             if not backlog and bound is not None:
-                stream = bound[1]
+                link, stream = bound
+                link.settle()
                 target = stream.sent
 
                 def consumed() -> bool | Nothing:

@@ -243,15 +243,15 @@ class Run:
         callbacks, decode, function = self._consumer.callbacks, callback.decoder(unit.flags), callback.function
         monotonic = time.monotonic
         assert callbacks is not None
-        position = unit.position
         if len(unit.payloads) > 1 and not unit.suspended:
             self.loop.call_soon(self._suspended, unit)
+        walk = iter(unit.payloads)
+        if unit.position:
+            next(islice(walk, unit.position, unit.position), None)
+        unit.walk = walk
         what = ""
         try:
-            for payload in islice(unit.payloads, position, None):
-                if callbacks.only is not callback:
-                    break
-                unit.position = position = position + 1
+            for payload in walk:
                 try:
                     what = "a message that cannot be decoded"
                     data = decode(payload)
@@ -263,15 +263,21 @@ class Run:
                     if not is_failure(error):
                         raise
                     self._consumer.failed(what, callback, error)
-                unit.handled = position
                 if unit.suspended:
+                    unit.reached()
                     self._settle(unit)
                 now = monotonic()
                 if now - yielded > YIELD_SECONDS:
                     yielded = await self._yield()
+                if callbacks.only is not callback:
+                    break
+            unit.reached()
         except BaseException:
+            unit.position = unit.taken
             self._settle(unit)
             raise
+        finally:
+            unit.walk = None
         return yielded
 
     async def _handle_one(self, unit: Unit, yielded: float) -> float:
@@ -297,9 +303,9 @@ class Run:
 
     def _suspended(self, unit: Unit) -> None:
         """The loop got to do something else since the unit was begun."""
-        unit.suspended = True
         with self._consumer.lock:
             unit.count()
+            unit.suspended = True
 
     def _settle(self, unit: Unit) -> None:
         """Count what was handled of the unit, and take it off the queue when that is all of it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from operator import length_hint
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -49,6 +51,8 @@ class Unit(msgspec.Struct, eq=False):
         counted: how many their sender has been told of as consumed, or will be soon.
         suspended: a callback has waited for something, so each message is counted when it is handled; before, as
             many as were handled without a pause.
+        walk: while somebody goes through the payloads one by one, what is left. It says how far that has come, so that
+            nobody has to note it at every step.
     """
 
     payloads: list[bytes]
@@ -59,9 +63,21 @@ class Unit(msgspec.Struct, eq=False):
     handled: int = 0
     counted: int = 0
     suspended: bool = False
+    walk: Iterator[bytes] | None = None
+
+    @property
+    def taken(self) -> int:
+        """How many have been taken, also in the middle of a walk."""
+        return self.position if self.walk is None else len(self.payloads) - length_hint(self.walk)
+
+    def reached(self) -> None:
+        """Note that all that were taken have been handled."""
+        self.position = self.handled = self.taken
 
     def count(self) -> None:
         """Let the sender know what has been handled. By one thread at a time."""
+        if self.walk is not None:
+            self.handled = max(self.handled, self.taken - 1)  # the last one is perhaps in the middle of it
         handled, counted, payloads = self.handled, self.counted, self.payloads
         if handled > counted and payloads:  # which are gone when there is a new link
             self.counted = handled

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..loops import Turn
 from ..protocol.connection import LARGE, WRITE_SIZE
-from ..protocol.credit import ACK_MASK, MESSAGE_CHARGE, PAYLOAD_HEADER, Run, Stream
+from ..protocol.credit import ACK_MASK, MESSAGE_CHARGE, PAYLOAD_HEADER, STAGED_SIZE, Run, Stream
 from ..protocol.frames import HEADER, MAX_FRAME_PAYLOAD, Flag, Kind
 from ..protocol.states import State
 from .reader import Alone, Received
@@ -43,13 +43,26 @@ def sender(link: Link, stream: Stream) -> Shortcut:
     lock, unlock, at_once = link.lock.acquire, link.lock.release, transport.at_once
     send, pack, clock = transport.send, HEADER.pack, time.perf_counter
     owed, unacknowledged = connection.owed, stream.unacknowledged
+    stage = stream.stage
+    take_place, put = stage.places.pop, stage.payloads.append
 
     def send_alone(payload: bytes, alone: bool = True) -> bool:
-        if connection.open_run is None and not alone:  # seen without the lock, as it may change the next moment
-            return False
         size = len(payload)
+        if stage.open and size <= STAGED_SIZE:
+            try:
+                take_place()
+            except IndexError:  # it is full, and gets into the queue below
+                pass
+            else:
+                put(payload)
+                if stage.open or not link.take_back(stage, payload):
+                    return True
+        elif connection.open_run is None and not alone:  # seen without the lock, as it may change the next moment
+            return False
         lock()
         try:
+            if connection.staging is not None:
+                connection.unstage()
             run = connection.open_run
             end = stream.sent + size + MESSAGE_CHARGE
             if end > stream.limit or size >= LARGE or link.ended:
@@ -64,6 +77,7 @@ def sender(link: Link, stream: Stream) -> Shortcut:
                 size += PAYLOAD_HEADER
                 run.size += size
                 connection.pending += size
+                connection.open_stage(stream)
                 return True
             if not alone or link.writing or (link.armed and not link.grants_only):
                 return False

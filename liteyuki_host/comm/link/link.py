@@ -2,7 +2,8 @@
 
 Sending. A lone message is written by its sender at once. Who keeps sending is batched: the first
 :data:`INLINE_BURST` messages of a burst go out one by one, then they queue until :data:`WRITE_SIZE` bytes are
-together or the flusher thread takes what is there. What the transport does not take at once is the flusher's to write,
+together or the flusher thread takes what is there. Short ones are put on a stage meanwhile (``Stage`` in
+``protocol/credit.py``), which takes no lock, and queue many at a time. What the transport does not take at once is the flusher's to write,
 so that the event loop, the reader and whoever holds a lock can send without waiting; what may pile up is bounded by the
 streams' credit. Only a thread that says that it may wait writes its rest itself: in the hands of the flusher it would
 wait for the interpreter's lock, which the busy sender holds, while the peer has nothing to do.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from ..errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
 from ..loops import on_event_loop, running_loop
 from ..protocol.connection import WRITE_SIZE, Connection
-from ..protocol.credit import Stream
+from ..protocol.credit import Stage, Stream
 from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
 from ..reporting import log
 from ..transport import Transport
@@ -234,10 +235,21 @@ class Link:
 
         ``shortcut(payload, alone=True)``. The ways, each what ``send`` does, in half of the time:
 
-        - It joins others of its stream that wait already to be written: nearly all messages of a burst.
+        - It joins others of its stream that wait already to be written: nearly all messages of a burst. On the stage,
+          if that is open; else in the queue, and the stage is open from then on.
         - It is written by itself, unless *alone* is False: questions and answers, and the first of a burst.
         """
         return sender(self, stream)
+
+    def take_back(self, stage: Stage, payload: bytes) -> bool:
+        """Take back what may have come too late onto a stage; False: it has been sent."""
+        with self.lock:
+            return stage.take_back(payload)
+
+    def settle(self) -> None:
+        """Give what is staged its place behind what has been sent."""
+        with self.lock:
+            self.connection.unstage()
 
     def _written_in_a_row(self) -> int:
         """Messages of one burst that were written one by one just before. The caller holds the lock."""
@@ -554,6 +566,7 @@ class Link:
     def _end(self, cause: LinkError) -> None:
         with self.lock:
             self.ended = True
+            self.connection.unstage()
             self._reader_done = True
             self._flush_idle.notify_all()
             self.written.wake()

@@ -15,7 +15,7 @@ import msgspec
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 from . import messages
-from .credit import ACK_MASK, MESSAGE_CHARGE, PAYLOAD_HEADER, Run, Stream
+from .credit import ACK_MASK, MESSAGE_CHARGE, PAYLOAD_HEADER, STAGE_CREDIT, Run, Stream
 from .frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
 from .messages import PROTOCOL_VERSION, PUBLISH_STREAM, STORE_STREAM, Control, Goodbye, Hello, Open
 from .states import Input, State, next_state
@@ -103,6 +103,7 @@ class Connection:
         self.controls: list[bytes] = []
         self.queue: deque[Run] = deque()
         self.open_run: Run | None = None  # the queue's last run, while short messages of its stream may join it
+        self.staging: Stream | None = None  # the one whose stage is open; what is on it comes behind the queue
         self.large: _Large | None = None
         self.owed: deque[Stream] = deque()  # each once; whoever consumes adds, without the link's lock
         # inbound
@@ -146,6 +147,8 @@ class Connection:
 
         What most messages need of this is written out once more in ``link/alone.py``.
         """
+        if self.staging is not None:
+            self.unstage()
         size = len(payload)
         if not flags and size < LARGE:
             end = stream.sent + size + MESSAGE_CHARGE
@@ -177,6 +180,38 @@ class Connection:
         self.pending += run.size
         return True
 
+    def open_stage(self, stream: Stream) -> None:
+        """Let messages of *stream* be staged, if there is credit for that. No other stage is open, the queue is not
+        empty, and the caller sees to it that somebody writes that soon: with it goes what is staged meanwhile."""
+        if stream.limit - stream.sent >= STAGE_CREDIT:
+            self.staging = stream
+            stream.stage.open = True
+
+    def unstage(self) -> None:
+        """Close the stage and put what is on it into the queue. Credit is taken by nobody else before that."""
+        stream, self.staging = self.staging, None
+        if stream is None:
+            return
+        stream.stage.open = False
+        payloads = stream.stage.take(stream.limit - stream.sent)
+        if not payloads:
+            return
+        payload_bytes = sum(map(len, payloads))
+        size = payload_bytes + PAYLOAD_HEADER * len(payloads)
+        end = stream.sent + payload_bytes + MESSAGE_CHARGE * len(payloads)
+        run = self.open_run
+        if run is not None and run.stream is stream and run.size + size <= WRITE_SIZE:
+            run.payloads += payloads
+            run.size += size
+            run.end = end
+        else:
+            run = Run(stream, payloads, size, stream.sent, end)
+            stream.unacknowledged.append(run)
+            self.queue.append(run)
+            self.open_run = run
+        stream.sent = end
+        self.pending += size
+
     def owe(self, stream: Stream) -> None:
         """Note that *stream* has consumed something the peer does not know yet. Called by whoever consumes."""
         if not stream.owed:
@@ -195,6 +230,8 @@ class Connection:
 
     def data_to_send(self, *, grants: bool = True) -> list[bytes | memoryview]:
         """The buffers of the next write, about :data:`WRITE_SIZE` bytes, or an empty list."""
+        if self.staging is not None:
+            self.unstage()
         out: list[bytes | memoryview] = []
         if self.controls:
             out.append(b"".join(self.controls))

@@ -50,6 +50,10 @@ class FakeLink:
     def shortcut(self, stream: Stream) -> Callable[..., bool]:
         return lambda payload, alone=True: False  # never the way here
 
+    def settle(self) -> None:
+        with self._lock:
+            self.connection.unstage()
+
     def lead(self, attempt: object, deadline: float | None) -> Nothing:
         return NOTHING
 

@@ -579,3 +579,46 @@ async def test_what_ends_the_process_goes_to_the_loop() -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await run.task
     assert run.task.cancelled()
+
+
+async def many(kit: Kit, *values: int) -> None:
+    """Arrive at once, and are handled without a pause in between."""
+    kit.incoming.deliver([encode(value) for value in values], 0, 0, kit.sender)
+    await kit.finished(len(values))
+
+
+async def test_what_arrived_at_once_goes_on_with_whoever_receives_now() -> None:
+    kit = Kit(handing=False)
+
+    def first(value: int) -> None:
+        kit.trace.append(("first", value, kit.incoming.waiting()))
+        kit.done.release()
+        if value == 2:
+            kit.callbacks.remove(first)
+            kit.on(second)
+
+    def second(value: int) -> None:
+        kit.trace.append(("second", value, kit.incoming.waiting()))
+        kit.done.release()
+
+    kit.on(first)
+    await many(kit, 1, 2, 3, 4)
+    assert kit.trace == [("first", 1, 3), ("first", 2, 2), ("second", 3, 1), ("second", 4, 0)]
+    assert kit.incoming.waiting() == 0
+    assert kit.sender.counted == 4 * (MESSAGE_CHARGE + 1)
+
+
+async def test_what_has_been_handled_when_the_process_leaves_is_counted() -> None:
+    kit = Kit(handing=False)
+    counted: list[int] = []
+
+    @kit.on
+    def callback(value: int) -> None:
+        if value == 3:
+            kit.incoming.close()
+            counted.append(kit.sender.counted)
+        kit.done.release()
+
+    await many(kit, 1, 2, 3, 4)
+    assert counted == [2 * (MESSAGE_CHARGE + 1)]
+    assert kit.sender.counted == 4 * (MESSAGE_CHARGE + 1)
