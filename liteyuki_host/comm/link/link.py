@@ -3,10 +3,10 @@
 Sending. A lone message is written by its sender at once. Who keeps sending is batched: the first
 :data:`INLINE_BURST` messages of a burst go out one by one, then they queue until :data:`WRITE_SIZE` bytes are
 together or the flusher thread takes what is there. Short ones are put on a stage meanwhile (``Stage`` in
-``protocol/credit.py``), which takes no lock, and queue many at a time. What the transport does not take at once is the flusher's to write,
-so that the event loop, the reader and whoever holds a lock can send without waiting; what may pile up is bounded by the
-streams' credit. Only a thread that says that it may wait writes its rest itself: in the hands of the flusher it would
-wait for the interpreter's lock, which the busy sender holds, while the peer has nothing to do.
+``protocol/credit.py``), which takes no lock, and queue many at a time. What the transport does not take at once is the
+flusher's to write, so that the event loop, the reader and whoever holds a lock can send without waiting; what may pile
+up is bounded by the streams' credit. Only a thread that says that it may wait writes its rest itself: in the hands of
+the flusher it would wait for the interpreter's lock, which the busy sender holds, while the peer has nothing to do.
 
 Receiving. The reader (``reader.py``) feeds bytes; what arrives is told to the link's handler by whoever reads.
 """

@@ -128,6 +128,7 @@ def test_nobody_joins_what_waits_on_a_link_that_is_over() -> None:
         host.link.connection.send(stream, b"1")
     assert joins(b"2")
     host.link.ended = True
+    host.link.settle()
     assert not joins(b"3")
     host.link.ended = False
     host.link._write([])
