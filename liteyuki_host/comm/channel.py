@@ -121,8 +121,8 @@ class Channel(Generic[T]):
             else:
                 if len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit):
                     payload = None
-                elif end.outgoing.shortcut(payload):
-                    end.outgoing.sent += 1
+                elif (outgoing := end.outgoing).shortcut(payload):
+                    outgoing.sent += 1
                     return
         refused = self._send_anyhow(data, payload, True)
         if refused is not None:

@@ -193,12 +193,11 @@ class Connection:
         if stream is None:
             return
         stream.stage.open = False
-        payloads = stream.stage.take(stream.limit - stream.sent)
+        payloads, size = stream.stage.take(stream.limit - stream.sent)
         if not payloads:
             return
-        payload_bytes = sum(map(len, payloads))
-        size = payload_bytes + PAYLOAD_HEADER * len(payloads)
-        end = stream.sent + payload_bytes + MESSAGE_CHARGE * len(payloads)
+        end = stream.sent + size + MESSAGE_CHARGE * len(payloads)
+        size += PAYLOAD_HEADER * len(payloads)
         run = self.open_run
         if run is not None and run.stream is stream and run.size + size <= WRITE_SIZE:
             run.payloads += payloads

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from itertools import repeat
+from itertools import repeat, starmap
 from typing import Any
 
 import msgspec
@@ -99,15 +99,17 @@ class Stage:
         self.places: deque[None] = deque(repeat(None, STAGE_PLACES))
         self.payloads: deque[bytes] = deque()
 
-    def take(self, room: int) -> list[bytes]:
-        """What has been staged, as far as *room* bytes of credit go. The caller holds the link's lock."""
+    def take(self, room: int) -> tuple[list[bytes], int]:
+        """What has been staged, as far as *room* bytes of credit go, and the bytes of it. The caller holds the link's
+        lock."""
         payloads = self.payloads
-        taken: list[bytes] = [payloads.popleft() for _ in range(len(payloads))]
-        if sum(map(len, taken)) + MESSAGE_CHARGE * len(taken) > room:  # some came too late, and do not count on it
-            while taken and sum(map(len, taken)) + MESSAGE_CHARGE * len(taken) > room:
-                payloads.appendleft(taken.pop())
+        taken = list(starmap(payloads.popleft, repeat((), len(payloads))))
+        size = sum(map(len, taken))
+        while taken and size + MESSAGE_CHARGE * len(taken) > room:  # came too late, and does not count on it
+            payloads.appendleft(taken.pop())
+            size -= len(payloads[0])
         self.places.extend(repeat(None, len(taken)))
-        return taken
+        return taken, size
 
     def take_back(self, payload: bytes) -> bool:
         """Take a payload from the stage; False: it has been sent. The caller holds the link's lock."""

@@ -235,11 +235,11 @@ def test_more_than_there_is_credit_for_is_left_to_those_who_came_late() -> None:
     for number in range(4):
         stage.places.pop()
         stage.payloads.append(b"%d" % number)
-    assert stage.take(2 * (MESSAGE_CHARGE + 1)) == [b"0", b"1"]
+    assert stage.take(2 * (MESSAGE_CHARGE + 1)) == ([b"0", b"1"], 2)
     assert list(stage.payloads) == [b"2", b"3"]
     assert stage.take_back(b"3")
     assert not stage.take_back(b"1")
-    assert stage.take(1 << 20) == [b"2"]
+    assert stage.take(1 << 20) == ([b"2"], 1)
     assert len(stage.places) == STAGE_PLACES
 
 
