@@ -268,7 +268,7 @@ class Run:
                     self._settle(unit)
                 now = monotonic()
                 if now - yielded > YIELD_SECONDS:
-                    yielded = await self._yield()
+                    yielded = await self._pause(unit)
                 if callbacks.only is not callback:
                     break
             unit.reached()
@@ -300,6 +300,17 @@ class Run:
         """Callbacks that never suspend must not keep the loop from everything else. Returns when that was."""
         await asyncio.sleep(0)
         return time.monotonic()
+
+    async def _pause(self, unit: Unit) -> float:
+        """The same in the middle of a unit. No callback waits, so they need not be counted one by one from now on."""
+        unit.reached()
+        self._settle(unit)
+        suspended = unit.suspended
+        now = await self._yield()
+        if not suspended:
+            unit.suspended = False
+            self.loop.call_soon(self._suspended, unit)
+        return now
 
     def _suspended(self, unit: Unit) -> None:
         """The loop got to do something else since the unit was begun."""

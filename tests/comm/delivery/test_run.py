@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
 
 from liteyuki_host.comm.codec import decode_payload, encode
+from liteyuki_host.comm.delivery import run as run_module
 from liteyuki_host.comm.delivery.callbacks import Callback, Callbacks
 from liteyuki_host.comm.delivery.incoming import Incoming
-from liteyuki_host.comm.delivery.run import Run
+from liteyuki_host.comm.delivery.run import YIELD_SECONDS, Run
 from liteyuki_host.comm.delivery.unit import Received
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
 
@@ -622,3 +625,35 @@ async def test_what_has_been_handled_when_the_process_leaves_is_counted() -> Non
     await many(kit, 1, 2, 3, 4)
     assert counted == [2 * (MESSAGE_CHARGE + 1)]
     assert kit.sender.counted == 4 * (MESSAGE_CHARGE + 1)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["never waits", "waits once"])
+async def test_a_pause_for_the_others_is_not_taken_for_a_callback_that_waits(
+    monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """What is handled without waiting is counted together, however long it takes."""
+    seconds = itertools.count(step=YIELD_SECONDS / 50)
+    monkeypatch.setattr(run_module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    kit = Kit(handing=False)
+    counts: list[int] = []
+    monkeypatch.setattr(kit.sender, "count", counts.append)
+    turns = [0]
+
+    def turn() -> None:
+        turns.append(len(counts))
+        kit.loop.call_soon(turn)
+
+    @kit.on
+    async def callback(value: int) -> None:
+        if waits and value == 100:
+            await asyncio.sleep(0)
+        kit.done.release()
+
+    kit.loop.call_soon(turn)
+    await many(kit, *range(500))
+    assert sum(counts) == sum(MESSAGE_CHARGE + len(encode(value)) for value in range(500))
+    if waits:
+        assert len(counts) > 390
+    else:
+        assert 8 <= len(counts) <= 12
+        assert turns[-1] >= 8, "told in every pause"
