@@ -35,13 +35,6 @@ BUFFER_SIZE = 2 * CHUNK_SIZE
 """Bytes read at once: holds any frame whole. 128 KiB measured slower, 1 MiB no faster."""
 
 
-SPARE = 2 * 1024 * 1024
-"""Bytes of a block that is asked for and given back once, untouched. glibc returns what is free at the end of its heap
-to the system from twice the largest such block on: a few 64 KiB messages that were freed together, and the next ones
-cost 16 page faults each. Twice this is a window of messages. Measured: 64 KiB messages to a child 1.3 to 1.5 times as
-many."""
-
-
 # Plain numbers: an operation on an enum's member costs half a microsecond, and every message needs some.
 
 
@@ -89,7 +82,6 @@ class FrameDecoder:
     """
 
     def __init__(self) -> None:
-        bytes(SPARE)
         self.buffer = memoryview(bytearray(BUFFER_SIZE))
         self.free = self.buffer  # where to read the next bytes into; never empty
         self.filled = 0  # bytes in the buffer that belong to no complete frame yet, at its front
