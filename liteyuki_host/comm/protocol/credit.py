@@ -30,7 +30,7 @@ PAYLOAD_HEADER = 5
 ACK_MASK = 0xFFFFFFFF  # acknowledgements travel modulo 2**32
 
 STAGE_PLACES = 64
-"""Messages on a stage at most. What the lock costs is shared by so many; with 256 the gain is hardly measurable."""
+"""Messages on a stage at most. What the lock and the look at the stage cost is shared by so many."""
 
 STAGED_SIZE = 2048
 """Bytes of a payload up to which it may be staged: a full stage fits into one frame with what waits already."""
@@ -88,7 +88,8 @@ class Stage:
 
     Attributes:
         open: changed by the holder of the link's lock.
-        places: the free ones; whoever puts something there takes one first, so that there never are too few.
+        places: the free ones; whoever puts something there takes one first, so that there never are too few. Ctrl+C
+            in the main thread between the two costs a place; without any, no message is staged any more.
         payloads: in the order sent.
     """
 
