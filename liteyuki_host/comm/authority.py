@@ -64,7 +64,7 @@ class Authority:
         with self.lock:
             if isinstance(request, messages.Put):
                 revision = self.put(owner, request.key, request.value, request.ttl, request.ephemeral)
-                reply(Outcome(None, None, revision) if revision else Outcome(Refusal.FULL, None, self.store.revision))
+                reply(self.store.outcome(revision))
                 return
             now = time.monotonic()
             if self._next_deadline is not None and self._next_deadline <= now:

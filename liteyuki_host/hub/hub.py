@@ -21,7 +21,7 @@ from ..comm.exchange import Exchange, Subscription, check_name, report_refusal
 from ..comm.link import INLINE_BURST, Link
 from ..comm.protocol import messages
 from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
-from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome, Refusal
+from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
 from ..comm.transport import Transport
 from ..comm.waiting import NOTHING, Waiters
 from .routes import Route
@@ -386,8 +386,7 @@ class Hub(Exchange):
         with authority.lock:
             revision = authority.put(HOST, key, payload, ttl, ephemeral)
         if done is not None or not revision:
-            outcome = Outcome(None, None, revision) if revision else Outcome(Refusal.FULL, None, self.revision)
-            (done or partial(report_refusal, key))(outcome)
+            (done or partial(report_refusal, key))(authority.store.outcome(revision))
         return True
 
     def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:

@@ -75,11 +75,7 @@ class StreamSource:
 
     def used(self, cost: int) -> None:
         """The same, but nothing is granted yet: what is sent on the stream next carries it, or :meth:`grant` does."""
-        stream, link = self._stream, self._link
-        with link.lock:
-            stream.consumed += cost
-        if not stream.owed:
-            link.connection.owe(stream)
+        self._link.used(self._stream, cost)
 
     def grant(self) -> None:
         """Tell of what has been :meth:`used`, unless a message has done that."""

@@ -283,10 +283,14 @@ class Link:
 
     def consumed(self, stream: Stream, cost: int) -> None:
         """Count *cost* bytes of *stream* as consumed; a grant follows when it is worth a frame, else soon."""
+        self.used(stream, cost)
+        self.grant(stream)
+
+    def used(self, stream: Stream, cost: int) -> None:
+        """The same without the grant."""
         with self.lock:
             stream.consumed += cost
         self.connection.owe(stream)
-        self.grant(stream)
 
     def grant(self, stream: Stream) -> None:
         """Tell the peer what is owed to it of *stream*, when it is worth a frame, else soon."""

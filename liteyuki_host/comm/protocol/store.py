@@ -115,9 +115,11 @@ class Store:
         self, key: str, payload: bytes, now: float, *, ttl: float | None = None, owner: str | None = None
     ) -> tuple[Outcome, list[Change]]:
         revision = self.write(key, payload, now, ttl, owner)
-        if not revision:
-            return Outcome(Refusal.FULL, None, self.revision), []
-        return Outcome(None, None, revision), [Change(revision, key, payload, ttl)]
+        return self.outcome(revision), [Change(revision, key, payload, ttl)] if revision else []
+
+    def outcome(self, revision: int) -> Outcome:
+        """Of what :meth:`write` has returned."""
+        return Outcome(None, None, revision) if revision else Outcome(Refusal.FULL, None, self.revision)
 
     def write(self, key: str, payload: bytes, now: float, ttl: float | None, owner: str | None) -> int:
         """As :meth:`put`, in fewer words: returns the revision of the change, or 0 when there is no room for it."""
