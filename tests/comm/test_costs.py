@@ -22,6 +22,7 @@ from liteyuki_host.comm.channel import Channel
 from liteyuki_host.comm.delivery import callbacks
 from liteyuki_host.comm.delivery.callbacks import Callback
 from liteyuki_host.comm.node import Node
+from liteyuki_host.comm.storage import Changed, SharedMemory
 from liteyuki_host.comm.transport.posix import SocketTransport
 from liteyuki_host.hub import Hub
 
@@ -122,6 +123,30 @@ def test_a_burst_of_messages_is_a_few_hundred_system_calls(live: Live) -> None:
     # About 2.9 MB with their charge: 40 bytes each, in writes of up to 60 kB, and grants for each MiB.
     assert live.calls["write"] < MESSAGES / 20, live.calls
     assert live.calls["read"] < MESSAGES / 20, live.calls
+
+
+def test_what_is_owed_to_others_does_not_follow_each_lone_message(live: Live) -> None:
+    """A change of the shared memory, and an answer to it on a channel: each side owes the other stream a grant."""
+    questions = 200
+    there, here = channel(live.nodes[0], "c"), channel(live.hub, "c")
+    memory = SharedMemory(live.hub)
+
+    def answer(change: Changed) -> None:
+        there.send(change.value)
+
+    SharedMemory(live.nodes[0]).watch("tick")(answer)
+
+    def ask() -> None:
+        for number in range(questions):
+            memory.set("tick", number)
+            assert here.receive(DEADLINE) == number
+
+    asking = threading.Thread(target=ask, daemon=True)
+    live.calls.clear()
+    asking.start()
+    asking.join(DEADLINE)
+    assert not asking.is_alive()
+    assert 2 * questions <= live.calls["write"] < 2.5 * questions, live.calls
 
 
 def test_a_question_and_its_answer_are_two_writes_and_two_reads(live: Live) -> None:

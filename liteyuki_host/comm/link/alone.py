@@ -101,7 +101,7 @@ def sender(link: Link, stream: Stream) -> Shortcut:
             try:
                 taken = send(frame, at_once)
                 link.last_write = clock()
-                if taken == size + _HEADER_SIZE and not owed:
+                if taken == size + _HEADER_SIZE:  # what is owed to other streams is not worth a frame: the flusher's
                     return True
             except BlockingIOError:
                 taken = 0

@@ -411,10 +411,13 @@ class Link:
                 self._leftover = _after(buffers, taken)
                 self._arm()  # the role goes to the flusher
                 return None
-            if self.ended or not self.connection.wants_to_send:
+            connection = self.connection
+            if self.ended or not (connection.has_output or connection.owes_much):
+                if connection.owed and not (self.armed or self.ended):  # the flusher has looked while we were writing
+                    self._arm(grants_only=True)
                 self._leave()
                 return None
-            return self.connection.data_to_send()
+            return connection.data_to_send()
 
     def _leave(self) -> None:
         """Give the role up. The caller holds the lock."""

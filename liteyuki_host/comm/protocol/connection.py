@@ -227,6 +227,11 @@ class Connection:
         """Whether :meth:`data_to_send` has something that should not wait (owed grants may)."""
         return bool(self.controls or self.queue or self.large)
 
+    @property
+    def owes_much(self) -> bool:
+        """Whether a grant is owed that is worth a frame. Others may go on consuming meanwhile."""
+        return any(stream.consumed - stream.granted >= stream.window >> 2 for stream in list(self.owed))
+
     def data_to_send(self, *, grants: bool = True) -> list[bytes | memoryview]:
         """The buffers of the next write, about :data:`WRITE_SIZE` bytes, or an empty list."""
         if self.staging is not None:
@@ -259,7 +264,8 @@ class Connection:
             return
         batch: list[Any] = []
         size = 0
-        while queue and size < WRITE_SIZE and not self._goes_alone(queue[0]):
+        # A little that would be left over comes along: in a write of its own it would cost as much as all of this.
+        while queue and (size < WRITE_SIZE or self.pending - size < LARGE) and not self._goes_alone(queue[0]):
             run = queue.popleft()
             batch.append(run.stream.id)
             batch.append(run.payloads)

@@ -668,3 +668,35 @@ def test_grants_are_gathered_while_more_is_consumed(busy: bool) -> None:
     assert wake.waited == [link_module.GRANT_DELAY, *more]
     assert stream.granted == stream.consumed == child.streams[0].sent
     close(host, child)
+
+
+@pytest.mark.parametrize("much", [True, False], ids=["much", "little"])
+def test_grants_that_came_up_during_a_write_are_not_forgotten(much: bool) -> None:
+    """What is consumed meanwhile, and not seen by the flusher, which leaves a link alone that somebody writes to."""
+    host, child = join()
+    child.consuming = False
+    stream, other = host.link.open_stream("channel", "x"), host.link.open_stream("channel", "y")
+    until(lambda: len(child.streams) == 2)
+    link, theirs = child.link, child.streams[1]
+    host.send(other, b"x" * (theirs.window // 3 if much else 10))
+    until(lambda: child.got)
+    until(lambda: not link.armed)
+    try_write = child.transport.try_write
+    writes: list[int] = []
+
+    def write(buffers: Sequence[bytes | memoryview]) -> int:
+        if not writes:
+            theirs.consumed = theirs.received
+            link.connection.owe(theirs)
+            if not much:  # as the flusher leaves it
+                assert link.writing
+                assert not link.armed
+        writes.append(sum(map(len, buffers)))
+        return try_write(buffers)
+
+    child.transport.try_write = write  # type: ignore[method-assign]
+    child.link.send(child.streams[0], b"a message")
+    assert len(writes) == (2 if much else 1)  # what is worth a frame goes at once
+    until(lambda: other.acknowledged == other.sent)
+    assert stream.acknowledged == stream.sent
+    close(host, child)

@@ -225,6 +225,24 @@ def test_a_write_stays_near_its_size(role: Role) -> None:
 
 
 @ROLES
+@pytest.mark.parametrize(("rest", "writes"), [([1000], 1), ([LARGE // 2] * 3, 2)], ids=["a little", "enough"])
+def test_a_little_that_would_be_left_over_goes_along(role: Role, rest: list[int], writes: int) -> None:
+    here, there = ends(role)
+    first, second = (here.connection.open_stream("channel", name) for name in "xy")
+    there.input(b"".join(here.connection.data_to_send()))
+    while here.connection.pending < WRITE_SIZE:
+        here.connection.send(first, b"x" * 1000)
+    for size in rest:
+        here.connection.send(second, b"y" * size)
+    written = 0
+    while buffers := here.connection.data_to_send():
+        written += 1
+        there.input(b"".join(buffers))
+    assert written == writes
+    assert [payload for name, payload in there.arrived if name == "y"] == [b"y" * size for size in rest]
+
+
+@ROLES
 @pytest.mark.parametrize("size", [3, LARGE + 5, 2 * CHUNK_SIZE + 5])
 def test_requests_and_replies_carry_their_number(role: Role, size: int) -> None:
     here, there = ends(role)
