@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .codec import decode_payload
-from .delivery.callbacks import Callback, Callbacks, call, is_failure
+from .delivery.callbacks import Callback, Callbacks, call_each
 from .delivery.end import ChannelEnd
 from .delivery.incoming import Incoming
-from .delivery.unit import Received
+from .delivery.unit import Here, Received
 from .errors import LycommError, UnknownChannel
 from .link import Link
 from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
-from .protocol.messages import Change
 from .protocol.store import Outcome, Refusal
 from .reporting import log
 
@@ -76,7 +74,7 @@ class LossReport:
         log().warning(f"{name}: {count:,} message{'s' if count != 1 else ''} lost ({why})")
 
 
-class _LocalSource:
+class _LocalSource(Here):
     """Publications from this very process, which no link counts."""
 
     def __init__(self) -> None:
@@ -90,12 +88,6 @@ class _LocalSource:
     def count(self, cost: int) -> None:
         with self._lock:
             self.waiting -= cost
-
-    def reply(self, payload: bytes, flags: int, request_id: int) -> None:
-        pass
-
-    async def replied(self) -> None:
-        pass
 
 
 class Subscription:
@@ -124,13 +116,7 @@ class Subscription:
         return True
 
     async def _handle(self, message: Received) -> None:
-        for callback in self.callbacks:
-            try:
-                await call(callback.function, decode_payload(message.payload, message.flags))
-            except BaseException as error:
-                if not is_failure(error):
-                    raise
-                self._failed("the callback", callback, error)
+        await call_each(self.callbacks, message.payload, message.flags, self._failed)
 
     def _failed(self, what: str, callback: Callback, error: BaseException) -> None:
         log().opt(exception=error).error(
@@ -141,12 +127,16 @@ class Subscription:
 class Watcher(Protocol):
     """Who wants to know every change of the shared memory. Nothing of it may wait or raise."""
 
-    def changed(self, change: Change) -> None:
-        """The next change."""
+    def changed(self, key: str, event: bytes) -> None:
+        """The next change, which is of *key*, as an encoded ``Change``. One at a time."""
         ...
 
-    def loop_attached(self) -> None:
+    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """The process has an event loop to call back on."""
+        ...
+
+    def detach_loop(self) -> None:
+        """It has none any more: call nobody until there is another."""
         ...
 
     def detached(self) -> None:
@@ -238,7 +228,7 @@ class Exchange(abc.ABC):
         for queue in queues:
             queue.attach_loop(loop)
         for watcher in self._watchers:
-            watcher.loop_attached()
+            watcher.attach_loop(loop)
 
     def detach_loop(self) -> None:
         """Stop running callbacks; messages wait from now on. A callback in progress is cancelled."""
@@ -248,6 +238,8 @@ class Exchange(abc.ABC):
             links = self._links()
         for queue in queues:
             queue.detach_loop()
+        for watcher in self._watchers:
+            watcher.detach_loop()
         for link in links:
             link.detach_loop()
 
@@ -369,9 +361,9 @@ class Exchange(abc.ABC):
         with self._ends_lock:
             self._watchers = [w for w in self._watchers if w is not watcher]
 
-    def _changed(self, change: Change) -> None:
+    def _changed(self, key: str, event: bytes) -> None:
         for watcher in self._watchers:
-            watcher.changed(change)
+            watcher.changed(key, event)
 
     # --- control --------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ __all__ = [
     "reading",
     "refuse_event_loop",
     "running_loop",
+    "turn_of",
 ]
 
 
@@ -96,12 +98,17 @@ def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> 
 
 class Turn:
     """What is done on a loop after what is read there just now. It may resume tasks: nothing else of the loop is in the
-    middle of anything then, neither a task nor the reader."""
+    middle of anything then, neither a task nor the reader.
 
-    __slots__ = ("due", "loop")
+    Attributes:
+        thread: that of the loop.
+    """
+
+    __slots__ = ("due", "loop", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.thread = 0
         self.due: list[Callable[[], object]] = []
 
     def end(self) -> None:
@@ -119,16 +126,24 @@ reading: Final[dict[asyncio.AbstractEventLoop, Turn]] = {}
 """The turns of the loops that read just now, each set and removed on its loop's thread."""
 
 
+def turn_of(loop: asyncio.AbstractEventLoop) -> Turn | None:
+    """The turn of *loop*, if it is the calling thread that reads there just now."""
+    turn = reading.get(loop)
+    # What asyncio would say of the thread costs a system call.
+    return turn if turn is not None and turn.thread == threading.get_ident() else None
+
+
 def call_soon_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
     """Call *function* on the loop's thread, in no task, soon: after what is read there just now, else in a turn of its
     own. From any thread. False: the loop is closed."""
+    turn = turn_of(loop)
     try:
-        if event_loops.running() is not loop:
-            loop.call_soon_threadsafe(function)
-        elif (turn := reading.get(loop)) is None:
+        if turn is not None:
+            turn.due.append(function)
+        elif event_loops.running() is loop:
             loop.call_soon(function)
         else:
-            turn.due.append(function)
+            loop.call_soon_threadsafe(function)
     except RuntimeError:
         return False
     return True

@@ -425,7 +425,7 @@ class Node(Exchange):
     def _own_authority(self) -> Authority:
         def on_change(revision: int, key: str, value: bytes | None, ttl: float | None, writer: str | None) -> None:
             if self._watchers:
-                self._changed(messages.Change(revision, key, value, ttl))
+                self._changed(key, messages.encode_change(revision, key, value, ttl))
 
         return Authority(view=self.view, on_change=on_change)
 

@@ -166,7 +166,7 @@ class Replica:
                     self._gap(event.revision)
                 else:
                     for watcher in self._watchers():
-                        watcher.changed(event)
+                        watcher.changed(event.key, payload)
             else:
                 self._follow(event)
         source.count(cost)
@@ -202,9 +202,9 @@ class Replica:
                 self._gap(revision)
                 return
             if watchers:
-                change = messages.Change(revision, key, value, ttl)
+                change = messages.encode_change(revision, key, value, ttl)
                 for watcher in watchers:
-                    watcher.changed(change)
+                    watcher.changed(key, change)
             if done is not None:
                 done(Outcome(None, b"\xc3" if value is None else None, revision))
             revision += 1

@@ -501,10 +501,10 @@ class Hub(Exchange):
         for session in self._everybody:
             if session.owner != writer:
                 if payload is None:
-                    payload = messages.encode_tagged((messages.CHANGE, revision, key, value, ttl))
+                    payload = messages.encode_change(revision, key, value, ttl)
                 session.send_memory(payload)
         if self._watchers:
-            self._changed(messages.Change(revision, key, value, ttl))
+            self._changed(key, payload or messages.encode_change(revision, key, value, ttl))
 
     def _broadcast(self, payload: bytes) -> None:
         with self.authority.lock:

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from liteyuki_host.comm.loops import Turn, call_on, call_soon_on, reading
+from liteyuki_host.comm.loops import Turn, call_on, call_soon_on, reading, turn_of
 from liteyuki_host.comm.parking import Parked
 
 DEADLINE = 10.0
@@ -45,7 +45,9 @@ async def test_while_the_loop_reads_it_is_called_when_that_is_done() -> None:
     loop = asyncio.get_running_loop()
     called: list[str] = []
     turn = Turn(loop)
+    turn.thread = threading.get_ident()
     reading[loop] = turn
+    assert turn_of(loop) is turn
     call_soon_on(loop, lambda: called.append("first"))
     call_soon_on(loop, lambda: call_soon_on(loop, lambda: called.append("later")))
     call_soon_on(loop, lambda: called.append("second"))
@@ -55,6 +57,22 @@ async def test_while_the_loop_reads_it_is_called_when_that_is_done() -> None:
     assert called == ["first", "second"]
     await asyncio.sleep(0)
     assert called == ["first", "second", "later"]
+    assert turn_of(loop) is None
+
+
+async def test_another_thread_does_not_take_part_in_a_turn() -> None:
+    loop = asyncio.get_running_loop()
+    called = asyncio.Event()
+    turn = Turn(loop)
+    turn.thread = threading.get_ident()
+    reading[loop] = turn
+    try:
+        assert await asyncio.to_thread(turn_of, loop) is None
+        assert await asyncio.to_thread(call_soon_on, loop, called.set)
+        assert not turn.due
+    finally:
+        del reading[loop]
+    await asyncio.wait_for(called.wait(), DEADLINE)
 
 
 async def test_what_ends_the_process_leaves_the_rest_to_the_loop() -> None:

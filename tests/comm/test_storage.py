@@ -26,11 +26,11 @@ from liteyuki_host.comm.errors import (
     WatchOverrun,
     WouldBlockEventLoop,
 )
+from liteyuki_host.comm.loops import Turn, reading
 from liteyuki_host.comm.node import Node
-from liteyuki_host.comm.protocol.messages import Change, Put, encode_message
+from liteyuki_host.comm.protocol.messages import Put, encode_change, encode_message
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import Pair, connected_pair
-from liteyuki_host.comm.waiting import NOTHING
 from liteyuki_host.comm.watch import Changed, Watch
 
 
@@ -676,19 +676,28 @@ def test_a_watch_in_a_thread_and_its_end(any_memory: SharedMemory) -> None:
     join = in_thread(lambda: [change.key for change in watch])
     any_memory.set("a", 1)
     any_memory.set("b", 2)
-    until(lambda: not watch._queue and watch._arrived)
+    until(lambda: not watch._changes.units and watch._changes.arrived.callbacks)
     watch.close()
     watch.close()
     assert join() in (["a", "b"], [])
     any_memory.set("c", 3)
-    assert not watch._queue
+    assert not watch._changes.units
+
+
+def test_what_a_closed_watch_has_not_handed_out_is_dropped(any_memory: SharedMemory) -> None:
+    watch = any_memory.watch()
+    any_memory.set("a", 1)
+    any_memory.sync(timeout=DEADLINE)
+    assert len(watch._changes.units) == 1
+    watch.close()
+    assert list(watch) == []
 
 
 def test_a_watch_in_a_thread_ends_when_the_process_leaves(pair: Pair) -> None:
     watch = pair.child_memory.watch()
     join = in_thread(lambda: [change.key for change in watch])
     pair.child_memory.set("a", 1)
-    until(lambda: watch._arrived)
+    until(lambda: watch._changes.arrived.callbacks)
     pair.cut()
     assert join() in (["a"], [])
 
@@ -716,36 +725,94 @@ async def test_a_decorated_function_is_called_on_the_loop_with_every_change(pair
     assert any("a watcher of 'n' failed; the next change is handled" in line for line in lines)
 
 
-async def test_a_change_is_not_missed_while_the_watching_task_goes_to_sleep(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    take = Watch._take
-    late = iter(range(1, 4))
+@pytest.mark.parametrize("within", [False, True], ids=["between changes", "by its callback"])
+async def test_a_closed_watch_ends_its_task(pair: Pair, within: bool) -> None:
+    watch = pair.child_memory.watch("n")
+    got: list[Any] = []
+    tasks: list[asyncio.Task[Any]] = []
 
-    def take_and_change(watch: Watch) -> object:
-        result = take(watch)
-        if result is NOTHING and (number := next(late, None)) is not None:
-            watch.changed(Change(number, "n", encode(number), None))  # after the look at the queue, before the sleep
-        return result
+    async def note(change: Changed) -> None:
+        tasks.append(asyncio.current_task())  # type: ignore[arg-type]
+        if within:
+            watch.close()
+        await asyncio.sleep(0)  # a change that is being handled is handled to its end
+        got.append(change.value)
 
-    monkeypatch.setattr(Watch, "_take", take_and_change)
+    async with loops(pair.child):
+        watch(note)
+        pair.child_memory["n"] = 1
+        await eventually(lambda: got == [1])
+        watch.close()
+        pair.child_memory["n"] = 2
+        await asyncio.wait_for(tasks[0], DEADLINE)
+        await pair.child_memory.async_(timeout=DEADLINE)
+    assert got == [1]
+
+
+async def test_a_watch_that_is_decorated_twice_calls_both(pair: Pair) -> None:
+    watch = pair.host_memory.watch("n")
+    got: list[Any] = []
+
+    def broken(change: Changed) -> None:
+        got.append("broken")
+        raise LookupError("once more")
+
+    async with loops(pair.host):
+        watch(broken)
+        watch(lambda change: got.append(change.value))
+        with logged() as lines:
+            pair.child_memory["n"] = 1
+            pair.child_memory["n"] = [2]
+            await eventually(lambda: len(got) == 4)
+    assert got == ["broken", 1, "broken", [2]]
+    assert len([line for line in lines if "a watcher of 'n' failed" in line]) == 2
+
+
+async def test_without_a_loop_changes_wait_for_the_next_one(pair: Pair) -> None:
     got: list[Any] = []
     async with loops(pair.child):
-        pair.child_memory.watch("n")(lambda change: got.append(change.value))
+
+        @pair.child_memory.watch("n")
+        async def note(change: Changed) -> None:
+            got.append(change.value)
+            if change.value == 2:
+                await asyncio.Event().wait()  # until it is cancelled
+
+        pair.host_memory["n"] = 1
+        pair.host_memory["n"] = 2
+        await eventually(lambda: got == [1, 2])
+    pair.host_memory["n"] = 3
+    await pair.child_memory.async_(timeout=DEADLINE)
+    await asyncio.sleep(0)
+    assert got == [1, 2]
+    async with loops(pair.child):
         await eventually(lambda: got == [1, 2, 3])
 
 
-async def test_a_closed_watch_ends_its_task(pair: Pair) -> None:
-    watch = pair.child_memory.watch("n")
+async def test_a_lone_change_is_handled_without_a_turn_of_the_loop(pair: Pair) -> None:
+    """By who reads it, in the name of the task."""
+    loop = asyncio.get_running_loop()
     got: list[Any] = []
+    watch = pair.child_memory.watch("n")
     async with loops(pair.child):
-        watch(got.append)
-        pair.child_memory["n"] = 1
-        await eventually(lambda: len(got) == 1 and watch._parked is not None)
-        watch.close()
-        assert watch._task is not None
-        await asyncio.wait_for(watch._task, DEADLINE)
-    assert len(got) == 1
+        watch(lambda change: got.append(change.value))
+        pair.host_memory["n"] = 1
+        await eventually(lambda: got == [1] and watch._changes._consumer.run.free)  # type: ignore[union-attr]
+        queued: list[int] = []
+
+        def read() -> None:
+            turn = Turn(loop)
+            turn.thread = threading.get_ident()
+            reading[loop] = turn
+            watch.changed("n", encode_change(7, "n", encode(2), None))
+            del reading[loop]
+            queued.append(len(watch._changes.units))
+            turn.end()
+            queued.append(len(got))
+
+        loop.call_soon(read)  # in no task
+        await eventually(lambda: got == [1, 2])
+        assert queued == [0, 2]
 
 
 async def test_a_watch_that_is_not_read_ends_instead_of_growing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..codec import decode_payload, decode_plain
 
-__all__ = ["Callback", "Callbacks", "call", "error_text", "is_awaitable", "is_failure"]
+__all__ = ["Callback", "Callbacks", "call", "call_each", "error_text", "is_awaitable", "is_failure"]
 
 
 class Callback(NamedTuple):
@@ -110,6 +110,23 @@ async def call(function: Callable[[Any], Any], argument: Any) -> Any:
     if is_awaitable(result):
         result = await result
     return result
+
+
+async def call_each(
+    callbacks: Callbacks, payload: bytes, flags: int, failed: Callable[[str, Callback, BaseException], None]
+) -> None:
+    """Call those that there are now with a message, one after the other.
+
+    Args:
+        failed: told what of a callback has failed, and why.
+    """
+    for callback in callbacks:
+        try:
+            await call(callback.function, callback.decode(payload, flags))
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            failed("the callback", callback, error)
 
 
 def is_awaitable(result: Any) -> bool:

@@ -70,6 +70,13 @@ class Consumer:
         if run is not None and run.task is not None and not run.loop.is_closed():
             call_on(run.loop, run.task.cancel)
 
+    def end(self) -> None:
+        """Stop when the message in progress is done with. From any thread."""
+        self.loop = None
+        run = self.run
+        if run is not None:
+            call_soon_on(run.loop, run.resume)
+
     def wake(self) -> None:
         """Something has arrived, or there is somebody who wants it. From any thread; never waits."""
         loop = self.loop

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ..errors import ChannelClosed, ChannelModeError, ChannelTaken
+from ..loops import turn_of
 from ..protocol.credit import MESSAGE_CHARGE, Stream
 from ..protocol.frames import Flag
 from ..waiting import NOTHING, Bringer, Nothing, Waiters
@@ -90,6 +91,14 @@ class Incoming:
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Source) -> None:
         """Take messages in. Called by the link's reader; never waits."""
+        run = self._consumer.run
+        if run is not None and run.free and not flags and len(payloads) == 1 and (turn := turn_of(run.loop)):
+            # As a link does with what arrives alone, if it can: it needs no queue.
+            run.free = False
+            run.handed = payloads[0], source
+            self.received += 1
+            turn.due.append(run.take)
+            return
         if flags & Flag.REPLY:
             self._replied(request_id, flags, payloads[0])
             return
@@ -179,3 +188,7 @@ class Incoming:
     def detach_loop(self) -> None:
         """Stop consuming; a message in progress is cancelled, not counted, and so handed over again."""
         self._consumer.detach()
+
+    def end_consuming(self) -> None:
+        """The same for good, but a message in progress is handled to its end."""
+        self._consumer.end()

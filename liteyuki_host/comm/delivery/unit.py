@@ -10,7 +10,7 @@ import msgspec
 
 from ..protocol.credit import MESSAGE_CHARGE
 
-__all__ = ["Received", "Source", "Taken", "Unit"]
+__all__ = ["Here", "Received", "Source", "Taken", "Unit"]
 
 
 class Source(Protocol):
@@ -27,6 +27,19 @@ class Source(Protocol):
     async def replied(self) -> None:
         """Wait until the replies that have not left this process are few."""
         ...
+
+
+class Here:
+    """A sender in this very process: nobody waits to be told."""
+
+    def count(self, cost: int) -> None:
+        pass
+
+    def reply(self, payload: bytes, flags: int, request_id: int) -> None:
+        pass
+
+    async def replied(self) -> None:
+        pass
 
 
 class Received(NamedTuple):

@@ -263,6 +263,7 @@ class SharedReader:
             return
         transport, received, decoder = self._transport, self._inbound.received, self._inbound.decoder
         if turn is not None:
+            turn.thread = threading.get_ident()
             reading[turn.loop] = turn
         try:
             for _ in range(READS_AT_ONCE):

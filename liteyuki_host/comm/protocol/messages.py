@@ -313,6 +313,11 @@ encode_tagged: Callable[[tuple[Any, ...]], bytes] = _encoder.encode
 has to be there, also those with a default."""
 
 
+def encode_change(revision: int, key: str, value: bytes | None, ttl: float | None) -> bytes:
+    """A :class:`Change`, encoded."""
+    return encode_tagged((CHANGE, revision, key, value, ttl))
+
+
 def encode_control(message: Message) -> bytes:
     """Encode for the control lane, whose messages travel in one frame.
 
@@ -351,6 +356,10 @@ def decode_event(payload: bytes | memoryview) -> Event:
         return _event_decoder.decode(payload)
     except _UNREADABLE as error:
         raise _unreadable("a shared-memory event", error) from error
+
+
+decode_change: Callable[[bytes], Change] = msgspec.msgpack.Decoder(Change).decode
+"""What :func:`encode_change` has made, or :func:`decode_event` has read before."""
 
 
 def decode_publication(payload: bytes | memoryview) -> Publication:

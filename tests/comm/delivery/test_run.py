@@ -21,7 +21,9 @@ from liteyuki_host.comm.delivery.callbacks import Callback, Callbacks
 from liteyuki_host.comm.delivery.incoming import Incoming
 from liteyuki_host.comm.delivery.run import YIELD_SECONDS, Run
 from liteyuki_host.comm.delivery.unit import Received
+from liteyuki_host.comm.loops import Turn, reading
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
+from liteyuki_host.comm.protocol.frames import Flag
 
 DEADLINE = 10.0
 
@@ -49,11 +51,13 @@ class Kit:
 
     Args:
         handing: what is alone is handed to the task's name, when that can be; else everything is queued.
+        in_turn: the queue hands it over, as it is filled by the loop that reads; else a link does.
     """
 
-    def __init__(self, *, handing: bool) -> None:
+    def __init__(self, *, handing: bool, in_turn: bool = False) -> None:
         self.loop = asyncio.get_running_loop()
         self.handing = handing
+        self.in_turn = in_turn
         self.handed = 0
         self.sender = Sender()
         self.callbacks = Callbacks()
@@ -99,13 +103,25 @@ class Kit:
         """As the link does with a message that is all that has arrived, in a turn of its own."""
         payload = encode(value)
         run = self.stream.taker
-        if self.handing and run is not None and run.free:
+        if self.in_turn:
+            self.deliver([payload])
+        elif self.handing and run is not None and run.free:
             run.free = False
             run.handed = payload, self.sender
             self.handed += 1
             self.loop.call_soon(run.take)
         else:
             self.incoming.deliver([payload], 0, 0, self.sender)
+
+    def deliver(self, payloads: list[bytes], flags: int = 0) -> None:
+        """Read by the loop, which then does what is due."""
+        turn = Turn(self.loop)
+        turn.thread = threading.get_ident()
+        reading[self.loop] = turn
+        self.incoming.deliver(payloads, flags, 0, self.sender)
+        del reading[self.loop]
+        self.handed += bool(turn.due and not self.incoming.units)
+        self.loop.call_soon(turn.end)  # in no task
 
     async def finished(self, times: int = 1) -> None:
         """Callbacks have called ``done``, or failed."""
@@ -249,7 +265,9 @@ async def what_cannot_be_decoded(kit: Kit) -> None:
     await kit.begin()
     payload = encode(1) + b"\xc1"
     run = kit.stream.taker
-    if kit.handing:
+    if kit.in_turn:
+        kit.deliver([payload])
+    elif kit.handing:
         run.free = False
         run.handed = payload, kit.sender
         kit.loop.call_soon(run.take)
@@ -257,7 +275,7 @@ async def what_cannot_be_decoded(kit: Kit) -> None:
         kit.incoming.deliver([payload], 0, 0, kit.sender)
     await kit.finished()
     assert [what for what, _ in kit.failures] == ["a message that cannot be decoded"]
-    kit.handed += kit.handing
+    kit.handed += kit.handing and not kit.in_turn
     kit.arrive(1)
     await kit.finished()
 
@@ -438,16 +456,42 @@ async def test_both_ways_are_the_same(play: Scenario) -> None:
     if sys.version_info < (3, 11) and play is failures:
         pytest.skip("Python 3.10 cannot tell a cancelled future from a cancelled task")
     results = []
-    for handing in (False, True):
-        kit = Kit(handing=handing)
+    received = []
+    for handing, in_turn in ((False, False), (True, False), (True, True)):
+        kit = Kit(handing=handing, in_turn=in_turn)
         await play(kit)
         assert bool(kit.handed) is handing
         kit.incoming.detach_loop()
         for _ in range(3):
             await asyncio.sleep(0)
         assert kit.incoming.waiting() == 0
+        received.append(kit.incoming.received)
         results.append((kit.trace, kit.failures, kit.sender.counted))
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
+    assert received[0] == received[2]  # else it is the link that counts
+
+
+@pytest.mark.parametrize("how", ["one", "several", "flags", "another before it", "nobody's turn"])
+async def test_only_what_is_alone_and_nothing_but_a_payload_is_handed_over_by_the_queue(how: str) -> None:
+    kit = Kit(handing=True, in_turn=True)
+    kit.on(lambda value: (kit.trace.append(value), kit.done.release())[0])
+    await kit.begin()
+    kit.handed = 0
+    payloads = [encode(number) for number in range(2 if how == "several" else 1)]
+    if how == "flags":
+        payloads = [b"\xc1"]  # as it is
+    if how == "another before it":
+        kit.incoming.deliver([encode("before")], 0, 0, kit.sender)
+    if how == "nobody's turn":
+        kit.incoming.deliver(payloads, 0, 0, kit.sender)
+    else:
+        kit.deliver(payloads, Flag.RAW if how == "flags" else 0)
+    before = ["before"] if how == "another before it" else []
+    await kit.finished(len(payloads) + len(before))
+    assert kit.trace == before + (payloads if how == "flags" else list(range(len(payloads))))
+    assert kit.handed == (how == "one")
+    assert kit.failures == []
+    kit.incoming.detach_loop()
 
 
 async def test_another_loop_does_not_begin_while_a_callback_is_at_work() -> None:
