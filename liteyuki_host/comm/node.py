@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from .._version import __version__
 from . import codec
@@ -48,6 +48,9 @@ class _Phase(enum.Enum):
     ALONE = "alone"
     ATTACHED = "attached"
     DETACHED = "detached"
+
+
+_ATTACHED: Final = _Phase.ATTACHED  # found sooner than an attribute of the class, for what every write asks
 
 
 class Node(Exchange):
@@ -364,7 +367,7 @@ class Node(Exchange):
         *,
         may_wait: bool,
     ) -> bool:
-        if self._phase is _Phase.ATTACHED:
+        if self._phase is _ATTACHED:
             return self._replica.put(key, payload, ttl, ephemeral, done, may_wait=may_wait)
         done = done or partial(report_refusal, key)
         self._ask(lambda number: messages.Put(number, key, payload, ttl, ephemeral), done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from .delivery.end import StreamSource, join
 from .errors import HostNotAttached, LinkClosed
@@ -13,6 +14,7 @@ from .link import Link
 from .protocol import messages
 from .protocol.credit import MESSAGE_CHARGE
 from .protocol.frames import Flag
+from .protocol.messages import PUT, encode_tagged
 from .protocol.store import Mirror, Outcome, Refusal
 from .reporting import log
 from .waiting import NOTHING, Nothing, Waiters
@@ -20,11 +22,6 @@ from .waiting import NOTHING, Nothing, Waiters
 __all__ = ["Replica"]
 
 Done = Callable[[Outcome], None]
-
-
-_OwnWrite = tuple[str, bytes | None, float | None, Done | None]
-"""A write that the host has not ordered yet, as key, value, ttl, and whom to tell. The host does not send it back:
-what it was is kept here."""
 
 
 class Replica:
@@ -56,7 +53,9 @@ class Replica:
         self._shortcut: Callable[..., bool] = lambda payload: False
         self._next_request = 1
         self._replies: dict[int, Done] = {}
-        self._own_writes: dict[int, _OwnWrite] = {}
+        # Writes that the host has not ordered yet, by number, each with whom to tell. The host does not send them back:
+        # what they were is kept here.
+        self._own_writes: dict[int, tuple[str, bytes | None, float | None, Done | None]] = {}
         self._snapshot: list[tuple[str, bytes, int, float | None]] = []
 
     def begin(self, link: Link) -> None:
@@ -105,13 +104,14 @@ class Replica:
         """As ``Exchange.put``."""
         with self.lock:
             number = self._next_request
-            request = messages.encode_tagged((messages.PUT, number, key, payload, ttl, ephemeral))
+            request = encode_tagged((PUT, number, key, payload, ttl, ephemeral))
             if self._shortcut(request) or self._send(request):
                 self._next_request = number + 1
                 self._own_writes[number] = (key, payload, ttl, done)
                 self._mirror.own_put(number, key, payload, None if ttl is None else time.monotonic() + ttl)
                 return True
-        return may_wait and self._wait_for_room(lambda: self.put(key, payload, ttl, ephemeral, done, may_wait=False))
+        # `partial`, as variables that another function uses are slower throughout.
+        return may_wait and self._wait_for_room(partial(self.put, key, payload, ttl, ephemeral, done, may_wait=False))
 
     def remove(self, key: str, done: Done | None, *, may_wait: bool) -> bool:
         """As ``Exchange.remove``."""
@@ -187,20 +187,19 @@ class Replica:
 
     def _ordered(self, event: messages.Ordered) -> None:
         """The host has made own writes its next steps."""
-        own_writes, own_ordered = self._own_writes, self._mirror.own_ordered
+        first, revision = event.id, event.revision
+        with self.lock:
+            try:
+                writes = list(map(self._own_writes.pop, range(first, first + event.count)))
+            except KeyError:  # nobody has asked for it
+                followed = False
+            else:
+                followed = self._mirror.own_ordered(first, writes, revision, time.monotonic())
+        if not followed:
+            self._gap(revision)
+            return
         watchers = self._watchers()
-        revision = event.revision
-        for request in range(event.id, event.id + event.count):
-            with self.lock:
-                write = own_writes.pop(request, None)
-                if write is not None:
-                    key, value, ttl, done = write
-                    deadline = None if ttl is None else time.monotonic() + ttl  # as for everybody else: from now on
-                    if not own_ordered(request, key, value, deadline, revision):
-                        write = None
-            if write is None:
-                self._gap(revision)
-                return
+        for key, value, ttl, done in writes:
             if watchers:
                 change = messages.encode_change(revision, key, value, ttl)
                 for watcher in watchers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 from .._version import __version__
@@ -287,24 +288,20 @@ class _Requests:
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
         hub, session = self._hub, self._session
-        authority, owner = hub.authority, session.owner
-        cost = MESSAGE_CHARGE * len(payloads)
-        for payload in payloads:
-            cost += len(payload)
-            request = messages.decode_request(payload)
-            if type(request) is messages.Put:
+        authority = hub.authority
+        position = 0
+        while True:
+            with authority.lock:  # once for all that write plainly, one after the other: nearly always all
+                position, other = self._write(payloads, position)
+            if other is None:
+                break
+            if isinstance(other, messages.Declare):
+                hub.declare(other.channel)
                 with authority.lock:
-                    revision = authority.put(owner, request.key, request.value, request.ttl, request.ephemeral)
-                    if revision:
-                        session.ordered(request.id, revision)
-                    else:
-                        session.refused(request.id, Refusal.FULL)
-            elif isinstance(request, messages.Declare):
-                hub.declare(request.channel)
-                with authority.lock:
-                    session.send_memory(messages.encode_message(messages.Done(request.id)))
+                    session.send_memory(messages.encode_message(messages.Done(other.id)))
             else:
-                authority.perform(owner, request, _Reply(session, request))
+                authority.perform(session.owner, other, _Reply(session, other))
+        cost = sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads)
         laggards = hub.laggards()
         if laggards:
             hub.withhold(source, cost, laggards)
@@ -314,6 +311,23 @@ class _Requests:
             session.tell_ordered()
         if not laggards:
             source.grant()
+
+    def _write(self, payloads: list[bytes], position: int) -> tuple[int, messages.Request | None]:
+        """Do what the payloads from *position* on ask for, as long as they are plain writes. Returns the first request
+        that is none, and the position behind it. The caller holds the authority's lock."""
+        session, put, decode = self._session, self._hub.authority.put, messages.decode_request
+        owner = session.owner
+        for payload in islice(payloads, position, None):
+            position += 1
+            request = decode(payload)
+            if type(request) is not messages.Put:
+                return position, request
+            revision = put(owner, request.key, request.value, request.ttl, request.ephemeral)
+            if revision:
+                session.ordered(request.id, revision)
+            else:
+                session.refused(request.id, Refusal.FULL)
+        return position, None
 
 
 class _Reply:

@@ -9,14 +9,25 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from ..errors import RemoteProtocolError
 from .messages import Change
 
-__all__ = ["MAX_KEY_SIZE", "Expiring", "LockTable", "Mirror", "Outcome", "Packed", "Refusal", "Store", "pack"]
+__all__ = [
+    "MAX_KEY_SIZE",
+    "Expiring",
+    "LockTable",
+    "Mirror",
+    "Outcome",
+    "OwnWrite",
+    "Packed",
+    "Refusal",
+    "Store",
+    "pack",
+]
 
 MAX_KEY_SIZE = 512
 """Bytes of a key in UTF-8; far above any name, so that keys cannot become a second place for values."""
@@ -233,6 +244,10 @@ class Store:
         return entry
 
 
+OwnWrite = tuple[str, bytes | None, float | None, Any]
+"""A write that this process has asked for, as key, value, ttl, and what its asker wants to keep with it."""
+
+
 class Mirror:
     """A replica that shows its own writes at once and the host's order in the end.
 
@@ -287,25 +302,30 @@ class Mirror:
             self.view[key] = value if deadline is None else Expiring(value, deadline)
         return True
 
-    def own_ordered(self, request: int, key: str, value: bytes | None, deadline: float | None, revision: int) -> bool:
-        """Own write *request* is the host's step *revision*; False when one before it is missing."""
-        if revision <= self.revision:  # a snapshot has brought it
-            self.done(request, key)
-            return True
-        if revision != self.revision + 1:
+    def own_ordered(self, request: int, writes: Iterable[OwnWrite], revision: int, now: float) -> bool:
+        """The own writes from *request* on are the host's steps from *revision* on; False when a step before them is
+        missing, and then nothing has changed."""
+        if revision > self.revision + 1:
             return False
-        self.revision = revision
-        if value is None:
-            self._revisions.pop(key, None)
-        else:
-            self._revisions[key] = revision
-        if self._pending.get(key) == request:  # it is what is shown
-            del self._pending[key]
-            del self._held[key]
-            if value is not None and deadline is not None:  # which counts anew
-                self.view[key] = _shown(value, deadline)
-        else:
-            self._held[key] = _Unseen(value, deadline)
+        pending, held, revisions = self._pending, self._held, self._revisions
+        for key, value, ttl, _ in writes:
+            if revision <= self.revision:  # a snapshot has brought it
+                self.done(request, key)
+            else:
+                self.revision = revision
+                if value is None:
+                    revisions.pop(key, None)
+                else:
+                    revisions[key] = revision
+                if pending.get(key) == request:  # it is what is shown
+                    del pending[key]
+                    del held[key]
+                    if value is not None and ttl is not None:  # which counts anew
+                        self.view[key] = _shown(value, now + ttl)
+                else:
+                    held[key] = _Unseen(value, None if ttl is None else now + ttl)
+            request += 1
+            revision += 1
         return True
 
     def done(self, request: int, key: str) -> None:

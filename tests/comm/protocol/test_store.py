@@ -326,22 +326,42 @@ def test_an_own_write_that_is_a_step_of_the_order_comes_without_its_value() -> N
     mirror.own_put(1, "a", enc("first"), None)
     mirror.own_put(2, "a", enc("second"), None)
     mirror.own_remove(3, "b")
-    assert not mirror.own_ordered(2, "a", enc("second"), None, 2), "the first one is missing"
+    assert not mirror.own_ordered(2, [("a", enc("second"), None, None)], 2, 0.0), "the first one is missing"
     assert mirror.revision == 0
-    assert mirror.own_ordered(1, "a", enc("first"), None, 1)
+    assert mirror.own_ordered(1, [("a", enc("first"), None, None)], 1, 0.0)
     assert (mirror.view, mirror.revision, mirror.is_pending("a")) == ({"a": "second"}, 1, True)
     mirror.apply(Change(2, "a", enc("theirs")), 0.0)  # between the two
-    assert mirror.own_ordered(2, "a", enc("second"), None, 3)
+    assert mirror.own_ordered(2, [("a", enc("second"), None, None), ("b", None, None, None)], 3, 0.0)
     assert (mirror.view, mirror.revision_of("a"), mirror.is_pending("a")) == ({"a": "second"}, 3, False)
-    assert mirror.own_ordered(3, "b", None, None, 4)
-    assert (mirror.view, mirror.revision_of("b"), mirror.is_pending("b")) == ({"a": "second"}, 0, False)
+    assert (mirror.revision, mirror.revision_of("b"), mirror.is_pending("b")) == (4, 0, False)
+
+
+def test_own_writes_of_which_a_snapshot_has_brought_the_first() -> None:
+    mirror = Mirror()
+    for number, value in enumerate((1, 2, 3), 1):
+        mirror.own_put(number, "ab"[number > 1], enc(value), None)
+    mirror.load([("a", enc(1), 1, None), ("b", enc(2), 2, None)], 2, 0.0)
+    writes = [("a", enc(1), None, None), ("b", enc(2), None, None), ("b", enc(3), None, None)]
+    assert mirror.own_ordered(1, writes, 1, 0.0)
+    assert (mirror.view, mirror.revision, mirror.revision_of("b")) == ({"a": 1, "b": 3}, 3, 3)
+    assert [mirror.is_pending(key) for key in "ab"] == [False, False]
+
+
+def test_own_writes_that_a_snapshot_has_brought_change_nothing() -> None:
+    mirror = Mirror()
+    mirror.own_put(1, "a", enc(1), None)
+    mirror.own_put(2, "a", enc(2), None)
+    mirror.load([("a", enc("theirs, after mine"), 3, None)], 3, 0.0)
+    assert mirror.view == {"a": 2}
+    assert mirror.own_ordered(1, [("a", enc(1), None, None), ("a", enc(2), None, None)], 1, 0.0)
+    assert (mirror.view, mirror.revision, mirror.revision_of("a")) == ({"a": "theirs, after mine"}, 3, 3)
 
 
 def test_a_refused_own_write_gives_back_the_own_one_before_it() -> None:
     mirror = Mirror()
     mirror.own_put(1, "a", enc("taken"), None)
     mirror.own_put(2, "a", enc("refused"), None)
-    assert mirror.own_ordered(1, "a", enc("taken"), None, 1)
+    assert mirror.own_ordered(1, [("a", enc("taken"), None, None)], 1, 0.0)
     mirror.done(2, "a")
     assert mirror.view == {"a": "taken"}
 
@@ -349,8 +369,13 @@ def test_a_refused_own_write_gives_back_the_own_one_before_it() -> None:
 def test_the_end_of_an_own_write_counts_from_its_place_in_the_order() -> None:
     mirror = Mirror()
     mirror.own_put(1, "a", enc(1), 10.0)
-    assert mirror.own_ordered(1, "a", enc(1), 12.0, 1)
+    mirror.own_put(2, "b", enc(2), 11.0)
+    mirror.own_put(3, "b", enc(3), None)
+    assert mirror.own_ordered(1, [("a", enc(1), 10.0, None), ("b", enc(2), 10.0, None)], 1, 2.0)
     assert mirror.view["a"].deadline == 12.0  # type: ignore[attr-defined]
+    assert mirror.view["b"] == 3
+    mirror.done(3, "b")  # it was refused
+    assert mirror.view["b"].deadline == 12.0  # type: ignore[attr-defined]
 
 
 def test_only_the_newest_own_write_decides_when_to_show_the_hosts_order() -> None:

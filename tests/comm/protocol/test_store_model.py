@@ -132,7 +132,15 @@ class SharedMemoryMachine(RuleBasedStateMachine):
             assert len(changes) <= 1
             if changes and isinstance(request, (m.Put, m.Remove)):
                 self._publish(changes, replica)
-                replica.events.append(m.Ordered(request.id, 1, outcome.revision))
+                last = replica.events[-1] if replica.events else None
+                if (
+                    isinstance(last, m.Ordered)
+                    and last.id + last.count == request.id
+                    and last.revision + last.count == outcome.revision
+                ):  # as a session tells of them together
+                    replica.events[-1] = m.Ordered(last.id, last.count + 1, last.revision)
+                else:
+                    replica.events.append(m.Ordered(request.id, 1, outcome.revision))
             else:
                 self._publish(changes, None)
                 replica.events.append(m.Done(request.id, outcome.error, outcome.value, outcome.revision))
@@ -145,9 +153,11 @@ class SharedMemoryMachine(RuleBasedStateMachine):
             if isinstance(event, m.Change):
                 assert replica.mirror.apply(event, 0.0)
             elif isinstance(event, m.Ordered):
-                key = replica.keys.pop(event.id)
-                value = getattr(replica.writes[event.id], "value", None)  # a Remove has none
-                assert replica.mirror.own_ordered(event.id, key, value, None, event.revision)
+                writes = [
+                    (replica.keys.pop(number), getattr(replica.writes[number], "value", None), None, None)
+                    for number in range(event.id, event.id + event.count)  # a Remove has no value
+                ]
+                assert replica.mirror.own_ordered(event.id, writes, event.revision, 0.0)
             else:
                 assert isinstance(event, m.Done)
                 key = replica.keys.pop(event.id, None)
@@ -164,7 +174,7 @@ class SharedMemoryMachine(RuleBasedStateMachine):
     def a_gap_changes_nothing(self, who: int, ahead: int) -> None:
         mirror = self.replicas[who].mirror
         assert not mirror.apply(m.Change(mirror.revision + ahead, "a", enc("gap")), 0.0)
-        assert not mirror.own_ordered(1 << 30, "a", enc("gap"), None, mirror.revision + ahead)
+        assert not mirror.own_ordered(1 << 30, [("a", enc("gap"), None, None)], mirror.revision + ahead, 0.0)
 
     @rule(who=WHO)
     def a_snapshot_in_the_middle(self, who: int) -> None:
