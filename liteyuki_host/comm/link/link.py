@@ -43,8 +43,9 @@ GATHER_DELAY = 0.0005
 """Seconds that the flusher gives a burst to go on before it writes what is there."""
 
 FLOOD_DELAY = 0.003
-"""Seconds more, if somebody has written meanwhile: who is so busy writes most of it, and each look of the flusher takes
-the processor and the interpreter's lock from sender and receiver. Measured: up to a tenth of the throughput."""
+"""Seconds more, as long as somebody has written meanwhile: what was queued before that has been written with it, and
+each look of the flusher takes the processor and the interpreter's lock from sender and receiver. So this is how long a
+message waits at most."""
 
 GRANT_DELAY = 0.002
 """Seconds that the last grant of a stream waits for a message to ride on."""
@@ -307,6 +308,7 @@ class Link:
         with self.lock:
             if not self.ended:
                 self._arm()
+                self._wake_flusher()  # it may be waiting for more
             self.flushing += 1
             try:
                 while not self.ended and (self.writing or self.connection.wants_to_send):
@@ -409,7 +411,8 @@ class Link:
         with self.lock:
             if taken < size:
                 self._leftover = _after(buffers, taken)
-                self._arm()  # the role goes to the flusher
+                self._arm()  # the role goes to the flusher, which may be waiting for more
+                self._wake_flusher()
                 return None
             connection = self.connection
             if self.ended or not (connection.has_output or connection.owes_much):
@@ -473,12 +476,13 @@ class Link:
                 consumed = self._consumed()
                 if not self._wake.acquire(timeout=GRANT_DELAY) and self._consumed() != consumed:
                     self._wake.acquire(timeout=BUSY_GRANT_DELAY)
-            elif not (
-                self._leftover or self.flushing or self.ended or time.perf_counter() - self.last_write > BURST_GAP
-            ):
-                written = self.last_write
-                if not self._wake.acquire(timeout=GATHER_DELAY) and self.last_write != written:
-                    self._wake.acquire(timeout=FLOOD_DELAY)
+            elif time.perf_counter() - self.last_write <= BURST_GAP:
+                delay = GATHER_DELAY
+                while not (self._leftover or self.flushing or self.ended):
+                    written = self.last_write
+                    if self._wake.acquire(timeout=delay) or self.last_write == written:
+                        break
+                    delay = FLOOD_DELAY
             with self.lock:
                 self.armed = self.grants_only = False
                 if self.ended:
