@@ -347,8 +347,13 @@ class Channel(Generic[T]):
             pass
 
     def _send_when_there_is_room(self, end: ChannelEnd, payload: bytes, flags: int) -> None:
-        # Not in `send`: a function whose variables another one uses is slower throughout.
-        end.outgoing.room.wait(lambda: self._offer(end, payload, flags, 0), None)
+        # Not in `send`: a function whose variables another one uses is slower throughout. While it waits it only looks
+        # for room: it may be reading for everybody then, and the write may have to wait for the peer to read.
+        size, outgoing = len(payload), end.outgoing
+        while True:
+            outgoing.room.wait(lambda: self._still_sending(end) and (outgoing.has_room(size) or NOTHING), None)
+            if outgoing.offer(payload, flags, may_wait=True):
+                return
 
     def _send_now(self, data: T) -> tuple[ChannelEnd, bytes, int] | None:
         """Queue a message. Returns None; or, when there is no room, what has to be offered again."""
@@ -424,10 +429,14 @@ class Channel(Generic[T]):
         return decoder
 
     def _offer(self, end: ChannelEnd, payload: bytes, flags: int, request_id: int) -> bool | Nothing:
-        end.use()  # what keeps us from sending may have come while we waited
+        return self._still_sending(end) and end.outgoing.try_offer(payload, flags, request_id)
+
+    def _still_sending(self, end: ChannelEnd) -> bool:
+        """True; raises what keeps us from sending, which may have come while we waited."""
+        end.use()
         if end.incoming.closed:
             raise self._closed()
-        return end.outgoing.try_offer(payload, flags, request_id)
+        return True
 
     def _received(self, end: ChannelEnd, message: Taken | Nothing, timeout: float | None) -> T:
         if message is NOTHING:

@@ -278,6 +278,30 @@ def test_a_full_channel_makes_a_thread_wait(narrow: Pair) -> None:
     assert [child.receive(DEADLINE) for _ in range(3)] == [1, 1, 4]
 
 
+def test_a_thread_that_has_waited_for_room_writes_as_it_does_without_waiting(
+    narrow: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not while it waits and may read for everybody: then the flusher would have to write what does not fit."""
+    host, child = both(narrow)
+    for _ in range(3):
+        host.send(1)
+    outgoing = host._own_end().outgoing
+    offer = outgoing.offer
+    offered: list[dict[str, bool]] = []
+
+    def note(*message: Any, **how: bool) -> bool:
+        offered.append(how)
+        return offer(*message, **how)
+
+    monkeypatch.setattr(outgoing, "offer", note)
+    thread, results = in_thread(host.send, 4)
+    until(lambda: offered and outgoing.room.callbacks)
+    assert child.receive(DEADLINE) == 1
+    assert joined(thread, results) is None
+    assert [child.receive(DEADLINE) for _ in range(3)] == [1, 1, 4]
+    assert offered == [{"may_wait": True}] * 2
+
+
 async def test_asend_waits_for_room(narrow: Pair) -> None:
     host, child = both(narrow)
     for _ in range(3):

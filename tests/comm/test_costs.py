@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import platform
 import socket
 import subprocess
 import sys
@@ -238,6 +239,30 @@ def test_a_message_that_waits_is_kept_as_little_more_than_its_bytes(live: Live) 
         here.send(TEXT)
     # Nobody has opened it there, so all of it is kept here, each as an item of the backlog.
     assert (sys.getallocatedblocks() - before) / MESSAGES < 4
+
+
+def test_messages_that_are_freed_together_leave_their_memory_to_the_next_ones() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("it is glibc's habit that is seen to")
+    code = """
+import resource
+from liteyuki_host.comm.protocol.frames import FrameDecoder
+
+buffer = FrameDecoder().buffer
+
+def receive(times):
+    for _ in range(times):
+        messages = [buffer[: 64 * 1024].tobytes() for _ in range(4)]
+        del messages
+
+receive(50)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+receive(1000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    # With an environment of its own: there are variables that tell glibc otherwise.
+    faults = subprocess.run([sys.executable, "-c", code], env={}, capture_output=True, check=True, text=True)
+    assert int(faults.stdout) < 1000, "page faults for 4,000 messages of 16 pages"
 
 
 def test_nobody_wakes_up_when_nothing_happens(live: Live) -> None:

@@ -66,7 +66,7 @@ class StreamSource:
             stream.owed = True
             self._owed.append(stream)
         # Nothing to do while the link is going to look anyway, and it is not much: then this costs no lock.
-        if not (told or link.armed) or stream.consumed - stream.granted >= stream.window >> 2:
+        if not (told or link.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
             link.grant(stream)
 
     def consumed(self, cost: int) -> None:

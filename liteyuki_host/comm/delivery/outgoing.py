@@ -106,6 +106,14 @@ class Outgoing:
         with self._lock:
             return self._queue(Item(payload, flags, request_id, 0))
 
+    def has_room(self, size: int) -> bool:
+        """Whether a message of *size* bytes would be accepted just now."""
+        bound = self._bound
+        if bound is not None and not self.backlog and not bound[0].ended:
+            return bound[1].has_room(size) or self._backlog_limit > 0
+        with self._lock:
+            return self._fits(size)
+
     def try_offer(self, payload: bytes, flags: int, request_id: int) -> bool | Nothing:
         """The same as an attempt for :class:`Waiters`."""
         return self.offer(payload, flags, request_id) or NOTHING
@@ -129,15 +137,19 @@ class Outgoing:
                     return True
             except LinkClosed:
                 pass
-        limit = self._window if bound is None or bound[0].ended else self._backlog_limit
-        cost = len(item.payload) + MESSAGE_CHARGE
-        if self._backlog_cost + cost > limit and (self._backlog_cost or limit == 0):
+        if not self._fits(len(item.payload)):
             return False
         self.shortcut = _refuse  # until all that waits has gone
         self.backlog.append(item)
-        self._backlog_cost += cost
+        self._backlog_cost += len(item.payload) + MESSAGE_CHARGE
         self.sent += 1
         return True
+
+    def _fits(self, size: int) -> bool:
+        """Whether the backlog has room. The caller holds the lock."""
+        bound = self._bound
+        limit = self._window if bound is None or bound[0].ended else self._backlog_limit
+        return self._backlog_cost + size + MESSAGE_CHARGE <= limit or (self._backlog_cost == 0 and limit > 0)
 
     # --- the link comes and goes ----------------------------------------------------------------------------
 

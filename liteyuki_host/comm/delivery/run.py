@@ -33,6 +33,13 @@ __all__ = ["YIELD_SECONDS", "Run"]
 YIELD_SECONDS = 0.005
 """Seconds after which the task lets the loop do something else, although no callback has suspended."""
 
+LOOK_AFTER = 8
+"""Messages after which the task looks at the clock again, if the last ones were quick. A look costs nearly as much as
+what else is done for a message beside decoding it. Measured: 1 KiB messages 1.02 to 1.04 times as many."""
+
+LOOK_SECONDS = 0.001
+"""Seconds between two looks up to which they were."""
+
 # Public, for those who write tasks of their own: https://docs.python.org/3/library/asyncio-extending.html
 _enter_task = asyncio._enter_task
 _leave_task = asyncio._leave_task
@@ -250,6 +257,7 @@ class Run:
             next(islice(walk, unit.position, unit.position), None)
         unit.walk = walk
         what = ""
+        looked, look = yielded, 1
         try:
             for payload in walk:
                 try:
@@ -266,9 +274,13 @@ class Run:
                 if unit.suspended:
                     unit.reached()
                     self._settle(unit)
-                now = monotonic()
-                if now - yielded > YIELD_SECONDS:
-                    yielded = await self._pause(unit)
+                look -= 1
+                if not look:
+                    now = monotonic()
+                    if now - yielded > YIELD_SECONDS:
+                        now = yielded = await self._pause(unit)
+                    look = LOOK_AFTER if now - looked < LOOK_SECONDS else 1
+                    looked = now
                 if callbacks.only is not callback:
                     break
             unit.reached()
@@ -324,6 +336,7 @@ class Run:
             unit.count()
             if unit.position >= len(unit.payloads) and self._consumer.units and self._consumer.units[0] is unit:
                 self._consumer.units.popleft()
+                unit.payloads = []  # `_suspended` keeps the unit for a turn, which should not keep what has been freed
 
 
 @coroutine

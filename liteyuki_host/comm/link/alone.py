@@ -175,7 +175,7 @@ def receiver(link: Link) -> Received:
                 if not told:
                     stream.owed = True
                     connection.owed.append(stream)
-                if not (told or link.armed) or stream.consumed - stream.granted >= stream.window >> 2:
+                if not (told or link.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
                     link.grant(stream)
                 return payload, flags, 0, stream.source
             if turn is not None and not flags:

@@ -295,7 +295,7 @@ class Link:
 
     def grant(self, stream: Stream) -> None:
         """Tell the peer what is owed to it of *stream*, when it is worth a frame, else soon."""
-        if stream.consumed - stream.granted >= stream.window >> 2:
+        if stream.consumed - stream.granted >= stream.worth_a_frame:
             self.write_queued()
         elif not self.armed:  # else the flusher has not looked yet at what is owed
             with self.lock:
@@ -414,13 +414,18 @@ class Link:
                 self._arm()  # the role goes to the flusher, which may be waiting for more
                 self._wake_flusher()
                 return None
-            connection = self.connection
-            if self.ended or not (connection.has_output or connection.owes_much):
-                if connection.owed and not (self.armed or self.ended):  # the flusher has looked while we were writing
-                    self._arm(grants_only=True)
-                self._leave()
-                return None
+            return self._more_to_write() or None
+
+    def _more_to_write(self) -> list[bytes | memoryview]:
+        """What should be written now that all there was has been. Nothing: the role has been given up. The caller holds
+        the lock."""
+        connection = self.connection
+        if not self.ended and (connection.has_output or connection.owes_much):
             return connection.data_to_send()
+        if connection.owed and not (self.armed or self.ended):  # the flusher has looked while we were writing
+            self._arm(grants_only=True)
+        self._leave()
+        return []
 
     def _leave(self) -> None:
         """Give the role up. The caller holds the lock."""
@@ -511,13 +516,14 @@ class Link:
 
     def _write_blocking(self) -> None:
         """Like :meth:`_write`, waiting for the transport. Only the flusher may."""
-        while True:
-            with self.lock:
-                buffers = self.connection.data_to_send()
-                if not buffers or self.ended:
-                    self._leave()
-                    return
+        with self.lock:
+            buffers = [] if self.ended else self.connection.data_to_send()
+            if not buffers:
+                self._leave()
+        while buffers:
             self.transport.write_all(buffers)
+            with self.lock:
+                buffers = self._more_to_write()
 
     # --- receiving ------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Inbound(Protocol):
     peer."""
 
     def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
-        """Messages of one stream, in order. More than one only when they have no flags."""
+        """Messages of one stream, in order. More than one only when they have no other flag than RAW."""
         ...
 
     def on_credit(self, stream: Stream) -> None:
@@ -230,7 +230,7 @@ class Connection:
     @property
     def owes_much(self) -> bool:
         """Whether a grant is owed that is worth a frame. Others may go on consuming meanwhile."""
-        return any(stream.consumed - stream.granted >= stream.window >> 2 for stream in list(self.owed))
+        return any(stream.consumed - stream.granted >= stream.worth_a_frame for stream in list(self.owed))
 
     def data_to_send(self, *, grants: bool = True) -> list[bytes | memoryview]:
         """The buffers of the next write, about :data:`WRITE_SIZE` bytes, or an empty list."""
@@ -342,18 +342,19 @@ class Connection:
             RemoteProtocolError: the peer broke the rules; the connection is of no further use. What came before
                 the bad frame has been told.
         """
-        # Short messages of one stream that were written one by one, and read at once: told together.
+        # Messages of one stream that were written one by one, and read at once: told together.
         row: list[bytes] = []
+        row_flags = 0
         of: Stream | None = None
         try:
             for kind, flags, number, ack, payload in self.decoder.buffer_updated(count):
                 if of is not None:
-                    if kind == Kind.MESSAGE and not flags and number == of.id:
-                        self._short_message(of, ack, payload, inbound)
+                    if kind == Kind.MESSAGE and flags == row_flags and number == of.id:
+                        self._one_of_a_row(of, ack, payload, inbound)
                         row.append(payload.tobytes())
                         continue
                     told, of = of, None
-                    inbound.on_message(told, row, 0, 0)
+                    inbound.on_message(told, row, row_flags, 0)
                     row = []
                 if kind == Kind.CONTROL:
                     self._control_frame(payload, inbound)
@@ -361,13 +362,13 @@ class Connection:
                 if self.state is not State.OPEN:
                     self.state = next_state(self.state, Input.TRAFFIC)
                 if kind == Kind.MESSAGE:
-                    if flags:
+                    if flags & ~Flag.RAW:
                         self._message_frame(flags, number, ack, payload, inbound)
                     else:
                         stream = self._stream(number)
-                        self._short_message(stream, ack, payload, inbound)
+                        self._one_of_a_row(stream, ack, payload, inbound)
                         row.append(payload.tobytes())
-                        of = stream
+                        of, row_flags = stream, flags
                 elif kind == Kind.BATCH:
                     self._batch_frame(payload, inbound)
                 elif kind == Kind.CHUNK:
@@ -379,7 +380,7 @@ class Connection:
                             inbound.on_credit(stream)
         finally:
             if of is not None:  # also when the next frame broke the rules
-                inbound.on_message(of, row, 0, 0)
+                inbound.on_message(of, row, row_flags, 0)
         self.decoder.compact()
 
     def receive_data(self, data: bytes, inbound: Inbound) -> None:
@@ -397,8 +398,8 @@ class Connection:
         if self.state is not State.CLOSED:
             self.state = next_state(self.state, Input.EOF)
 
-    def _short_message(self, stream: Stream, ack: int, payload: memoryview, inbound: Inbound) -> None:
-        """A message without flags: its frame, all but telling of it."""
+    def _one_of_a_row(self, stream: Stream, ack: int, payload: memoryview, inbound: Inbound) -> None:
+        """A message with no other flag than RAW: its frame, all but telling of it."""
         self.heard = True
         if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
             inbound.on_credit(stream)

@@ -24,6 +24,10 @@ DEFAULT_WINDOW = 4 * 1024 * 1024
 MESSAGE_CHARGE = 256
 """Bytes charged on top of each payload: about what a queued short message costs in Python objects."""
 
+GRANT_SHIFT = 1
+"""What is granted at once is a window shifted right by so much: half of it. With a quarter, measured beside it, 7 %
+fewer 64 KiB messages arrive: each grant wakes the sender's process."""
+
 PAYLOAD_HEADER = 5
 """Bytes in front of each payload of a batch, at most (MessagePack bin 32)."""
 
@@ -150,6 +154,7 @@ class Stream:
         "unacknowledged",
         "user",
         "window",
+        "worth_a_frame",
     )
 
     def __init__(
@@ -164,6 +169,7 @@ class Stream:
         self.id = number
         self.key = key  # (kind, name)
         self.window = window
+        self.worth_a_frame = window >> GRANT_SHIFT  # bytes that are granted at once; fewer wait for company
         self.limited = limited  # False: the sender keeps its own bound
         self.trusted = trusted  # True: what arrives is used up at once, so it is not held to its credit
         # outgoing
@@ -186,6 +192,7 @@ class Stream:
     def set_window(self, window: int) -> None:
         """Both sides have agreed on the window."""
         self.window = window
+        self.worth_a_frame = window >> GRANT_SHIFT
         if self.limited:
             self.limit = self.acknowledged + window
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+import pytest
+
 from liteyuki_host.comm.delivery.outgoing import MAX_ATTEMPTS, Outgoing
 from liteyuki_host.comm.errors import LinkClosed
 from liteyuki_host.comm.protocol.connection import Connection, Role
@@ -113,6 +115,21 @@ def test_one_message_larger_than_the_window_may_wait_alone() -> None:
     assert offer(outgoing, b"x" * 5000, b"") == [True, False]
     outgoing, _ = make()
     assert offer(outgoing, b"1", b"x" * 5000) == [True, False]
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 5000])
+@pytest.mark.parametrize("limits", [{}, {"backlog": 0}, {"backlog": WINDOW}], ids=str)
+def test_there_is_room_for_what_would_be_accepted(limits: dict[str, int], size: int) -> None:
+    for before in range(8):
+        for link in (None, FakeLink(), FakeLink()):
+            outgoing, _ = make(**limits)
+            for _ in range(before):
+                outgoing.offer(b"1")
+            if link is not None:
+                bind(outgoing, link)
+                for _ in range(before):
+                    outgoing.offer(b"1")
+            assert outgoing.has_room(size) == outgoing.offer(bytes(size))
 
 
 def test_binding_sends_what_waits_in_order_and_as_far_as_the_credit_goes() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Generator
@@ -19,7 +18,7 @@ from liteyuki_host.comm.codec import decode_payload, encode
 from liteyuki_host.comm.delivery import run as run_module
 from liteyuki_host.comm.delivery.callbacks import Callback, Callbacks
 from liteyuki_host.comm.delivery.incoming import Incoming
-from liteyuki_host.comm.delivery.run import YIELD_SECONDS, Run
+from liteyuki_host.comm.delivery.run import LOOK_AFTER, YIELD_SECONDS, Run
 from liteyuki_host.comm.delivery.unit import Received
 from liteyuki_host.comm.loops import Turn, reading
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
@@ -44,6 +43,19 @@ class Sender:
 
     async def replied(self) -> None:
         raise AssertionError("nothing here is a request")
+
+
+class Clock:
+    """What ``Run`` takes for the time: it stands still but for callbacks."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.looks = 0
+        monkeypatch.setattr(run_module, "time", SimpleNamespace(monotonic=self.look))
+
+    def look(self) -> float:
+        self.looks += 1
+        return self.now
 
 
 class Kit:
@@ -676,8 +688,7 @@ async def test_a_pause_for_the_others_is_not_taken_for_a_callback_that_waits(
     monkeypatch: pytest.MonkeyPatch, waits: bool
 ) -> None:
     """What is handled without waiting is counted together, however long it takes."""
-    seconds = itertools.count(step=YIELD_SECONDS / 50)
-    monkeypatch.setattr(run_module, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    clock = Clock(monkeypatch)
     kit = Kit(handing=False)
     counts: list[int] = []
     monkeypatch.setattr(kit.sender, "count", counts.append)
@@ -689,6 +700,7 @@ async def test_a_pause_for_the_others_is_not_taken_for_a_callback_that_waits(
 
     @kit.on
     async def callback(value: int) -> None:
+        clock.now += YIELD_SECONDS / 50
         if waits and value == 100:
             await asyncio.sleep(0)
         kit.done.release()
@@ -701,3 +713,51 @@ async def test_a_pause_for_the_others_is_not_taken_for_a_callback_that_waits(
     else:
         assert 8 <= len(counts) <= 12
         assert turns[-1] >= 8, "told in every pause"
+
+
+async def test_what_has_been_handled_is_not_kept_for_the_rest_of_the_turn() -> None:
+    """It would be out of the processor's caches when the next ones need its place."""
+    kit = Kit(handing=False)
+    kept: list[Any] = []
+
+    @kit.on
+    def callback(value: int) -> None:
+        if value == 1:
+            kept.append(kit.incoming.units[0])
+        if value == 4:
+            kit.loop.call_soon(lambda: kept.append(list(kept[0].payloads)))
+        kit.done.release()
+
+    await many(kit, 1, 2, 3, 4)
+    await asyncio.sleep(0)
+    assert kept[1:] == [[]]
+
+
+async def test_callbacks_that_never_wait_do_not_keep_the_loop_when_they_become_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After quick messages the clock is not looked at for each one; after slow ones it is."""
+    clock = Clock(monkeypatch)
+    kit = Kit(handing=False)
+    handled_in_turn = [0]
+    looks: list[int] = []
+
+    def turn() -> None:
+        handled_in_turn.append(0)
+        kit.loop.call_soon(turn)
+
+    @kit.on
+    def callback(value: int) -> None:
+        if value >= 100:
+            looks.append(clock.looks)
+            clock.now += YIELD_SECONDS * 0.6
+        handled_in_turn[-1] += 1
+        kit.done.release()
+
+    kit.loop.call_soon(turn)
+    await many(kit, *range(200))
+    turns = [count for count in handled_in_turn if count]
+    assert sum(turns) == 200
+    assert 100 < turns[0] <= 100 + LOOK_AFTER, "the first slow ones may come behind a look"
+    assert looks[0] <= 100 / LOOK_AFTER + 2
+    assert set(turns[1:-1]) == {2}, "what is more than the time that they have"

@@ -166,11 +166,11 @@ def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
 
 
 def test_what_is_handed_to_who_waits_is_granted_when_it_is_much() -> None:
-    host, child, stream = sides(window=1 << 12)
+    host, child, stream = sides(window=1 << 11)
 
     theirs = child.streams[0]
     theirs.source, theirs.receiver = object(), Receiver()
-    for _ in range(4):  # of 256 bytes and a little: the fourth is a quarter of the window
+    for _ in range(4):  # of 256 bytes and a little: the fourth is half of the window
         host.link.connection.send(stream, b"for you")
         host.flush()
         child.link.received(child.transport.read_into(child.link.decoder.free), theirs)

@@ -697,6 +697,36 @@ def test_grants_are_gathered_while_more_is_consumed(busy: bool) -> None:
 
 
 @pytest.mark.parametrize("much", [True, False], ids=["much", "little"])
+def test_grants_that_come_up_while_the_flusher_writes_some_are_gathered_again(much: bool) -> None:
+    """Else it would go on writing a grant for every few messages as long as they come."""
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+    until(lambda: child.streams and not child.link.armed)
+    theirs = child.streams[0]
+    child.consuming = False
+    for payload in (b"the first", b"x" * (theirs.worth_a_frame if much else 10)):
+        host.send(stream, payload)
+    until(lambda: len(child.got) == 2)
+    write_all = child.transport.write_all
+    writes = 0
+
+    def write(buffers: Sequence[bytes | memoryview]) -> None:
+        nonlocal writes
+        writes += 1
+        if writes == 1:
+            child.link.used(theirs, theirs.received - theirs.consumed)
+        write_all(buffers)
+
+    child.transport.write_all = write  # type: ignore[method-assign]
+    wake = Wake(child.link, lambda: None)
+    child.link.consumed(theirs, len(b"the first") + MESSAGE_CHARGE)
+    until(lambda: stream.acknowledged == stream.sent)
+    assert writes == 2
+    assert wake.waited == [link_module.GRANT_DELAY] * (1 if much else 2)
+    close(host, child)
+
+
+@pytest.mark.parametrize("much", [True, False], ids=["much", "little"])
 def test_grants_that_came_up_during_a_write_are_not_forgotten(much: bool) -> None:
     """What is consumed meanwhile, and not seen by the flusher, which leaves a link alone that somebody writes to."""
     host, child = join()
@@ -704,7 +734,7 @@ def test_grants_that_came_up_during_a_write_are_not_forgotten(much: bool) -> Non
     stream, other = host.link.open_stream("channel", "x"), host.link.open_stream("channel", "y")
     until(lambda: len(child.streams) == 2)
     link, theirs = child.link, child.streams[1]
-    host.send(other, b"x" * (theirs.window // 3 if much else 10))
+    host.send(other, b"x" * (theirs.worth_a_frame if much else 10))
     until(lambda: child.got)
     until(lambda: not link.armed)
     try_write = child.transport.try_write

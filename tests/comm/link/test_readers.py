@@ -22,13 +22,22 @@ from liteyuki_host.comm.errors import ChannelTaken
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
 from liteyuki_host.comm.loops import Turn
 from liteyuki_host.comm.protocol.credit import Stream
+from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.waiting import NOTHING, Gate
 
 if sys.platform != "linux":
     pytest.skip("there is only one reader here", allow_module_level=True)
 
 from liteyuki_host.comm.link import shared_reader
-from liteyuki_host.comm.link.shared_reader import GRACE, LONG_GRACE, READS_FOR_OTHERS, TURN_SECONDS, TURNS, SharedReader
+from liteyuki_host.comm.link.shared_reader import (
+    GRACE,
+    LONG_GRACE,
+    MUCH,
+    READS_FOR_OTHERS,
+    TURN_SECONDS,
+    TURNS,
+    SharedReader,
+)
 
 READERS: dict[str, Callable[..., Reader]] = {"thread": ThreadReader, "shared": SharedReader}
 
@@ -462,6 +471,50 @@ def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: tuple[End,
         thread.join(DEADLINE)
         assert results == [[True] * 2 * TURNS]
         reader.detach_loop()
+
+
+@pytest.mark.parametrize(
+    ("size", "seconds", "reads"), [(MUCH, 60, 5), (MUCH, 0, 2), (MUCH // 2, 60, 1)], ids=["much", "late", "little"]
+)
+def test_a_loop_that_has_read_much_reads_on_in_the_same_turn(
+    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch, size: int, seconds: float, reads: int
+) -> None:
+    """When that has been handled, and for a while: others want the loop, too."""
+    host, reader = shared
+    monkeypatch.setattr(shared_reader, "READ_ON_SECONDS", seconds)
+    stream = host.link.open_stream("channel", "x")
+    until(lambda: stream.id in reader._inbound.connection.streams and not host.link.armed)
+    trace: list[str] = []
+    received = reader._inbound.received
+
+    class Noting:
+        """Meanwhile the sender writes more, five messages in all."""
+
+        decoder, connection = reader._inbound.decoder, reader._inbound.connection
+
+        def received(self, count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
+            if turn is not None:
+                turn.due.append(self.handle)
+            trace.append("read")
+            return received(count, wanted, turn)
+
+        def handle(self) -> None:
+            if trace == ["read"]:
+                asyncio.get_running_loop().call_soon(trace.append, "the next turn")
+            trace.append("handled")
+            if trace.count("read") < 5:
+                host.send(stream, bytes(size), Flag.RAW)
+
+    reader._inbound = Noting()  # type: ignore[assignment]
+    with loop_in_thread() as loop:
+        reader.attach_loop(loop)
+        until(lambda: reader._listening)
+        host.send(stream, bytes(size), Flag.RAW)
+        until(lambda: trace.count("handled") == 5 and "the next turn" in trace)
+        reader.detach_loop()
+    expected = ["read", "handled"] * 5
+    expected.insert(2 * reads, "the next turn")
+    assert trace == expected
 
 
 def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, SharedReader]) -> None:

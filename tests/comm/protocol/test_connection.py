@@ -125,7 +125,7 @@ def test_batches_keep_the_order_across_streams(role: Role, step: int | None) -> 
 
 
 @ROLES
-def test_short_messages_that_are_read_at_once_are_told_together(role: Role) -> None:
+def test_messages_that_are_read_at_once_are_told_together(role: Role) -> None:
     """They were written one by one; who answers them answers all at once."""
     ours, theirs = ends(role)
     x, y = (theirs.connection.open_stream("channel", name) for name in "xy")
@@ -140,24 +140,29 @@ def test_short_messages_that_are_read_at_once_are_told_together(role: Role) -> N
         (x, b"2", 0),
         (y, b"3", 0),
         (x, b"4", Flag.RAW),
-        (x, b"5", 0),
+        (x, b"5", Flag.RAW),
         (x, b"6", 0),
+        (x, b"7", 0),
+        (x, b"8", Flag.RAW | Flag.REDELIVERED),
+        (x, b"9", Flag.RAW | Flag.REDELIVERED),
     ):
         if payload == b"2":
             theirs.consume_all()  # which this one acknowledges
         theirs.connection.send(stream, payload, flags)
         written += theirs.output()
-    assert kinds(written).count(Kind.MESSAGE) == 6
+    assert kinds(written).count(Kind.MESSAGE) == 9
     ours.input(written)
     told = [e for e in ours.events if isinstance(e, Arrived)]
     assert [(e.stream.key[1], e.payloads, e.flags) for e in told] == [
         ("x", [b"1", b"2"], 0),
         ("y", [b"3"], 0),
-        ("x", [b"4"], Flag.RAW),
-        ("x", [b"5", b"6"], 0),
+        ("x", [b"4", b"5"], Flag.RAW),
+        ("x", [b"6", b"7"], 0),
+        ("x", [b"8"], Flag.RAW | Flag.REDELIVERED),
+        ("x", [b"9"], Flag.RAW | Flag.REDELIVERED),
     ]
     assert mine.acknowledged == mine.sent
-    assert mine.received == cost(b"1", b"2", b"4", b"5", b"6")
+    assert mine.received == cost(*(b"%d" % number for number in (1, 2, 4, 5, 6, 7, 8, 9)))
 
 
 @ROLES
