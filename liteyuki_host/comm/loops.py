@@ -23,6 +23,7 @@ __all__ = [
     "call_on",
     "call_soon_on",
     "event_loops",
+    "handed_over",
     "on_event_loop",
     "parked_type",
     "reading",
@@ -57,6 +58,22 @@ class _EventLoops:
 event_loops: Final = _EventLoops()
 
 
+class _HandedOver:
+    """Who has handed something to a loop that another thread runs.
+
+    Attributes:
+        by: the thread that was the last to do so. Of two at once one is forgotten.
+    """
+
+    __slots__ = ("by",)
+
+    def __init__(self) -> None:
+        self.by = 0
+
+
+handed_over: Final = _HandedOver()
+
+
 def running_loop() -> asyncio.AbstractEventLoop | None:
     """The event loop that the calling thread runs just now."""
     return event_loops.running()
@@ -89,6 +106,7 @@ def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> 
     if event_loops.running() is loop:
         function()
         return True
+    handed_over.by = threading.get_ident()
     try:
         loop.call_soon_threadsafe(function)
     except RuntimeError:
@@ -143,6 +161,7 @@ def call_soon_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]
         elif event_loops.running() is loop:
             loop.call_soon(function)
         else:
+            handed_over.by = threading.get_ident()
             loop.call_soon_threadsafe(function)
     except RuntimeError:
         return False

@@ -20,7 +20,7 @@ from liteyuki_host.comm.delivery.end import join as join_stream
 from liteyuki_host.comm.delivery.incoming import Incoming
 from liteyuki_host.comm.errors import ChannelTaken
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
-from liteyuki_host.comm.loops import Turn
+from liteyuki_host.comm.loops import Turn, call_soon_on
 from liteyuki_host.comm.protocol.credit import Stream
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.waiting import NOTHING, Gate
@@ -33,6 +33,8 @@ from liteyuki_host.comm.link.shared_reader import (
     GRACE,
     LONG_GRACE,
     MUCH,
+    QUESTION_SIZE,
+    QUESTIONS,
     READS_FOR_OTHERS,
     TURN_SECONDS,
     TURNS,
@@ -276,10 +278,12 @@ def test_threads_in_the_main_thread_s_place(ends: tuple[End, End]) -> None:
         assert child.link._reader._led_by is None
 
 
-@pytest.mark.parametrize("reader", list(READERS))
+@pytest.mark.parametrize("reader", [*READERS, "shared, by the guard"])
 @pytest.mark.timeout(120)
 def test_roles_move_and_nothing_is_lost(reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_stress.link_module, "_fastest_reader", READERS[reader])
+    monkeypatch.setattr(reader_stress.link_module, "_fastest_reader", READERS.get(reader, SharedReader))
+    if reader not in READERS:  # which leads whenever it can
+        monkeypatch.setattr(shared_reader, "QUESTIONS", 0)
     for seed in range(6):
         assert reader_stress.Stress(seed).run() == []
 
@@ -552,3 +556,112 @@ def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, Sh
     loops = [number for number, who in enumerate(readers) if who is not thread]
     assert loops == list(range(READS_FOR_OTHERS, len(readers)))
     assert {readers[number].name for number in loops}.isdisjoint({"lycomm-read-the host", thread.name})
+
+
+class Questions:
+    """The host asks one question after another; who reads one in the child answers it there and then."""
+
+    def __init__(self, host: End, reader: SharedReader) -> None:
+        self._host = host
+        self._stream = host.link.open_stream("channel", "x")
+        until(lambda: self._stream.id in reader._inbound.connection.streams and not host.link.armed)
+        self._answered = threading.Semaphore(0)
+        self.readers: list[str] = []
+        self.answer: Callable[[], object] = lambda: None
+        received = reader._inbound.received
+
+        def note(count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
+            result = received(count, wanted, turn)
+            self.readers.append(threading.current_thread().name)
+            self.answer()
+            self._answered.release()
+            return result
+
+        inbound = reader._inbound
+        reader._inbound = SimpleNamespace(  # type: ignore[assignment]
+            decoder=inbound.decoder, connection=inbound.connection, received=note
+        )
+
+    def ask(self, question: bytes = b"a question") -> str:
+        """Returns who has read it."""
+        self._host.send(self._stream, question)
+        assert self._answered.acquire(timeout=DEADLINE)
+        return self.readers[-1]
+
+    def until_the_guard_reads(self) -> None:
+        until(lambda: self.ask().startswith("lycomm-read"))
+
+
+@pytest.fixture
+def questions(
+    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Questions, SharedReader, asyncio.AbstractEventLoop]]:
+    """With a loop that reads them at first."""
+    host, reader = shared
+    monkeypatch.setattr(shared_reader, "GRACE", 0.005)
+    monkeypatch.setattr(shared_reader, "QUESTION_SECONDS", DEADLINE)  # however slow the machine is
+    with loop_in_thread() as loop:
+        reader.attach_loop(loop)
+        until(lambda: reader._listening)
+        yield Questions(host, reader), reader, loop
+        reader.detach_loop()
+
+
+Asked = tuple[Questions, SharedReader, asyncio.AbstractEventLoop]
+
+
+def test_the_guard_reads_questions_that_are_answered_without_the_loop(questions: Asked) -> None:
+    asked, reader, _ = questions
+    asked.until_the_guard_reads()
+    before = asked.readers[:QUESTIONS]
+    assert not any(name.startswith("lycomm-read") for name in before), "first they are seen to be questions"
+    assert not reader._listening
+    assert asked.ask().startswith("lycomm-read")
+    until(lambda: reader._listening)  # it leaves that to the loop again when there are no more
+    assert not reader._role.locked()
+    assert not asked.ask().startswith("lycomm-read")
+    assert reader._questions <= 1, "and they are seen to be questions first again"
+
+
+@pytest.mark.parametrize("why", ["large", "seldom", "the loop's", "the loop's now and then"])
+def test_what_is_no_such_question_is_the_loop_s(questions: Asked, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    asked, reader, loop = questions
+    if why == "seldom":
+        monkeypatch.setattr(shared_reader, "QUESTION_SECONDS", 0)
+    every = {"the loop's": 1, "the loop's now and then": QUESTIONS - 1}.get(why)
+    asked.answer = lambda: every and len(asked.readers) % every == 0 and call_soon_on(loop, lambda: None)
+    size = QUESTION_SIZE if why == "large" else 1
+    for _ in range(3 * QUESTIONS):
+        asked.ask(bytes(size))
+    until(lambda: reader._listening)
+    assert reader._questions < QUESTIONS
+    assert not any(name.startswith("lycomm-read") for name in asked.readers)
+
+
+def test_the_guard_leaves_as_soon_as_there_is_something_for_the_loop(
+    questions: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, reader, loop = questions
+    monkeypatch.setattr(shared_reader, "NO_QUESTIONS_SECONDS", DEADLINE * 2)  # it is not silence that ends it
+    asked.until_the_guard_reads()
+    threads: list[threading.Thread] = []
+    asked.answer = lambda: call_soon_on(loop, lambda: threads.append(threading.current_thread()))
+    assert asked.ask().startswith("lycomm-read")
+    until(lambda: threads)
+    until(lambda: reader._listening)
+    assert not asked.ask().startswith("lycomm-read")
+
+
+def test_the_guard_leaves_for_a_thread_that_waits(questions: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, reader, _ = questions
+    monkeypatch.setattr(shared_reader, "NO_QUESTIONS_SECONDS", DEADLINE * 2)  # it is not silence that ends it
+    asked.until_the_guard_reads()
+    gate = Gate()
+    thread, results = in_thread(lambda: reader.wait(gate, DEADLINE))
+    until(lambda: reader._followers)
+    asked.ask()
+    assert asked.ask() == thread.name
+    asked.answer = gate.open
+    asked.ask()
+    thread.join(DEADLINE)
+    assert results == [True]
