@@ -513,7 +513,8 @@ def test_a_loop_that_has_read_much_reads_on_in_the_same_turn(
     with loop_in_thread() as loop:
         reader.attach_loop(loop)
         until(lambda: reader._listening)
-        host.send(stream, bytes(size), Flag.RAW)
+        # By the loop that reads: it must not find a part of it.
+        loop.call_soon_threadsafe(lambda: host.send(stream, bytes(size), Flag.RAW))
         until(lambda: trace.count("handled") == 5 and "the next turn" in trace)
         reader.detach_loop()
     expected = ["read", "handled"] * 5
