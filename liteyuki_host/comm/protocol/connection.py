@@ -264,16 +264,21 @@ class Connection:
             return
         batch: list[Any] = []
         size = 0
+        before: Run | None = None
         # A little that would be left over comes along: in a write of its own it would cost as much as all of this.
         while queue and (size < WRITE_SIZE or self.pending - size < LARGE) and not self._goes_alone(queue[0]):
             run = queue.popleft()
-            batch.append(run.stream.id)
-            batch.append(run.payloads)
+            if before is not None and before.stream is run.stream:  # of one stream: one unit at the receiver
+                batch[-1] = [*batch[-1], *run.payloads]
+            else:
+                batch.append(run.stream.id)
+                batch.append(run.payloads)
+            before = run
             size += run.size
         if run is self.open_run:
             self.open_run = None
         self.pending -= size
-        if len(batch) == 2 and len(run.payloads) == 1:
+        if len(batch) == 2 and len(batch[1]) == 1:
             self._message(run, out)
         else:
             out.append(encode_frame(Kind.BATCH, _encoder.encode(batch)))

@@ -166,6 +166,29 @@ def test_messages_that_are_read_at_once_are_told_together(role: Role) -> None:
 
 
 @ROLES
+def test_what_of_one_stream_is_written_together_is_told_together(role: Role) -> None:
+    """However it was gathered; what is kept for redelivery stays as it was."""
+    here, there = ends(role)
+    x, y = (here.connection.open_stream("channel", name) for name in "xy")
+    exchange(here, there)
+    there.events.clear()
+    count = WRITE_SIZE // 900 + 2  # the last one finds a run that is full
+    payloads = [b"%03d" % number + bytes(892) for number in range(count)]  # 900 bytes each in a batch
+    for payload in payloads:
+        here.connection.send(x, payload)
+    here.connection.send(y, b"of another")
+    runs = [list(run.payloads) for run in x.unacknowledged]
+    assert [len(run) for run in runs] == [count - 1, 1]
+    exchange(here, there)
+    told = [e for e in there.events if isinstance(e, Arrived)]
+    assert [(e.stream.key[1], e.payloads) for e in told] == [("x", payloads), ("y", [b"of another"])]
+    assert [run.payloads for run in x.unacknowledged] == runs
+    there.consume_all()
+    exchange(there, here)
+    assert not x.unacknowledged
+
+
+@ROLES
 def test_short_messages_before_a_fault_are_told(role: Role) -> None:
     peer, _ = ends(role)
     good = encode_frame(Kind.MESSAGE, b"good", stream=1)
