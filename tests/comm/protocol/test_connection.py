@@ -166,7 +166,8 @@ def test_messages_that_are_read_at_once_are_told_together(role: Role) -> None:
 
 
 @ROLES
-def test_what_of_one_stream_is_written_together_is_told_together(role: Role) -> None:
+@pytest.mark.parametrize("others", [[], [b"of another"]], ids=["nothing else", "with others"])
+def test_what_of_one_stream_is_written_together_is_told_together(role: Role, others: list[bytes]) -> None:
     """However it was gathered; what is kept for redelivery stays as it was."""
     here, there = ends(role)
     x, y = (here.connection.open_stream("channel", name) for name in "xy")
@@ -176,12 +177,13 @@ def test_what_of_one_stream_is_written_together_is_told_together(role: Role) -> 
     payloads = [b"%03d" % number + bytes(892) for number in range(count)]  # 900 bytes each in a batch
     for payload in payloads:
         here.connection.send(x, payload)
-    here.connection.send(y, b"of another")
+    for payload in others:
+        here.connection.send(y, payload)
     runs = [list(run.payloads) for run in x.unacknowledged]
     assert [len(run) for run in runs] == [count - 1, 1]
     exchange(here, there)
     told = [e for e in there.events if isinstance(e, Arrived)]
-    assert [(e.stream.key[1], e.payloads) for e in told] == [("x", payloads), ("y", [b"of another"])]
+    assert [(e.stream.key[1], e.payloads) for e in told] == [("x", payloads), *(("y", [p]) for p in others)]
     assert [run.payloads for run in x.unacknowledged] == runs
     there.consume_all()
     exchange(there, here)
