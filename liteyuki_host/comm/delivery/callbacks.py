@@ -9,6 +9,7 @@ from types import CoroutineType
 from typing import Any, NamedTuple
 
 from ..codec import decode_payload, decode_plain
+from ..protocol.frames import Flag
 
 __all__ = ["Callback", "Callbacks", "call", "call_each", "error_text", "is_awaitable", "is_failure"]
 
@@ -27,8 +28,11 @@ class Callback(NamedTuple):
 
     def decoder(self, flags: int) -> Callable[[bytes], Any]:
         """What decodes the payloads that have these flags: for many of them at once."""
-        if not flags and self.decode is decode_payload:
-            return decode_plain
+        if self.decode is decode_payload:
+            if not flags:
+                return decode_plain
+            if flags == Flag.RAW:
+                return bytes  # as they are: it makes no copy of bytes
         return lambda payload: self.decode(payload, flags)
 
 

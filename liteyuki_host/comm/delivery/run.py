@@ -108,10 +108,11 @@ class Run:
         """Give what was handed over to the callback. On the loop, in no task. Written in one piece, as what a lone
         message costs is mostly calls."""
         consumer, parked, handed = self._consumer, self.parked, self.handed
-        assert consumer.callbacks is not None
-        assert parked is not None
-        assert parked.context is not None
-        assert handed is not None
+        if TYPE_CHECKING:  # known to whoever has handed it over
+            assert consumer.callbacks is not None
+            assert parked is not None
+            assert parked.context is not None
+            assert handed is not None
         payload, source = handed
         callback = consumer.callbacks.only
         loop, task, call = self.loop, self.task, parked.context.run

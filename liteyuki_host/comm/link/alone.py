@@ -154,9 +154,8 @@ def receiver(link: Link) -> Received:
                     unacknowledged.popleft()
                 except IndexError:  # somebody has just given it up
                     return link.received_more(count)
-                if stream.limited:
-                    stream.limit += end - stream.acknowledged
                 stream.acknowledged = end
+                stream.limit = end + stream.reach
                 user = stream.user
                 if user is None:
                     link.on_credit(stream)

@@ -298,9 +298,9 @@ class SharedReader:
             turn.thread = threading.get_ident()
             reading[turn.loop] = turn
         try:
-            for _ in range(READS_AT_ONCE):
-                if self._over:
-                    break
+            reads = READS_AT_ONCE
+            while reads and not self._over:
+                reads -= 1
                 buffer = decoder.free
                 try:
                     count = transport.recv_into(buffer, 0, transport.at_once)

@@ -142,8 +142,8 @@ class Stream:
         "id",
         "key",
         "limit",
-        "limited",
         "owed",
+        "reach",
         "received",
         "receiver",
         "sent",
@@ -170,12 +170,13 @@ class Stream:
         self.key = key  # (kind, name)
         self.window = window
         self.worth_a_frame = window >> GRANT_SHIFT  # bytes that are granted at once; fewer wait for company
-        self.limited = limited  # False: the sender keeps its own bound
         self.trusted = trusted  # True: what arrives is used up at once, so it is not held to its credit
         # outgoing
         self.sent = 0
         self.acknowledged = 0
-        self.limit = window if limited else sys.maxsize  # of `sent`, without looking closer
+        # From what is acknowledged to the limit: without end, when the sender keeps its own bound.
+        self.reach = window if limited else sys.maxsize
+        self.limit = self.reach  # of `sent`, without looking closer
         self.unacknowledged: deque[Run] = deque()
         self.stage = Stage()
         # incoming
@@ -193,7 +194,8 @@ class Stream:
         """Both sides have agreed on the window."""
         self.window = window
         self.worth_a_frame = window >> GRANT_SHIFT
-        if self.limited:
+        if self.reach != sys.maxsize:
+            self.reach = window
             self.limit = self.acknowledged + window
 
     def has_room(self, size: int) -> bool:
@@ -214,8 +216,7 @@ class Stream:
                 f"stream {self.id}: {fresh:,} bytes acknowledged, {self.sent - self.acknowledged:,} outstanding"
             )
         self.acknowledged += fresh
-        if self.limited:
-            self.limit += fresh
+        self.limit = self.acknowledged + self.reach
         unacknowledged = self.unacknowledged
         try:
             while unacknowledged and unacknowledged[0].end <= self.acknowledged:
