@@ -102,6 +102,7 @@ class Link:
         "_flush_idle",
         "_handler",
         "_leftover",
+        "_owed",
         "_pong",
         "_reader",
         "_reader_done",
@@ -158,6 +159,7 @@ class Link:
         self.burst = 0
         self.armed = False  # the flusher has been woken and has not yet looked; written under the lock
         self.grants_only = False  # ... and only for grants, which may wait for a message to ride on
+        self._owed: Stream | None = None  # one that they are of
         self._turning: asyncio.AbstractEventLoop | None = None  # it is about to write what its turn has sent
         self._flush_idle = threading.Condition(self.lock)
         self.flushing = 0  # callers that wait for it
@@ -300,7 +302,7 @@ class Link:
         elif not self.armed:  # else the flusher has not looked yet at what is owed
             with self.lock:
                 if not (self.writing or self.ended):
-                    self._arm(grants_only=True)
+                    self._arm(owed=stream)
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything queued has been given to the transport; False after *timeout* seconds."""
@@ -423,7 +425,7 @@ class Link:
         if not self.ended and (connection.has_output or connection.owes_much):
             return connection.data_to_send()
         if connection.owed and not (self.armed or self.ended):  # the flusher has looked while we were writing
-            self._arm(grants_only=True)
+            self._arm(owed=connection.owed[0])
         self._leave()
         return []
 
@@ -445,8 +447,13 @@ class Link:
             self._leave()
         self.transport.close()
 
-    def _arm(self, *, grants_only: bool = False) -> None:
-        """Wake the flusher. The caller holds the lock."""
+    def _arm(self, *, owed: Stream | None = None) -> None:
+        """Wake the flusher. The caller holds the lock.
+
+        Args:
+            owed: there is nothing to write but grants, of this stream among others.
+        """
+        grants_only = owed is not None
         if not (grants_only or self._leftover) and (loop := running_loop()) is not self._turning:
             self._turning = loop
             if loop is not None:
@@ -454,6 +461,7 @@ class Link:
         if not self.armed:
             self.armed = True
             self.grants_only = grants_only
+            self._owed = owed
             self._wake_flusher()
         elif self.grants_only and not grants_only:
             self.grants_only = False
@@ -475,11 +483,11 @@ class Link:
         while True:
             self._wake.acquire()
             with self.lock:
-                grants_only = self.grants_only
-            if grants_only:
+                owed = self._owed if self.grants_only else None
+            if owed is not None:
                 # A message may come along and carry them; a second wake-up ends the wait.
-                consumed = self._consumed()
-                if not self._wake.acquire(timeout=GRANT_DELAY) and self._consumed() != consumed:
+                consumed = owed.consumed
+                if not self._wake.acquire(timeout=GRANT_DELAY) and owed.consumed != consumed:
                     self._wake.acquire(timeout=BUSY_GRANT_DELAY)
             elif time.perf_counter() - self.last_write <= BURST_GAP:
                 delay = GATHER_DELAY
@@ -506,13 +514,6 @@ class Link:
                 self._write_blocking()
             except OSError:
                 self.write_failed()
-
-    def _consumed(self) -> int:
-        """How much the stream has consumed that is to be granted first."""
-        try:
-            return self.connection.owed[0].consumed
-        except IndexError:
-            return 0
 
     def _write_blocking(self) -> None:
         """Like :meth:`_write`, waiting for the transport. Only the flusher may."""

@@ -675,7 +675,8 @@ def test_the_flusher_is_not_patient_with_what_waits_for_it(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("busy", [True, False], ids=["busy", "quiet"])
-def test_grants_are_gathered_while_more_is_consumed(busy: bool) -> None:
+@pytest.mark.parametrize("answers", [True, False], ids=["answers carry them", "no answers"])
+def test_grants_are_gathered_while_more_is_consumed(busy: bool, answers: bool) -> None:
     host, child = join()
     link = host.link
     stream = link.open_stream("channel", "x")
@@ -686,10 +687,13 @@ def test_grants_are_gathered_while_more_is_consumed(busy: bool) -> None:
             before = stream.consumed
             child.send(child.streams[0], b"more")
             until(lambda: stream.consumed > before)
+            if answers:
+                link.send(stream, b"an answer")
+                assert not link.connection.owed
 
     wake = Wake(link, consume)
     child.send(child.streams[0], b"the first")
-    until(lambda: stream.granted)
+    until(lambda: stream.granted and not link.armed)
     more = [link_module.BUSY_GRANT_DELAY] if busy else []
     assert wake.waited == [link_module.GRANT_DELAY, *more]
     assert stream.granted == stream.consumed == child.streams[0].sent
