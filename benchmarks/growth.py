@@ -49,6 +49,7 @@ NAMES = tuple(curve.name for curve in CURVES)
 
 def run(names: Sequence[str], *, quick: bool, folder: Path, tell: Callable[[str], None]) -> Iterator[str]:
     """Measure the curves, write ``growth-NAME.svg`` for each, and yield what they say, line by line."""
+    folder.mkdir(parents=True, exist_ok=True)  # before minutes of measuring
     for curve in CURVES:
         if curve.name not in names:
             continue
