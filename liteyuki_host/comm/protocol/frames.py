@@ -36,10 +36,10 @@ BUFFER_SIZE = 2 * CHUNK_SIZE
 
 
 SPARE = 8 * BUFFER_SIZE
-"""Bytes of a block that is asked for and given back once, untouched: as many as a stream's default window. glibc returns
-what is free at the end of its heap to the system from 128 KiB on; when there was such a block, from twice its size on.
-Messages that are freed together are more than the former, and the next ones then cost page faults. Measured: 64 KiB
-messages 1.03 to 1.10 times as many, 1 MB messages 1.6 to 1.9 times."""
+"""Bytes of a block that is asked for and given back once, untouched: as many as a stream's default window. glibc
+returns what is free at the end of its heap to the system from 128 KiB on; when there was such a block, from twice its
+size on. Messages that are freed together are more than the former, and the next ones then cost page faults. Measured:
+64 KiB messages 1.03 to 1.10 times as many, 1 MB messages 1.6 to 1.9 times."""
 
 
 # Plain numbers: an operation on an enum's member costs half a microsecond, and every message needs some.
