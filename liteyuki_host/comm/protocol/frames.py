@@ -35,11 +35,12 @@ BUFFER_SIZE = 2 * CHUNK_SIZE
 """Bytes read at once: holds any frame whole. 128 KiB measured slower, 1 MiB no faster."""
 
 
-SPARE = 8 * BUFFER_SIZE
-"""Bytes of a block that is asked for and given back once, untouched: as many as a stream's default window. glibc
-returns what is free at the end of its heap to the system from 128 KiB on; when there was such a block, from twice its
-size on. Messages that are freed together are more than the former, and the next ones then cost page faults. Measured:
-64 KiB messages 1.03 to 1.10 times as many, 1 MB messages 1.6 to 1.9 times."""
+SPARE = 2 * BUFFER_SIZE
+"""Bytes of a block that is asked for and given back once, untouched. glibc returns what is free at the end of a heap to
+the system from 128 KiB on; when there was such a block, from twice its size on. A few 64 KiB messages that are freed
+together are more than the former, and the next ones then cost page faults. Measured: one for two messages, or none; 3
+to 10 % of the messages. With 4 MiB it would be 1.7 times as many 1 MB messages as well, but each thread has a heap of
+its own: a host that is flooded by threads then kept 50 MB."""
 
 
 # Plain numbers: an operation on an enum's member costs half a microsecond, and every message needs some.
