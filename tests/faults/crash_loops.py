@@ -23,8 +23,8 @@ from liteyuki_host.supervisor.spec import Restart
 from liteyuki_host.supervisor.states import State
 
 TITLE = "crash loops"
-SHORT = {"sequences": 3000, "phases": 4, "phase_seconds": 0.6, "moved": 4.0, "seed": 3}
-LONG = {"sequences": 10_000, "phases": 40, "phase_seconds": 3.0, "moved": 0.2, "seed": 3}
+SHORT = {"sequences": 3000, "phases": 4, "phase_seconds": 0.6, "moved": 4.0, "anyway": 0.005, "seed": 3}
+LONG = {"sequences": 10_000, "phases": 40, "phase_seconds": 3.0, "moved": 0.2, "anyway": 0.0, "seed": 3}
 
 PAUSE = 0.002
 """Seconds between a neighbour's reply and the next request: some 300 requests a second, what a busy bot does."""
@@ -34,11 +34,21 @@ CRASHING: dict[str, Any] = {"backoff_base": 0.5, "backoff_max": 0.5}
 
 
 async def run(
-    report: Report, folder: Path, *, sequences: int, phases: int, phase_seconds: float, moved: float, seed: int
+    report: Report,
+    folder: Path,
+    *,
+    sequences: int,
+    phases: int,
+    phase_seconds: float,
+    moved: float,
+    anyway: float,
+    seed: int,
 ) -> None:
     """
     Args:
         moved: share by which the neighbour's round trips may become slower.
+        anyway: seconds that they may take whatever they took before. In a short phase the 99th percentile is that of
+            two trips, which wait for whoever has the processor, and on a quick machine they take 0.3 ms otherwise.
     """
     await asyncio.to_thread(_simulated, report, sequences, seed)
     traces = Traces(folder)
@@ -52,7 +62,7 @@ async def run(
     }
     async with live_host(folder, traces, declared) as lab:
         await lab.ready("neighbour")
-        await _beside_a_neighbour(report, lab, phases, phase_seconds, moved)
+        await _beside_a_neighbour(report, lab, phases, phase_seconds, moved, anyway)
         await _comes_to_an_end(report, lab)
     await traces.report(report)
 
@@ -69,7 +79,9 @@ def _simulated(report: Report, sequences: int, seed: int) -> None:
     report.none(f"of {len(Restart) * len(Kind)} pairs of policy and cause not met", missing)
 
 
-async def _beside_a_neighbour(report: Report, lab: LiveHost, phases: int, seconds: float, moved: float) -> None:
+async def _beside_a_neighbour(
+    report: Report, lab: LiveHost, phases: int, seconds: float, moved: float, anyway: float
+) -> None:
     """In turns, so that whatever else the machine does meets all: alone; beside the crashing child; beside the same
     programme that crashes as often and is nobody's child here, which shows what the processor's time alone does."""
     taken: dict[str, list[list[float]]] = {"alone": [], "child": [], "stranger": []}
@@ -94,8 +106,8 @@ async def _beside_a_neighbour(report: Report, lab: LiveHost, phases: int, second
         report.hold(
             f"{what}, against {of_it}",
             f"{p99['child']:.2f} and {p99[other]:.2f} ms: {change:+.0%} ({medians})",
-            f"less than {moved:+.0%}",
-            change < moved,
+            f"less than {moved:+.0%}" + (f", or than {anyway * 1e3:g} ms" if anyway else ""),
+            change < moved or p99["child"] < anyway * 1e3,
         )
     report.hold("crashes in each such phase, on average", f"{crashes / phases:.1f}", "1 or more", crashes >= phases)
 
