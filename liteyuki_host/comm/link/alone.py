@@ -69,7 +69,7 @@ def sender(link: Link, stream: Stream) -> Shortcut:
                 return False
             if run is not None:
                 # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
-                looks = link.writing or (link.armed and not link.grants_only and connection.pending < WRITE_SIZE)
+                looks = link.writing or (link.armed and link.grants_of is None and connection.pending < WRITE_SIZE)
                 if not looks or run.stream is not stream or run.size >= WRITE_SIZE:
                     return False
                 run.payloads.append(payload)
@@ -79,7 +79,7 @@ def sender(link: Link, stream: Stream) -> Shortcut:
                 connection.pending += size
                 connection.open_stage(stream)
                 return True
-            if not alone or link.writing or (link.armed and not link.grants_only):
+            if not alone or link.writing or (link.armed and link.grants_of is None):
                 return False
             if connection.queue or connection.controls or connection.large is not None:
                 return False

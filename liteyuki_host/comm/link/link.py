@@ -102,7 +102,6 @@ class Link:
         "_flush_idle",
         "_handler",
         "_leftover",
-        "_owed",
         "_pong",
         "_reader",
         "_reader_done",
@@ -117,7 +116,7 @@ class Link:
         "detach_loop",
         "ended",
         "flushing",
-        "grants_only",
+        "grants_of",
         "last_write",
         "lead",
         "lock",
@@ -158,8 +157,9 @@ class Link:
         self.last_write = 0.0
         self.burst = 0
         self.armed = False  # the flusher has been woken and has not yet looked; written under the lock
-        self.grants_only = False  # ... and only for grants, which may wait for a message to ride on
-        self._owed: Stream | None = None  # one that they are of
+        self.grants_of: Stream | None = (
+            None  # ... and only for grants, which may wait for a message: one that they are of
+        )
         self._turning: asyncio.AbstractEventLoop | None = None  # it is about to write what its turn has sent
         self._flush_idle = threading.Condition(self.lock)
         self.flushing = 0  # callers that wait for it
@@ -213,7 +213,7 @@ class Link:
         try:
             if self.ended:
                 raise LinkClosed(f"the link to {self.name} is over")
-            if self.writing or (self.armed and not self.grants_only):
+            if self.writing or (self.armed and self.grants_of is None):
                 if not connection.send(stream, payload, flags, request_id, attempts):
                     return False
                 if self.writing or connection.pending < WRITE_SIZE:
@@ -302,7 +302,7 @@ class Link:
         elif not self.armed:  # else the flusher has not looked yet at what is owed
             with self.lock:
                 if not (self.writing or self.ended):
-                    self._arm(owed=stream)
+                    self._arm(grants_of=stream)
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything queued has been given to the transport; False after *timeout* seconds."""
@@ -425,7 +425,7 @@ class Link:
         if not self.ended and (connection.has_output or connection.owes_much):
             return connection.data_to_send()
         if connection.owed and not (self.armed or self.ended):  # the flusher has looked while we were writing
-            self._arm(owed=connection.owed[0])
+            self._arm(grants_of=connection.owed[0])
         self._leave()
         return []
 
@@ -447,24 +447,22 @@ class Link:
             self._leave()
         self.transport.close()
 
-    def _arm(self, *, owed: Stream | None = None) -> None:
+    def _arm(self, *, grants_of: Stream | None = None) -> None:
         """Wake the flusher. The caller holds the lock.
 
         Args:
-            owed: there is nothing to write but grants, of this stream among others.
+            grants_of: there is nothing to write but grants, of this stream among others.
         """
-        grants_only = owed is not None
-        if not (grants_only or self._leftover) and (loop := running_loop()) is not self._turning:
+        if grants_of is None and not self._leftover and (loop := running_loop()) is not self._turning:
             self._turning = loop
             if loop is not None:
                 loop.call_soon(self._flush_turn)  # sooner than the flusher, unless the loop is blocked from now on
         if not self.armed:
             self.armed = True
-            self.grants_only = grants_only
-            self._owed = owed
+            self.grants_of = grants_of
             self._wake_flusher()
-        elif self.grants_only and not grants_only:
-            self.grants_only = False
+        elif grants_of is None and self.grants_of is not None:
+            self.grants_of = None
             self._wake_flusher()
 
     def _wake_flusher(self) -> None:
@@ -476,18 +474,18 @@ class Link:
         with self.lock:
             self._turning = None
             if not self.writing:
-                self.armed = self.grants_only = False  # the flusher finds nothing
+                self.armed, self.grants_of = False, None  # the flusher finds nothing
         self.write_queued()
 
     def _flush_forever(self) -> None:
         while True:
             self._wake.acquire()
             with self.lock:
-                owed = self._owed if self.grants_only else None
-            if owed is not None:
+                owing = self.grants_of
+            if owing is not None:
                 # A message may come along and carry them; a second wake-up ends the wait.
-                consumed = owed.consumed
-                if not self._wake.acquire(timeout=GRANT_DELAY) and owed.consumed != consumed:
+                consumed = owing.consumed
+                if not self._wake.acquire(timeout=GRANT_DELAY) and owing.consumed != consumed:
                     self._wake.acquire(timeout=BUSY_GRANT_DELAY)
             elif time.perf_counter() - self.last_write <= BURST_GAP:
                 delay = GATHER_DELAY
@@ -497,7 +495,7 @@ class Link:
                         break
                     delay = FLOOD_DELAY
             with self.lock:
-                self.armed = self.grants_only = False
+                self.armed, self.grants_of = False, None
                 if self.ended:
                     if self._leftover:  # the role was handed to us, and dies with us
                         self._leftover = []

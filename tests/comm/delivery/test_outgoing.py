@@ -121,7 +121,7 @@ def test_one_message_larger_than_the_window_may_wait_alone() -> None:
 @pytest.mark.parametrize("limits", [{}, {"backlog": 0}, {"backlog": WINDOW}], ids=str)
 def test_there_is_room_for_what_would_be_accepted(limits: dict[str, int], size: int) -> None:
     for before in range(8):
-        for link in (None, FakeLink(), FakeLink()):
+        for link in (None, FakeLink()):
             outgoing, _ = make(**limits)
             for _ in range(before):
                 outgoing.offer(b"1")
