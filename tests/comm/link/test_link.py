@@ -700,6 +700,21 @@ def test_grants_are_gathered_while_more_is_consumed(busy: bool, answers: bool) -
     close(host, child)
 
 
+def test_what_is_queued_does_not_wait_as_long_as_grants_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, child = join()
+    link = host.link
+    stream = link.open_stream("channel", "x")
+    until(lambda: not link.armed and child.streams)
+    monkeypatch.setattr(link_module, "GRANT_DELAY", DEADLINE * 2)
+    child.send(child.streams[0], b"a message")
+    until(lambda: link.armed and link._wake.locked())
+    assert link.grants_of is stream
+    for _ in range(link_module.INLINE_BURST + 1):  # the last one is queued
+        link.send(stream, b"one of many")
+    until(lambda: len(child.got) == link_module.INLINE_BURST + 1)
+    close(host, child)
+
+
 @pytest.mark.parametrize("much", [True, False], ids=["much", "little"])
 def test_grants_that_come_up_while_the_flusher_writes_some_are_gathered_again(much: bool) -> None:
     """Else it would go on writing a grant for every few messages as long as they come."""
