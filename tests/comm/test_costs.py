@@ -24,7 +24,7 @@ from liteyuki_host.comm.delivery import callbacks
 from liteyuki_host.comm.delivery.callbacks import Callback
 from liteyuki_host.comm.node import Node
 from liteyuki_host.comm.storage import Changed, SharedMemory
-from liteyuki_host.comm.transport.posix import SocketTransport
+from liteyuki_host.comm.transport.posix import SocketTransport, socket_link
 from liteyuki_host.hub import Hub
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the figures are those of the fast reader")
@@ -36,8 +36,8 @@ TEXT = "a message of thirty-five characters"
 class Counting(SocketTransport):
     """Counts the calls that are system calls."""
 
-    def __init__(self, sock: socket.socket, calls: Counter[str]) -> None:
-        super().__init__(sock)
+    def __init__(self, reading: socket.socket, writing: socket.socket, calls: Counter[str]) -> None:
+        super().__init__(reading, writing)
         self.calls = calls
         self.send = self._counted("write", self.send)
         self.recv_into = self._counted("read", self.recv_into)
@@ -69,11 +69,14 @@ class Live:
         for number in range(children):
             name = f"bot{number}"
             self.hub.declare_process(name)
-            ours, theirs = socket.socketpair()
-            self.hub.connect(name, Counting(ours, self.calls), Listener())
+            (up, from_child), (from_host, down) = socket.socketpair(), socket.socketpair()
+            self.hub.connect(name, Counting(up, down, self.calls), Listener())
             node = Node()
             node.attach(
-                Counting(theirs, self.calls), name, on_stop=lambda reason: None, on_host_gone=lambda cause: None
+                Counting(from_host, from_child, self.calls),
+                name,
+                on_stop=lambda reason: None,
+                on_host_gone=lambda cause: None,
             )
             loop = asyncio.new_event_loop()
             thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -284,7 +287,7 @@ from liteyuki_host.comm.transport.posix import SocketTransport
 
 orders = Orders(Stacks("bot"))
 current().attach(
-    SocketTransport(socket.socket(fileno=int(sys.argv[1]))),
+    SocketTransport(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])),
     "bot",
     on_stop=lambda reason: None,
     on_host_gone=lambda cause: None,
@@ -303,15 +306,12 @@ def test_a_process_without_an_event_loop_loads_none() -> None:
     """asyncio and loguru are two thirds of what a child would take over a bare interpreter."""
     hub = Hub()
     hub.declare_process("bot")
-    ours, theirs = socket.socketpair()
-    with (
-        theirs,
-        subprocess.Popen(
-            [sys.executable, "-c", THREADS_ONLY, str(theirs.fileno())], pass_fds=(theirs.fileno(),)
-        ) as child,
-    ):
-        theirs.close()
-        hub.connect("bot", SocketTransport(ours), Listener())
+    ours, theirs = socket_link()
+    with subprocess.Popen(
+        [sys.executable, "-c", THREADS_ONLY, *map(str, theirs.descriptors)], pass_fds=theirs.descriptors
+    ) as child:
+        theirs.release()
+        hub.connect("bot", ours, Listener())
         own = Channel("bot-active", exchange=hub)
         own.send(TEXT)
         assert own.receive(DEADLINE) == []

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the launchers s
 
 HEAD = """
 import json, os, socket, subprocess, sys, time
-link = socket.socket(fileno=int(os.environ.pop("LYCOMM_LINK").removeprefix("fd:")))
-link.set_inheritable(False)
+orders, link = (socket.socket(fileno=int(fd)) for fd in os.environ.pop("LYCOMM_LINK").removeprefix("fd:").split(","))
+for end in (orders, link): end.set_inheritable(False)
 
 def say(**verdict):
     link.sendall(json.dumps(verdict).encode() + b"\\n")
@@ -148,7 +148,9 @@ async def test_a_cancelled_trial_leaves_nothing(attempt: Attempt, tmp_path: Path
 async def test_one_that_closes_its_pipe_and_goes_on(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that makes a daemon of itself."""
     monkeypatch.setattr(trial_module, "GONE_SECONDS", 0.3)
-    assert await attempt("link.close(); " + LINGER) == Trouble("it closed all its files while it was loaded", "up")
+    assert await attempt("orders.close(); link.close(); " + LINGER) == Trouble(
+        "it closed all its files while it was loaded", "up"
+    )
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
 from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION, Control, Hello
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.transport.memory import memory_link
-from liteyuki_host.comm.transport.posix import SocketTransport
+from liteyuki_host.comm.transport.posix import socket_link
 
 __all__ = ["DEADLINE", "MAKERS", "End", "TricklingTransport", "close", "descriptors", "join", "lycomm_threads", "until"]
 
@@ -75,24 +74,19 @@ class TricklingTransport:
         self._inner.release()
 
 
-def socket_pair() -> tuple[Transport, Transport]:
-    a, b = socket.socketpair()
-    return SocketTransport(a), SocketTransport(b)
-
-
 def trickling() -> tuple[Transport, Transport]:
     a, b = memory_link(777)
     return TricklingTransport(a, 1), TricklingTransport(b, 2)
 
 
 def trickling_socket() -> tuple[Transport, Transport]:
-    a, b = socket_pair()
+    a, b = socket_link()
     return TricklingTransport(a, 3), TricklingTransport(b, 4)
 
 
 MAKERS: dict[str, Callable[[], tuple[Transport, Transport]]] = {
     "memory": memory_link,
-    "socket pair": socket_pair,
+    "socket pairs": socket_link,
     "trickling memory": trickling,
     "trickling socket pair": trickling_socket,
 }

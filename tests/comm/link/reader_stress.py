@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
-import socket
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from liteyuki_host.comm.link import link as link_module
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
 from liteyuki_host.comm.node import Node
 from liteyuki_host.comm.testing import _Listener
-from liteyuki_host.comm.transport.posix import SocketTransport
+from liteyuki_host.comm.transport.posix import socket_link
 from liteyuki_host.hub import Hub
 
 MESSAGES = 300
@@ -51,11 +50,11 @@ class Stress:
 
     def run(self) -> list[str]:
         """Returns what went wrong."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket_link()
         hub, node = Hub(), Node()
         hub.declare_process("bot")
-        hub.connect("bot", SocketTransport(ours), _Listener())
-        node.attach(SocketTransport(theirs), "bot", on_stop=lambda reason: None, on_host_gone=lambda cause: None)
+        hub.connect("bot", ours, _Listener())
+        node.attach(theirs, "bot", on_stop=lambda reason: None, on_host_gone=lambda cause: None)
         for name in CALLBACKS:
             self._answer_by_callback(Channel(name, exchange=node), name)
         self._collect_by_callback(Channel("slow", exchange=hub), "slow")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import pytest
-from link_kit import DEADLINE, MAKERS, End, close, descriptors, join, lycomm_threads, socket_pair, until
+from link_kit import DEADLINE, MAKERS, End, close, descriptors, join, lycomm_threads, until
 
 from liteyuki_host.comm.errors import LinkBroken, LinkClosed
 from liteyuki_host.comm.link import Link
@@ -22,11 +21,11 @@ from liteyuki_host.comm.protocol.connection import LARGE, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
 from liteyuki_host.comm.transport.memory import memory_link
-from liteyuki_host.comm.transport.posix import SocketTransport
+from liteyuki_host.comm.transport.posix import SocketTransport, socket_link
 from liteyuki_host.comm.waiting import Gate
 
 OVER_EVERY_TRANSPORT = pytest.mark.parametrize("make", list(MAKERS.values()), ids=list(MAKERS))
-OVER_FAST_ONES = pytest.mark.parametrize("make", [memory_link, socket_pair], ids=["memory", "socket pair"])
+OVER_FAST_ONES = pytest.mark.parametrize("make", [memory_link, socket_link], ids=["memory", "socket pairs"])
 
 
 @pytest.fixture(autouse=True)
@@ -443,16 +442,14 @@ def open_the_same_names(host: End, child: End) -> None:
 
 def test_a_socket_is_given_back_only_when_nobody_can_be_inside_it() -> None:
     before = descriptors()
-    a, b = socket.socketpair()
-    from liteyuki_host.comm.transport.posix import SocketTransport
-
-    host, child = End(Role.HOST, SocketTransport(a)), End(Role.CHILD, SocketTransport(b))
+    a, b = socket_link()
+    host, child = End(Role.HOST, a), End(Role.CHILD, b)
     host.link.start()
     child.link.start()
     assert host.greeted.wait(DEADLINE)
     close(host, child)
     assert descriptors() <= before
-    assert a.fileno() == b.fileno() == -1
+    assert a.descriptors == b.descriptors == (-1, -1)
 
 
 class NotingTransport:
@@ -480,7 +477,7 @@ class NotingTransport:
     ],
 )
 def test_who_waits_for_the_transport(where: str, may_wait: bool, waits: str) -> None:
-    ours, theirs = socket_pair()
+    ours, theirs = socket_link()
     transport = NotingTransport(ours)  # type: ignore[arg-type]
     host, child = join(lambda: (transport, theirs), window=1 << 26)  # type: ignore[arg-type,return-value]
     assert host.link.ping(DEADLINE) is not None

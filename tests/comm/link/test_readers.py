@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import reader_stress
-from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, socket_pair, until
+from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, until
 
 from liteyuki_host.comm.delivery.end import join as join_stream
 from liteyuki_host.comm.delivery.incoming import Incoming
@@ -40,6 +40,7 @@ from liteyuki_host.comm.link.shared_reader import (
     TURNS,
     SharedReader,
 )
+from liteyuki_host.comm.transport.posix import socket_link
 
 READERS: dict[str, Callable[..., Reader]] = {"thread": ThreadReader, "shared": SharedReader}
 
@@ -56,7 +57,7 @@ def nothing_is_left() -> Iterator[None]:
 def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[End, End]]:
     """A host and a child whose links are read by this kind of reader."""
     monkeypatch.setattr(reader_stress.link_module, "_fastest_reader", READERS[request.param])
-    host, child = join(socket_pair)
+    host, child = join(socket_link)
     assert isinstance(child.link._reader, READERS[request.param])  # type: ignore[arg-type]
     yield host, child
     close(host, child)
@@ -235,7 +236,7 @@ def test_the_guard_looks_less_often_while_the_loop_reads(monkeypatch: pytest.Mon
         time.sleep(seconds)
 
     monkeypatch.setattr(shared_reader, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
-    host, child = join(socket_pair)
+    host, child = join(socket_link)
     stream = host.link.open_stream("channel", "x")
     with loop_in_thread() as loop:
         child.link.attach_loop(loop)
@@ -291,7 +292,7 @@ def test_roles_move_and_nothing_is_lost(reader: str, monkeypatch: pytest.MonkeyP
 def test_an_idle_reader_sleeps() -> None:
     """It used no thread's time while nothing came: counted as the switches of the whole process."""
     resource = pytest.importorskip("resource")
-    host, child = join(socket_pair)
+    host, child = join(socket_link)
     with loop_in_thread() as loop:
         for end in (host, child):
             end.link.attach_loop(loop)
@@ -305,7 +306,7 @@ def test_an_idle_reader_sleeps() -> None:
 
 def test_a_reset_link_is_an_end_like_any_other(ends: tuple[End, End]) -> None:
     host, child = ends
-    sock: socket.socket = host.transport._socket  # type: ignore[attr-defined]
+    sock: socket.socket = host.transport._writing  # type: ignore[attr-defined]
     sock.shutdown(socket.SHUT_RDWR)
     assert child.ended.wait(DEADLINE)
     assert host.ended.wait(DEADLINE)
@@ -317,7 +318,7 @@ def test_a_reset_link_is_an_end_like_any_other(ends: tuple[End, End]) -> None:
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[End, SharedReader]]:
     """The host's end, and the child's reader, whose guard never reads once the greeting is over."""
-    host, child = join(socket_pair)
+    host, child = join(socket_link)
     reader = child.link._reader
     assert isinstance(reader, SharedReader)
     assert host.link.ping(DEADLINE) is not None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
-from link_kit import DEADLINE, End, close, join, socket_pair, until
+from link_kit import DEADLINE, End, close, join, until
 from test_alone import Side, sides
 
 from liteyuki_host.comm.delivery.outgoing import Outgoing
@@ -19,6 +19,7 @@ from liteyuki_host.comm.link.alone import INLINE_BURST
 from liteyuki_host.comm.protocol.connection import WRITE_SIZE
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, STAGE_CREDIT, STAGE_PLACES, STAGED_SIZE, Stage, Stream
 from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.transport.posix import socket_link
 from liteyuki_host.comm.waiting import NOTHING, Gate
 
 
@@ -304,7 +305,7 @@ def test_what_is_staged_at_the_end_of_a_link_goes_to_the_next_one() -> None:
 
 
 def test_who_begins_to_wait_writes_what_is_staged(monkeypatch: pytest.MonkeyPatch) -> None:
-    host, child = join(socket_pair)
+    host, child = join(socket_link)
     stream = host.link.open_stream("channel", "x")
     until(lambda: not host.link.armed)
     for name in ("BURST_GAP", "GATHER_DELAY", "FLOOD_DELAY"):
@@ -325,7 +326,7 @@ def test_who_begins_to_wait_writes_what_is_staged(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("window", [1 << 17, 1 << 18, 1 << 22], ids=["never staged", "seldom", "always"])
 def test_threads_that_send_at_once_lose_nothing_and_keep_their_order(window: int) -> None:
-    host, child = join(socket_pair, window=window)
+    host, child = join(socket_link, window=window)
     streams = [host.link.open_stream("channel", name) for name in "xy"]
     threads, each = 6, 3000
 

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pair_kit import until
 
 from liteyuki_host.comm.errors import LinkError
 from liteyuki_host.comm.transport import LINK_VARIABLE
 from liteyuki_host.comm.transport.memory import memory_link
-from liteyuki_host.comm.transport.posix import SocketTransport, open_link, take_link
+from liteyuki_host.comm.transport.posix import open_link, socket_link, take_link
 
 DEADLINE = 10.0
 Pair = tuple[Any, Any]
 
 
-def socket_pair() -> Pair:
-    a, b = socket.socketpair()
-    return SocketTransport(a), SocketTransport(b)
-
-
-@pytest.fixture(params=[memory_link, socket_pair], ids=["memory", "socket pair"])
+@pytest.fixture(params=[memory_link, socket_link], ids=["memory", "socket pairs"])
 def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
     made = request.param()
     yield made
@@ -149,9 +147,40 @@ def test_what_had_arrived_is_readable_after_closing_ones_own_end(pair: Pair) -> 
 
 
 def test_a_socket_takes_no_more_buffers_than_the_system_allows() -> None:
-    a, b = socket_pair()
+    a, b = socket_link()
     assert a.try_write([b"x"] * 5000) == 512
     assert read(b) == b"x" * 512
+    for transport in (a, b):
+        transport.release()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counted as Linux counts it")
+def test_who_waits_to_read_is_not_woken_by_what_the_peer_reads() -> None:
+    a, b = socket_link()
+    waiter: list[int] = []
+
+    def wait() -> None:
+        waiter.append(threading.get_native_id())
+        waiter.append(a.read_into(memoryview(bytearray(10))))
+
+    def times_asleep() -> int:
+        status = Path(f"/proc/self/task/{waiter[0]}/status").read_text()
+        return int(re.findall(r"^voluntary_ctxt_switches:\s+(\d+)$", status, re.MULTILINE)[0])
+
+    def is_asleep() -> bool:
+        return Path(f"/proc/self/task/{waiter[0]}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    until(lambda: bool(waiter) and is_asleep())
+    before = times_asleep()
+    for _ in range(100):
+        a.write_all([b"x"])
+        assert read(b) == b"x"
+    assert times_asleep() - before <= 1
+    b.write_all([b"x"])
+    thread.join(DEADLINE)
+    assert waiter[1:] == [1]
     for transport in (a, b):
         transport.release()
 
@@ -162,17 +191,18 @@ def test_a_socket_takes_no_more_buffers_than_the_system_allows() -> None:
 def test_the_childs_end_is_taken_from_the_environment_and_not_inherited_further() -> None:
     ours, handles = open_link()
     environ = {**handles.environment, "OTHER": "1"}
-    [descriptor] = handles.popen_options["pass_fds"]
-    assert environ == {LINK_VARIABLE: f"fd:{descriptor}", "OTHER": "1"}
-    copy = os.dup(descriptor)
-    os.set_inheritable(copy, True)
-    environ[LINK_VARIABLE] = f"fd:{copy}"
+    descriptors = handles.popen_options["pass_fds"]
+    assert environ == {LINK_VARIABLE: "fd:{},{}".format(*descriptors), "OTHER": "1"}
+    copies = [os.dup(descriptor) for descriptor in descriptors]
+    for copy in copies:
+        os.set_inheritable(copy, True)
+    environ[LINK_VARIABLE] = "fd:{},{}".format(*copies)
     handles.close()
     handles.close()
     theirs = take_link(environ)
     assert theirs is not None
     assert environ == {"OTHER": "1"}
-    assert os.get_inheritable(copy) is False
+    assert not any(map(os.get_inheritable, copies))
     ours.write_all([b"hello"])
     assert read(theirs) == b"hello"
     for transport in (ours, theirs):
@@ -185,7 +215,9 @@ def test_without_a_host_there_is_no_link() -> None:
     assert environ == {"OTHER": "1"}
 
 
-@pytest.mark.parametrize("value", ["", "fd:", "fd:x", "handles:1,2", "fd:99999", "7", "fd:-1"])
+@pytest.mark.parametrize(
+    "value", ["", "fd:", "fd:x", "fd:7", "fd:7,8,9", "handles:1,2", "fd:99999,99998", "7,8", "fd:-1,-2", "fd:7,7"]
+)
 def test_a_variable_that_names_no_link_says_what_to_do(value: str) -> None:
     environ = {LINK_VARIABLE: value}
     with pytest.raises(LinkError, match=f"^{LINK_VARIABLE}={value} names no link .* remove it from the environment$"):
@@ -193,9 +225,13 @@ def test_a_variable_that_names_no_link_says_what_to_do(value: str) -> None:
     assert environ == {}
 
 
-def test_a_descriptor_that_is_no_socket_is_named() -> None:
-    with open(os.devnull, "rb") as file, pytest.raises(LinkError, match="names no link"):
-        take_link({LINK_VARIABLE: f"fd:{file.fileno()}"})
+def test_a_descriptor_that_is_no_socket_is_named_and_neither_is_closed() -> None:
+    a, b = socket.socketpair()
+    with a, b, open(os.devnull, "rb") as file:
+        with pytest.raises(LinkError, match="names no link"):
+            take_link({LINK_VARIABLE: f"fd:{a.fileno()},{file.fileno()}"})
+        os.fstat(a.fileno())
+        os.fstat(file.fileno())
 
 
 CHILD = """

@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 behaviour = os.environ.get("FAKE_CHILD", "").split()
-link = socket.socket(fileno=int(os.environ.pop("LYCOMM_LINK").removeprefix("fd:")))
+orders, link = (socket.socket(fileno=int(fd)) for fd in os.environ.pop("LYCOMM_LINK").removeprefix("fd:").split(","))
+orders.set_inheritable(False)
 link.set_inheritable(False)
 
 
@@ -87,15 +88,17 @@ say(ready="http://127.0.0.1:1", details=details)
 if "segfault" in behaviour:
     os.kill(os.getpid(), signal.SIGSEGV)
 if "drop-link" in behaviour:
+    orders.close()
     link.close()
     linger()
 if "linger-after-goodbye" in behaviour:
     say(goodbye=True)
+    orders.close()
     link.close()
     linger()
 
 mute = False
-for line in link.makefile():
+for line in orders.makefile():
     request = json.loads(line)
     if "watch" in request and request["watch"] and "no-beats" not in behaviour:
         beating.set()
