@@ -34,7 +34,7 @@ TEXT = "a message of thirty-five characters"
 
 
 class Counting(SocketTransport):
-    """Counts the calls that are system calls."""
+    """Counts the system calls that move something. Who spins looks more often."""
 
     def __init__(self, reading: socket.socket, writing: socket.socket, calls: Counter[str]) -> None:
         super().__init__(reading, writing)
@@ -44,8 +44,9 @@ class Counting(SocketTransport):
 
     def _counted(self, what: str, function: Callable[..., int]) -> Callable[..., int]:
         def call(*arguments: Any) -> int:
+            count = function(*arguments)
             self.calls[what] += 1
-            return function(*arguments)
+            return count
 
         return call
 

@@ -11,7 +11,8 @@ read; only its holder reads and hands on. So nothing is read twice, and a needle
 1. A thread that waits for something of this link and finds the role free leads (:meth:`SharedReader.lead`): it blocks
    in the read and hands on whatever comes, to others too, until it has what it waits for. Further threads that wait
    follow (:meth:`SharedReader.wait`): they sleep at their gates, and who gives the role up calls one of them to lead.
-   A leader that has read for others only, time and again, leaves reading to the loop and sleeps at its gate.
+   A leader that has read for others only, time and again, leaves reading to the loop and sleeps at its gate. One that
+   has asked and waited in turn looks for its answer for a moment before it sleeps (:data:`SPIN_SECONDS`).
 2. The attached event loop, when nobody leads. It watches an epoll object of ours that contains the socket. Who leads
    mutes that object, so that the loop is not woken by what others read. A thread that leads again and again leaves it
    muted in between; when it does not come again, the guard reads once, and after it the loop.
@@ -33,6 +34,7 @@ arrival and its receiver.
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
@@ -99,6 +101,16 @@ lost more by being woken than it gained."""
 TURNS = 3
 """After so many turns the thread is expected to come again."""
 
+SPIN_SECONDS = 50e-6
+"""Seconds that who expects an answer soon looks for it before it sleeps: a thread after :data:`TURNS` turns, and the
+guard while it answers questions. Once everybody sleeps, each message has to wake a processor too, and that takes longer
+than an answer. Measured on two: a round trip between threads 0.3 of the time, with an event loop 0.57, confirmed writes
+1.7 times as many; hardly more with 100 µs. Nobody spins on a single processor, which the other process needs."""
+
+MOST_SPINS_LEFT_OUT = 63
+"""Waits after a spin in vain that do without one, at most: 1 at first, then 3, 7 and so on, until one is not in vain.
+So slow answers cost less than a hundredth of a processor."""
+
 
 class PollableTransport(Transport, Protocol):
     """A transport whose descriptor can be watched."""
@@ -137,11 +149,14 @@ class SharedReader:
         "_left_to_loop",
         "_listening",
         "_loop",
+        "_may_spin",
         "_over",
         "_questions",
         "_reads",
         "_release",
         "_role",
+        "_spins_left_out",
+        "_spins_to_leave_out",
         "_telling",
         "_transport",
         "_turns",
@@ -157,6 +172,9 @@ class SharedReader:
         self._led_by: int | None = None  # the thread that led last
         self._led_until = 0.0
         self._turns = 0  # how often it came again soon
+        self._may_spin = len(os.sched_getaffinity(0)) > 1
+        self._spins_to_leave_out = 0
+        self._spins_left_out = 0  # of those, since the last spin in vain
         self._left_to_loop: int | None = None  # it, if it has given up because it read for others only
         self._reads = 0  # the guard sees by it whether anybody has read
         self._questions = 0  # read by the loop, one after the other
@@ -201,6 +219,7 @@ class SharedReader:
         inbound, transport = self._inbound, self._transport
         decoder, received, recv_into = inbound.decoder, inbound.received, transport.recv_into
         queue = None if wanted is None else wanted.receiver
+        spinning = self._may_spin and self._turns >= TURNS
         seconds = SLICE
         reads = 0
         self._left_to_loop = None
@@ -222,7 +241,9 @@ class SharedReader:
                 if seconds != transport.read_timeout:
                     transport.set_read_timeout(seconds)
                 try:
-                    count = recv_into(decoder.free)
+                    count = self._spin() if spinning else 0
+                    if not count:
+                        count = recv_into(decoder.free)
                 except BlockingIOError:
                     continue
                 except ConnectionError:  # an end like any other
@@ -272,6 +293,25 @@ class SharedReader:
                     self._call_next()  # somebody has to lead, and it will not be us
                 return gate.opened
         return gate.opened or gate.wait(_left(deadline))
+
+    def _spin(self) -> int:
+        """Read without sleeping, for a moment. Returns how many bytes that brought; 0: none, or the end."""
+        if self._spins_left_out < self._spins_to_leave_out:
+            self._spins_left_out += 1
+            return 0
+        recv_into, buffer, at_once = self._transport.recv_into, self._inbound.decoder.free, self._transport.at_once
+        until = time.monotonic() + SPIN_SECONDS
+        while True:
+            try:
+                count = recv_into(buffer, 0, at_once)
+            except BlockingIOError:
+                if time.monotonic() < until:
+                    continue
+                self._spins_to_leave_out = min(2 * self._spins_to_leave_out + 1, MOST_SPINS_LEFT_OUT)
+                self._spins_left_out = 0
+                return 0
+            self._spins_to_leave_out = 0
+            return count
 
     # --- the role -----------------------------------------------------------------------------------------------
 
@@ -449,7 +489,7 @@ class SharedReader:
                 if transport.read_timeout != NO_QUESTIONS_SECONDS:
                     transport.set_read_timeout(NO_QUESTIONS_SECONDS)
                 try:
-                    count = transport.recv_into(decoder.free)
+                    count = (self._spin() if self._may_spin else 0) or transport.recv_into(decoder.free)
                 except BlockingIOError:
                     break
                 except ConnectionError:  # an end like any other

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import socket
 import sys
 import threading
@@ -478,6 +479,82 @@ def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: tuple[End,
         reader.detach_loop()
 
 
+def note_sleeps(reader: SharedReader) -> list[bool]:
+    """Gets an entry for each read that brought something: whether it would have slept for it."""
+    recv_into = reader._transport.recv_into
+    slept: list[bool] = []
+
+    def read(buffer: memoryview, size: int = 0, flags: int = 0) -> int:
+        count = recv_into(buffer, size, flags)
+        slept.append(not flags)
+        return count
+
+    reader._transport.recv_into = read  # type: ignore[method-assign]
+    return slept
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_who_asks_and_waits_in_turn_spins_if_there_is_a_processor_for_the_answer(
+    processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
+    monkeypatch.setattr(shared_reader, "TURN_SECONDS", DEADLINE)
+    monkeypatch.setattr(shared_reader, "SPIN_SECONDS", DEADLINE)
+    monkeypatch.setattr(shared_reader, "GRACE", 0.5)
+    host, child = join(socket_link)
+    stream = host.link.open_stream("channel", "x")
+    reader = child.link._reader
+    assert isinstance(reader, SharedReader)
+    until(lambda: stream.id in child.link.connection.streams and not reader._role.locked())
+    slept = note_sleeps(reader)
+
+    turns: list[int] = []
+
+    def wait_in_turn() -> None:
+        for number in range(TURNS + 3):
+            turns.append(number)
+            reader.lead(lambda: len(child.got) > number, None)  # noqa: B023  # at once
+
+    thread, _ = in_thread(wait_in_turn)
+    for number in range(TURNS + 3):
+        until(lambda: len(turns) > number and reader._role.locked())  # noqa: B023  # at once
+        host.send(stream, b"x")
+    thread.join(DEADLINE)
+    assert slept == [True] * TURNS + [processors == 1] * 3
+    close(host, child)
+
+
+def test_spins_in_vain_become_rare(shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, reader = shared
+    monkeypatch.setattr(shared_reader, "SPIN_SECONDS", 0)
+    reads = answer = 0
+
+    def read(buffer: memoryview, size: int = 0, flags: int = 0) -> int:
+        nonlocal reads
+        reads += 1
+        if not answer:
+            raise BlockingIOError
+        return answer
+
+    def spins(waits: int) -> list[int]:
+        """Which of so many waits began with one."""
+        which = []
+        for number in range(waits):
+            before = reads
+            assert reader._spin() == (answer if reads > before else 0)
+            if reads > before:
+                which.append(number)
+        return which
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reader._transport, "recv_into", read)
+        assert spins(200) == [0, 2, 6, 14, 30, 62, 126, 190]
+        answer = 5
+        assert spins(60) == [54, 55, 56, 57, 58, 59], "one that is not in vain, and all is well"
+        answer = 0
+        assert spins(10) == [0, 2, 6]
+
+
 @pytest.mark.parametrize(
     ("size", "seconds", "reads"), [(MUCH, 60, 5), (MUCH, 0, 2), (MUCH // 2, 60, 1)], ids=["much", "late", "little"]
 )
@@ -625,6 +702,16 @@ def test_the_guard_reads_questions_that_are_answered_without_the_loop(questions:
     assert reader._questions <= 1, "and they are seen to be questions first again"
 
 
+def test_the_guard_that_answers_questions_spins(questions: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, reader, _ = questions
+    reader._may_spin = True
+    monkeypatch.setattr(shared_reader, "SPIN_SECONDS", DEADLINE)
+    slept = note_sleeps(reader)
+    asked.until_the_guard_reads()
+    assert asked.ask().startswith("lycomm-read")
+    assert not slept[-1]
+
+
 @pytest.mark.parametrize("why", ["large", "seldom", "the loop's", "the loop's now and then"])
 def test_what_is_no_such_question_is_the_loop_s(questions: Asked, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     asked, reader, loop = questions
@@ -661,8 +748,7 @@ def test_the_guard_leaves_for_a_thread_that_waits(questions: Asked, monkeypatch:
     gate = Gate()
     thread, results = in_thread(lambda: reader.wait(gate, DEADLINE))
     until(lambda: reader._followers)
-    asked.ask()
-    assert asked.ask() == thread.name
+    until(lambda: asked.ask() == thread.name)  # the loop may be sooner once, as the thread is only just called
     asked.answer = gate.open
     asked.ask()
     thread.join(DEADLINE)
