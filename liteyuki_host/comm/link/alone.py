@@ -46,6 +46,27 @@ def sender(link: Link, stream: Stream) -> Shortcut:
     stage = stream.stage
     take_place, put = stage.places.pop, stage.payloads.append
 
+    def join_others(payload: bytes, size: int) -> bool:
+        if connection.staging is not None:
+            connection.unstage()
+        run = connection.open_run
+        if run is None:
+            return False
+        end = stream.sent + size + MESSAGE_CHARGE
+        if end > stream.limit or size >= LARGE or link.ended:
+            return False
+        # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
+        looks = link.writing or (link.armed and link.grants_of is None and connection.pending < WRITE_SIZE)
+        if not looks or run.stream is not stream or run.size >= WRITE_SIZE:
+            return False
+        run.payloads.append(payload)
+        stream.sent = run.end = end
+        size += PAYLOAD_HEADER
+        run.size += size
+        connection.pending += size
+        connection.open_stage(stream)
+        return True
+
     def send_alone(payload: bytes, alone: bool = True) -> bool:
         size = len(payload)
         if stage.open and size <= STAGED_SIZE:
@@ -61,27 +82,10 @@ def sender(link: Link, stream: Stream) -> Shortcut:
             return False
         lock()
         try:
-            if connection.staging is not None:
-                connection.unstage()
-            run = connection.open_run
+            if not (alone and link.quiet):
+                return join_others(payload, size)
             end = stream.sent + size + MESSAGE_CHARGE
-            if end > stream.limit or size >= LARGE or link.ended:
-                return False
-            if run is not None:
-                # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
-                looks = link.writing or (link.armed and link.grants_of is None and connection.pending < WRITE_SIZE)
-                if not looks or run.stream is not stream or run.size >= WRITE_SIZE:
-                    return False
-                run.payloads.append(payload)
-                stream.sent = run.end = end
-                size += PAYLOAD_HEADER
-                run.size += size
-                connection.pending += size
-                connection.open_stage(stream)
-                return True
-            if not alone or link.writing or (link.armed and link.grants_of is None):
-                return False
-            if connection.queue or connection.controls or connection.large is not None:
+            if end > stream.limit or size >= LARGE:
                 return False
             if connection.heard or clock() - link.last_write > BURST_GAP:
                 connection.heard = False
@@ -108,6 +112,7 @@ def sender(link: Link, stream: Stream) -> Shortcut:
             except OSError:
                 taken = -1
             link.writing = True  # the role is ours, and given away below
+            link.quiet = False
         finally:
             unlock()
         if taken < 0:

@@ -124,6 +124,7 @@ class Link:
         "on_credit",
         "on_message",
         "on_opened",
+        "quiet",
         "received",
         "settled",
         "transport",
@@ -152,6 +153,9 @@ class Link:
         self.on_opened = handler.on_opened
         self.on_credit = handler.on_credit
         self.lock = threading.Lock()  # guards the connection's outbound half and the flags below
+        self.quiet = False
+        """Nothing waits to be written but grants, and nobody writes: who has a message may write it there and then.
+        Written under the lock, by :meth:`_note_quiet`; the greeting waits until :meth:`start`."""
         self.writing = False  # somebody holds the writing role
         self._leftover: list[bytes | memoryview] = []  # what a non-blocking write did not take; the flusher's
         self.last_write = 0.0
@@ -226,6 +230,7 @@ class Link:
                     self._arm()
                     return True
             self.writing = True
+            self.quiet = False
             buffers = connection.data_to_send()
         finally:
             lock.release()
@@ -268,7 +273,8 @@ class Link:
             if self.ended:
                 return
             self.connection.send_control(message)
-        self.write_queued()
+            begun = self._begin_to_write()
+        self._write_begun(begun)
 
     def open_stream(self, kind: str, name: str, join: Callable[[Stream], None] | None = None) -> Stream:
         """The stream for (*kind*, *name*), announced to the peer if it is new.
@@ -281,7 +287,8 @@ class Link:
             stream = self.connection.open_stream(kind, name)
             if join is not None and stream.receiver is None:
                 join(stream)
-        self.write_queued()
+            begun = self._begin_to_write()
+        self._write_begun(begun)
         return stream
 
     def consumed(self, stream: Stream, cost: int) -> None:
@@ -355,7 +362,8 @@ class Link:
                 return not self.connection.has_output
             self._close_reason = reason or "closed"
             self.connection.send_control(Goodbye(reason))
-        self.write_queued()
+            begun = self._begin_to_write()
+        self._write_begun(begun)
         sent = self.flush(timeout)
         self.transport.close()
         return sent
@@ -373,16 +381,36 @@ class Link:
     def write_queued(self) -> None:
         """Write what there is, as far as the transport takes it without waiting, unless somebody writes already."""
         with self.lock:
-            if self.writing or self.ended:
-                return
-            self.writing = True
-            buffers = self.connection.data_to_send()
-        self._write(buffers)
+            begun = self._begin_to_write()
+        self._write_begun(begun)
+
+    def _begin_to_write(self) -> list[bytes | memoryview] | None:
+        """Take the writing role and what there is to write. None: there is nothing, or somebody else has the role and
+        will look again. The caller holds the lock, and goes on with :meth:`_write_begun` without it. Whoever has queued
+        something does this before it lets go of the lock, or arms the flusher."""
+        if self.writing or self.ended:
+            return None
+        buffers = self.connection.data_to_send()
+        if not buffers:
+            return None  # no role for nothing: what is queued from now on would be left to one who does not look again
+        self.writing = True
+        self.quiet = False
+        return buffers
+
+    def _write_begun(self, buffers: list[bytes | memoryview] | None) -> None:
+        if buffers is not None:
+            self._write(buffers)
+
+    def _note_quiet(self) -> None:
+        """Who writes, or is armed to, has changed. The caller holds the lock."""
+        self.quiet = not (
+            self.writing or self.ended or (self.armed and self.grants_of is None) or self.connection.has_output
+        )
 
     def _write(self, buffers: list[bytes | memoryview], *, may_wait: bool = False) -> None:
         """Write *buffers*, and what else there is, as far as the transport takes it without waiting. The caller holds
         the writing role, and loses it."""
-        while buffers:
+        while True:
             try:
                 taken = self.transport.try_write(buffers)
                 size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
@@ -397,8 +425,6 @@ class Link:
             if more is None:
                 return
             buffers = more
-        with self.lock:
-            self._leave()
 
     def write_on(self, buffers: list[bytes | memoryview], taken: int) -> None:
         """The caller, who holds the writing role and loses it, has written *taken* bytes of *buffers*."""
@@ -432,6 +458,7 @@ class Link:
     def _leave(self) -> None:
         """Give the role up. The caller holds the lock."""
         self.writing = False
+        self._note_quiet()
         # Its end, not its beginning: a slow system call must not make every message of a burst look lone.
         self.last_write = time.perf_counter()
         if self.flushing:
@@ -464,6 +491,7 @@ class Link:
         elif grants_of is None and self.grants_of is not None:
             self.grants_of = None
             self._wake_flusher()
+        self._note_quiet()
 
     def _wake_flusher(self) -> None:
         if self._wake.locked():  # else it has been woken and has not got to it
@@ -475,7 +503,8 @@ class Link:
             self._turning = None
             if not self.writing:
                 self.armed, self.grants_of = False, None  # the flusher finds nothing
-        self.write_queued()
+            begun = self._begin_to_write()
+        self._write_begun(begun)
 
     def _flush_forever(self) -> None:
         while True:
@@ -506,6 +535,7 @@ class Link:
                     if self.writing:
                         continue
                     self.writing = True
+                    self.quiet = False
             try:
                 if leftover:
                     self.transport.write_all(leftover)
@@ -547,7 +577,8 @@ class Link:
             with self.lock:
                 if not self.ended:
                     self.connection.send_control(Goodbye(str(error)))
-            self.write_queued()
+                begun = self._begin_to_write()
+            self._write_begun(begun)
         else:
             log().opt(exception=error).error(f"the link to {self.name} failed inside lycomm; please report this")
             cause = LinkBroken(f"the link to {self.name} failed inside lycomm: {type(error).__name__}: {error}")
@@ -582,6 +613,7 @@ class Link:
     def _end(self, cause: LinkError) -> None:
         with self.lock:
             self.ended = True
+            self.quiet = False
             self.connection.unstage()
             self._reader_done = True
             self._flush_idle.notify_all()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from liteyuki_host.comm.errors import LinkError
+from liteyuki_host.comm.errors import LinkBroken, LinkError
 from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
@@ -92,6 +92,38 @@ MAKERS: dict[str, Callable[[], tuple[Transport, Transport]]] = {
 }
 
 
+class CheckedLock:
+    """The lock of a link. When it is given back, nothing may be queued that nobody will look at, as long as the peer
+    lives."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+        self.faults: list[str] = []
+        self.forgotten = False
+        link.lock = self  # type: ignore[assignment]
+        link._flush_idle = threading.Condition(self)  # type: ignore[arg-type]
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        link = self._link
+        looks = link.writing or (link.armed and link.grants_of is None)
+        queued = link.connection.has_output
+        if queued and not (looks or link.ended or link._close_reason):
+            self.forgotten = True
+        if link.quiet == (looks or link.ended or queued):
+            self.faults.append(f"quiet: {link.quiet}, looks: {looks}, ended: {link.ended}, queued: {queued}")
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
 class End:
     """A link and its handler."""
 
@@ -99,6 +131,7 @@ class End:
         hello = Hello(version, role.name.lower(), os.getpid(), "test", window, 1 << 24)
         self.transport = transport
         self.link = Link(transport, Connection(role, hello), self, name=f"test-{role.name.lower()}")
+        self.lock = CheckedLock(self.link)
         self.greeted = threading.Event()
         self.ended = threading.Event()
         self.causes: list[LinkError] = []
@@ -173,4 +206,6 @@ def close(*ends: End) -> None:
     for end in ends:
         end.link.join(DEADLINE)
         assert end.ended.is_set()
+        assert end.lock.faults == []
+        assert not end.lock.forgotten or isinstance(end.causes[0], LinkBroken)
         assert len(end.causes) == 1

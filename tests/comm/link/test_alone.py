@@ -71,6 +71,7 @@ def sides(*, window: int = 1 << 20) -> tuple[Side, Side, Stream]:
         side.flush()
     for side in (host, child):
         side.read(side.link.received_more)
+        side.link.quiet = True  # as after `start`
     stream = host.link.connection.open_stream("channel", "x")
     host.flush()
     child.read(child.link.received_more)
@@ -354,18 +355,18 @@ def test_what_is_not_alone_is_not_sent_so() -> None:
     assert not send(b"x" * LARGE)
     assert not send(b"x" * 3 * MESSAGE_CHARGE), "without credit"
     assert not send(b"1", False), "one of many, and nothing waits that it could join"
-    link.armed = True
-    assert not send(b"1"), "while the flusher is on its way with others"
-    link.armed, link.writing = False, True
-    assert not send(b"1"), "in the middle of another's write"
-    link.writing, link.ended = False, True
-    assert not send(b"1"), "on a link that is over"
-    link.ended = False
+    for what in ("armed", "writing", "ended"):  # the flusher is on its way with others, somebody writes, it is over
+        setattr(link, what, True)
+        link._note_quiet()
+        assert not send(b"1"), what
+        setattr(link, what, False)
+    link.armed, link.grants_of = True, stream
+    link._note_quiet()
     assert host.state(stream) == before
-    connection.open_stream("channel", "y")
-    assert not send(b"1"), "before the word that came earlier"
-    host.flush()
+    assert send(b"1"), "while the flusher is on its way with grants only"
     connection.send(stream, b"x" * LARGE)
+    link.grants_of = None
+    link._note_quiet()
     assert not send(b"1"), "before what was sent earlier"
 
 

@@ -124,15 +124,29 @@ def test_nobody_joins_what_waits_on_a_link_that_is_over() -> None:
     joins = host.link.shortcut(stream)
     with host.link.lock:
         host.link.writing = True  # somebody is in the middle of a write
+        host.link._note_quiet()
         host.link.connection.send(stream, b"1")
     assert joins(b"2")
     host.link.ended = True
     host.link.settle()
     assert not joins(b"3")
-    host.link.ended = False
-    host.link._write([])
+    host.link.ended = host.link.writing = False
+    host.link.write_queued()
     host.send(stream, b"4")
     until(lambda: [payload for _, payload in child.got] == [b"1", b"2", b"4"])
+    close(host, child)
+
+
+def test_who_finds_nothing_to_write_takes_no_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is queued meanwhile would be left to one who does not look again."""
+    host, child = join()
+    until(lambda: host.link.quiet and not host.link.connection.owed)
+    writes: list[object] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Link, "_write", lambda link, buffers: writes.append(buffers))
+        host.link.write_queued()
+    assert not writes
+    assert host.link.quiet
     close(host, child)
 
 

@@ -86,7 +86,7 @@ def test_everything_arrives_in_the_order_sent_and_within_its_credit(seed: int) -
     host, child, first = near(window=(1 << 18) if seed % 2 else 1 << 20)
     child.consuming = bool(seed % 3)
     connection = host.link.connection
-    streams = [first, connection.open_stream("channel", "y"), connection.open_stream("channel", "z")]
+    streams = [first, host.link.open_stream("channel", "y"), host.link.open_stream("channel", "z")]
     shortcuts = [host.link.shortcut(stream) for stream in streams]
     staged = 0
     sent: list[tuple[str, bytes]] = []
