@@ -19,6 +19,7 @@ from .delivery.unit import Here, Received
 from .errors import LycommError, UnknownChannel
 from .link import Link
 from .protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
+from .protocol.messages import Change
 from .protocol.store import Outcome, Refusal
 from .reporting import log
 
@@ -127,8 +128,8 @@ class Subscription:
 class Watcher(Protocol):
     """Who wants to know every change of the shared memory. Nothing of it may wait or raise."""
 
-    def changed(self, key: str, event: bytes) -> None:
-        """The next change, which is of *key*, as an encoded ``Change``. One at a time."""
+    def changed(self, key: str, event: bytes, change: Change | None = None) -> None:
+        """The next change, which is of *key*, as an encoded ``Change``; and decoded, if it has been. One at a time."""
         ...
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:

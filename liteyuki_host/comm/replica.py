@@ -166,7 +166,7 @@ class Replica:
                     self._gap(event.revision)
                 else:
                     for watcher in self._watchers():
-                        watcher.changed(event.key, payload)
+                        watcher.changed(event.key, payload, event)
             else:
                 self._follow(event)
         source.count(cost)

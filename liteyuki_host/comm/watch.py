@@ -12,7 +12,7 @@ from .delivery.unit import Here, Received
 from .errors import WatchOverrun
 from .exchange import Exchange
 from .loops import refuse_event_loop
-from .protocol.messages import decode_change
+from .protocol.messages import Change, decode_change
 from .reporting import log
 from .waiting import NOTHING, Nothing
 
@@ -53,6 +53,7 @@ class Watch:
         self._changes = Incoming(
             f"watch of {prefix!r}", self._handle, callbacks=self._callbacks, failed=self._callback_failed
         )
+        self._latest: tuple[bytes, Change | None] = (b"", None)  # the last one that came, and decoded
         self._overrun = False
         self._closed = False
         exchange.add_watcher(self)
@@ -100,13 +101,14 @@ class Watch:
 
     # --- what the exchange tells us (Watcher) -----------------------------------------------------------------
 
-    def changed(self, key: str, event: bytes) -> None:
+    def changed(self, key: str, event: bytes, change: Change | None = None) -> None:
         if self._overrun or self._closed or not key.startswith(self._prefix):
             return
         changes = self._changes
         if len(changes.units) >= self.LIMIT:
             self._overrun = True
             event = _FELL_BEHIND
+        self._latest = event, change
         changes.deliver([event], 0, 0, _SENDER)
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -134,7 +136,9 @@ class Watch:
         if event == _FELL_BEHIND:
             self._exchange.remove_watcher(self)
             raise self._fell_behind()
-        change = decode_change(event)
+        latest, change = self._latest
+        if latest is not event or change is None:  # it has waited, and others have come
+            change = decode_change(event)
         value = change.value
         if value is None:
             return Changed(change.revision, change.key, None, True)

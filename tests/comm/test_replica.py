@@ -10,7 +10,7 @@ from pair_kit import logged
 
 from liteyuki_host.comm.codec import encode
 from liteyuki_host.comm.protocol.credit import Stream
-from liteyuki_host.comm.protocol.messages import Ordered, decode_change, encode_message
+from liteyuki_host.comm.protocol.messages import Change, Ordered, decode_change, encode_message
 from liteyuki_host.comm.protocol.store import Outcome
 from liteyuki_host.comm.replica import Replica
 
@@ -42,8 +42,9 @@ class Kit:
 
     # Watcher.
 
-    def changed(self, key: str, event: bytes) -> None:
+    def changed(self, key: str, event: bytes, known: Change | None = None) -> None:
         change = decode_change(event)
+        assert known in (None, change)
         assert change.key == key
         self.changes.append((change.revision, key))
 

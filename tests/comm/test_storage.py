@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pair_kit import DEADLINE, Child, channel, children, eventually, logged, loops, memory, until
 
+from liteyuki_host.comm import watch as watch_module
 from liteyuki_host.comm.codec import encode
 from liteyuki_host.comm.errors import (
     ChannelFull,
@@ -28,7 +29,7 @@ from liteyuki_host.comm.errors import (
 )
 from liteyuki_host.comm.loops import Turn, reading
 from liteyuki_host.comm.node import Node
-from liteyuki_host.comm.protocol.messages import Put, encode_change, encode_message
+from liteyuki_host.comm.protocol.messages import Put, decode_change, encode_change, encode_message
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import Pair, connected_pair
 from liteyuki_host.comm.watch import Changed, Watch
@@ -787,6 +788,24 @@ async def test_without_a_loop_changes_wait_for_the_next_one(pair: Pair) -> None:
     assert got == [1, 2]
     async with loops(pair.child):
         await eventually(lambda: got == [1, 2, 3])
+
+
+async def test_a_lone_change_is_decoded_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who follows the host: the watch gets it along with its bytes, and decodes only what had to wait."""
+    decoded: list[bytes] = []
+    monkeypatch.setattr(watch_module, "decode_change", lambda event: decoded.append(event) or decode_change(event))
+    got: list[Any] = []
+    watch = pair.child_memory.watch("n")
+    async with loops(pair.child):
+        watch(lambda change: got.append(change.value))
+        for number in range(5):
+            pair.host_memory["n"] = number
+            await eventually(lambda: got == [*range(number + 1)])  # noqa: B023  # at once
+        assert not decoded
+        pair.host_memory["n"] = 5
+        pair.host_memory["n"] = 6
+        await eventually(lambda: got == [*range(7)])
+        assert len(decoded) <= 1  # the last one that came is known
 
 
 async def test_a_lone_change_is_handled_without_a_turn_of_the_loop(pair: Pair) -> None:

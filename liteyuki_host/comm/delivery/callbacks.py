@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import CoroutineType
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..codec import decode_payload, decode_plain
 from ..protocol.frames import Flag
@@ -14,13 +14,26 @@ from ..protocol.frames import Flag
 __all__ = ["Callback", "Callbacks", "call", "call_each", "error_text", "is_awaitable", "is_failure"]
 
 
-class Callback(NamedTuple):
-    """A registered receiver."""
+class Callback:
+    """A registered receiver.
 
-    function: Callable[[Any], Any]
-    filter: Callable[[Any], Any] | None
-    decode: Callable[[bytes, int], Any]
-    """Takes a payload and its flags."""
+    Attributes:
+        decode: takes a payload and its flags.
+        decode_plain: the same for a payload without flags.
+    """
+
+    __slots__ = ("decode", "decode_plain", "filter", "function")
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        filter: Callable[[Any], Any] | None,
+        decode: Callable[[bytes, int], Any],
+    ) -> None:
+        self.function = function
+        self.filter = filter
+        self.decode = decode
+        self.decode_plain = self.decoder(0)
 
     @property
     def name(self) -> str:
@@ -33,7 +46,8 @@ class Callback(NamedTuple):
                 return decode_plain
             if flags == Flag.RAW:
                 return bytes  # as they are: it makes no copy of bytes
-        return lambda payload: self.decode(payload, flags)
+        decode = self.decode
+        return lambda payload: decode(payload, flags)
 
 
 class Callbacks:

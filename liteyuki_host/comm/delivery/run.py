@@ -17,7 +17,6 @@ from itertools import islice
 from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..codec import decode_payload, decode_plain
 from ..parking import Parked
 from ..protocol.credit import MESSAGE_CHARGE
 from ..protocol.frames import Flag
@@ -127,7 +126,7 @@ class Run:
         begun: _Begun | None = None
         what = "a message that cannot be decoded"
         try:
-            data = (decode_plain if callback.decode is decode_payload else callback.decoder(0))(payload)
+            data = callback.decode_plain(payload)
             what = "the callback"
             result = call(callback.function, data)
             if type(result) is CoroutineType:
