@@ -66,24 +66,28 @@ def arm(environ: MutableMapping[str, str]) -> list[str]:
 def _keep_from_programs(environ: MutableMapping[str, str]) -> None:
     """All that the host hands over is for this process alone, also before its taker has come."""
     for name in environ:
-        if name.startswith("LYCOMM_") and (descriptor := _number(environ[name])) is not None:
-            with contextlib.suppress(OSError):  # its taker will say what is wrong with it
-                os.set_inheritable(descriptor, False)
+        if name.startswith("LYCOMM_"):
+            for descriptor in _numbers(environ[name]):
+                with contextlib.suppress(OSError):  # its taker will say what is wrong with it
+                    os.set_inheritable(descriptor, False)
 
 
 def _take(environ: MutableMapping[str, str], variable: str) -> int | None:
-    descriptor = _number(environ.pop(variable, ""))
-    if descriptor is not None:
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            return None
-    return descriptor
+    """The one descriptor that *variable* names, if it is open."""
+    numbers = _numbers(environ.pop(variable, ""))
+    if len(numbers) != 1:
+        return None
+    try:
+        os.fstat(numbers[0])
+    except OSError:
+        return None
+    return numbers[0]
 
 
-def _number(value: str) -> int | None:
-    scheme, _, number = value.partition(":")
-    return int(number) if scheme == "fd" and number.isdecimal() else None
+def _numbers(value: str) -> list[int]:
+    """The descriptors of ``fd:7`` or ``fd:7,8``; of anything else none."""
+    scheme, _, numbers = value.partition(":")
+    return [int(number) for number in numbers.split(",") if number.isdecimal()] if scheme == "fd" else []
 
 
 def _start_guard(leash: int) -> str | None:

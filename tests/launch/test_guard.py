@@ -187,23 +187,28 @@ if os.getpgrp() == os.getpid():
 
 
 def run(before: str = "", after: str = "", *, dead: bool = False, leads: bool = True) -> tuple[int, str]:
-    """A child of a (dead) host, given a leash and two more descriptors. Returns its exit code and what it printed."""
+    """A child of a (dead) host, given a leash and three more descriptors. Returns its exit code and what it printed."""
     theirs, ours = os.pipe()
-    other = os.open(os.devnull, os.O_RDONLY)
+    lock, *link = (os.open(os.devnull, os.O_RDONLY) for _ in range(3))
     if dead:
         os.close(ours)
     try:
         child = subprocess.run(
             [sys.executable, "-c", ARM.format(before=before, after=after)],
-            env={**os.environ, **{f"LYCOMM_{name}": f"fd:{other}" for name in ("LOCK", "ANY")}, LEASH: f"fd:{theirs}"},
-            pass_fds=(theirs, other),
+            env={
+                **os.environ,
+                "LYCOMM_LOCK": f"fd:{lock}",
+                "LYCOMM_ANY": "fd:{},{}".format(*link),
+                LEASH: f"fd:{theirs}",
+            },
+            pass_fds=(theirs, lock, *link),
             start_new_session=leads,
             stdout=subprocess.PIPE,
             text=True,
             timeout=30,
         )
     finally:
-        for descriptor in (theirs, other, *(() if dead else (ours,))):
+        for descriptor in (theirs, lock, *link, *(() if dead else (ours,))):
             os.close(descriptor)
     return child.returncode, child.stdout
 
