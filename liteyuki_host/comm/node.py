@@ -177,7 +177,7 @@ class Node(Exchange):
         link, self.link = self.link, None
         if link is not None:
             self._phase = _Phase.DETACHED
-            link.ended = True
+            link.writer.give_up()
             for end in self._ends.values():
                 end.usable = False
             link.release_transport()

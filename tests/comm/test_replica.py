@@ -28,7 +28,7 @@ class Kit:
         )
         store = Stream(0, ("store", ""))
         connection = SimpleNamespace(store=store, owed=[])
-        link: Any = SimpleNamespace(connection=connection, shortcut=lambda stream: lambda payload: True)
+        link: Any = SimpleNamespace(connection=connection, writer=None, shortcut=lambda stream: lambda payload: True)
         self.replica.begin(link)
 
     def put(self, key: str, value: object) -> None:

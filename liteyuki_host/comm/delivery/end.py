@@ -49,47 +49,47 @@ class ChannelStatistics(NamedTuple):
 class StreamSource:
     """The sender at the other end of a stream."""
 
-    __slots__ = ("_link", "_owed", "_stream")
+    __slots__ = ("_owed", "_stream", "_writer")
 
     def __init__(self, link: Link, stream: Stream) -> None:
-        self._link = link
+        self._writer = link.writer
         self._stream = stream
         self._owed = link.connection.owed
 
     def count(self, cost: int) -> None:
         """*cost* bytes have been consumed; a grant follows when it is worth a frame, else soon. By one consumer at a
         time."""
-        stream, link = self._stream, self._link
+        stream, writer = self._stream, self._writer
         stream.consumed += cost
         told = stream.owed
         if not told:  # as ``Connection.owe``
             stream.owed = True
             self._owed.append(stream)
         # Nothing to do while the link is going to look anyway, and it is not much: then this costs no lock.
-        if not (told or link.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
-            link.grant(stream)
+        if not (told or writer.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
+            writer.grant(stream)
 
     def consumed(self, cost: int) -> None:
         """The same, whoever else consumes."""
-        self._link.consumed(self._stream, cost)
+        self._writer.consumed(self._stream, cost)
 
     def used(self, cost: int) -> None:
         """The same, but nothing is granted yet: what is sent on the stream next carries it, or :meth:`grant` does."""
-        self._link.used(self._stream, cost)
+        self._writer.used(self._stream, cost)
 
     def grant(self) -> None:
         """Tell of what has been :meth:`used`, unless a message has done that."""
         if self._stream.owed:
-            self._link.grant(self._stream)
+            self._writer.grant(self._stream)
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
         try:
-            self._link.send(self._stream, payload, flags | Flag.REPLY, request_id)
+            self._writer.send(self._stream, payload, flags | Flag.REPLY, request_id)
         except LycommError:  # the asker is gone, and with it the question
             pass
 
     async def replied(self) -> None:
-        await self._link.replies_written()
+        await self._writer.replies_written()
 
 
 def join(receiver: Any, link: Link, stream: Stream) -> None:

@@ -1,5 +1,6 @@
 """One protocol connection pumped over one transport, callable from any thread."""
 
-from .link import INLINE_BURST, Link, LinkHandler
+from .alone import INLINE_BURST
+from .link import Link, LinkHandler
 
 __all__ = ["INLINE_BURST", "Link", "LinkHandler"]

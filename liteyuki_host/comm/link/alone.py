@@ -1,7 +1,7 @@
 """The short ways of messages that travel alone: questions and answers, and the first of a burst.
 
 A process that has just been woken up runs on a cold processor, where a message costs as much as the code that it runs
-through: the general ways (``Link.send``, ``Connection.receive``), cut for reading, take twice as long as a pipe. So
+through: the general ways (``Writer.send``, ``Connection.receive``), cut for reading, take twice as long as a pipe. So
 what they do for the commonest messages is written here once more, in one piece each, calling as little as possible.
 
 Nothing depends on it. Each function finds out first whether everything is as simple as it has to be; if it is not, it
@@ -21,7 +21,8 @@ from ..protocol.states import State
 from .reader import Alone, Received
 
 if TYPE_CHECKING:
-    from .link import Link, Shortcut
+    from .link import Link
+    from .writer import Shortcut, Writer
 
 __all__ = ["BURST_GAP", "INLINE_BURST", "receiver", "sender"]
 
@@ -37,10 +38,10 @@ _REQUEST_OR_REPLY: Final = Flag.REQUEST | Flag.REPLY
 _OPEN: Final = State.OPEN
 
 
-def sender(link: Link, stream: Stream) -> Shortcut:
-    """What ``Link.shortcut`` returns."""
-    connection, transport = link.connection, link.transport
-    lock, unlock, at_once = link.lock.acquire, link.lock.release, transport.at_once
+def sender(writer: Writer, stream: Stream) -> Shortcut:
+    """What ``Writer.shortcut`` returns."""
+    connection, transport = writer.connection, writer.transport
+    lock, unlock, at_once = writer.lock.acquire, writer.lock.release, transport.at_once
     send, pack, clock = transport.send, HEADER.pack, time.perf_counter
     owed, unacknowledged = connection.owed, stream.unacknowledged
     stage = stream.stage
@@ -53,10 +54,10 @@ def sender(link: Link, stream: Stream) -> Shortcut:
         if run is None:
             return False
         end = stream.sent + size + MESSAGE_CHARGE
-        if end > stream.limit or size >= LARGE or link.ended:
+        if end > stream.limit or size >= LARGE or writer.ended:
             return False
         # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
-        looks = link.writing or (link.armed and link.grants_of is None and connection.pending < WRITE_SIZE)
+        looks = writer.writing or (writer.armed and writer.grants_of is None and connection.pending < WRITE_SIZE)
         if not looks or run.stream is not stream or run.size >= WRITE_SIZE:
             return False
         run.payloads.append(payload)
@@ -76,22 +77,22 @@ def sender(link: Link, stream: Stream) -> Shortcut:
                 pass
             else:
                 put(payload)
-                if stage.open or not link.take_back(stage, payload):
+                if stage.open or not writer.take_back(stage, payload):
                     return True
         elif connection.open_run is None and not alone:  # seen without the lock, as it may change the next moment
             return False
         lock()
         try:
-            if not (alone and link.quiet):
+            if not (alone and writer.quiet):
                 return join_others(payload, size)
             end = stream.sent + size + MESSAGE_CHARGE
             if end > stream.limit or size >= LARGE:
                 return False
-            if connection.heard or clock() - link.last_write > BURST_GAP:
+            if connection.heard or clock() - writer.last_write > BURST_GAP:
                 connection.heard = False
-                link.burst = 1
-            elif link.burst < INLINE_BURST:
-                link.burst += 1
+                writer.burst = 1
+            elif writer.burst < INLINE_BURST:
+                writer.burst += 1
             else:
                 return False
             if stream.owed and owed[0] is stream:  # the header's ack is the grant; that of others follows
@@ -104,21 +105,21 @@ def sender(link: Link, stream: Stream) -> Shortcut:
             # It does not wait, so the lock may be kept: nothing is queued meanwhile that would need another look.
             try:
                 taken = send(frame, at_once)
-                link.last_write = clock()
+                writer.last_write = clock()
                 if taken == size + _HEADER_SIZE:  # what is owed to other streams is not worth a frame: the flusher's
                     return True
             except BlockingIOError:
                 taken = 0
             except OSError:
                 taken = -1
-            link.writing = True  # the role is ours, and given away below
-            link.quiet = False
+            writer.writing = True  # the role is ours, and given away below
+            writer.quiet = False
         finally:
             unlock()
         if taken < 0:
-            link.write_failed()
+            writer.write_failed()
         else:
-            link.write_on([frame], taken)
+            writer.write_on([frame], taken)
         return True
 
     return send_alone
@@ -126,7 +127,7 @@ def sender(link: Link, stream: Stream) -> Shortcut:
 
 def receiver(link: Link) -> Received:
     """What ``Inbound.received`` is for *link*."""
-    connection = link.connection
+    connection, writer = link.connection, link.writer
     decoder, streams = connection.decoder, connection.streams
     buffer, unpack = decoder.buffer, HEADER.unpack_from
 
@@ -179,8 +180,8 @@ def receiver(link: Link) -> Received:
                 if not told:
                     stream.owed = True
                     connection.owed.append(stream)
-                if not (told or link.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
-                    link.grant(stream)
+                if not (told or writer.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
+                    writer.grant(stream)
                 return payload, flags, 0, stream.source
             if turn is not None and not flags:
                 taker = stream.taker

@@ -101,20 +101,20 @@ class CheckedLock:
         self._lock = threading.Lock()
         self.faults: list[str] = []
         self.forgotten = False
-        link.lock = self  # type: ignore[assignment]
-        link._flush_idle = threading.Condition(self)  # type: ignore[arg-type]
+        link.writer.lock = self  # type: ignore[assignment]
+        link.writer._flush_idle = threading.Condition(self)  # type: ignore[arg-type]
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         return self._lock.acquire(blocking, timeout)
 
     def release(self) -> None:
         link = self._link
-        looks = link.writing or (link.armed and link.grants_of is None)
+        looks = link.writer.writing or (link.writer.armed and link.writer.grants_of is None)
         queued = link.connection.has_output
         if queued and not (looks or link.ended or link._close_reason):
             self.forgotten = True
-        if link.quiet == (looks or link.ended or queued):
-            self.faults.append(f"quiet: {link.quiet}, looks: {looks}, ended: {link.ended}, queued: {queued}")
+        if link.writer.quiet == (looks or link.ended or queued):
+            self.faults.append(f"quiet: {link.writer.quiet}, looks: {looks}, ended: {link.ended}, queued: {queued}")
         self._lock.release()
 
     def __enter__(self) -> None:

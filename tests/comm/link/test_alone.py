@@ -71,7 +71,7 @@ def sides(*, window: int = 1 << 20) -> tuple[Side, Side, Stream]:
         side.flush()
     for side in (host, child):
         side.read(side.link.received_more)
-        side.link.quiet = True  # as after `start`
+        side.link.writer.quiet = True  # as after `start`
     stream = host.link.connection.open_stream("channel", "x")
     host.flush()
     child.read(child.link.received_more)
@@ -153,7 +153,7 @@ def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
     assert next_message() == (b"for you", 0, 0, theirs.source)
     assert theirs.consumed == theirs.received == len(b"for you") + MESSAGE_CHARGE
     assert list(child.link.connection.owed) == [theirs]
-    assert child.link.armed, "a grant follows soon"
+    assert child.link.writer.armed, "a grant follows soon"
     assert theirs.receiver.received == 1
     assert child.got == [], "nobody else is told"
     assert next_message(settled=False) is True, "the handler is asked first"
@@ -341,7 +341,7 @@ def test_what_is_sent_alone_is_as_in_the_general_way(owed: str) -> None:
         if other.owed:
             host.flush()
             child.read(child.link.received_more)
-        written = (host.link.writing, host.link.burst, host.link.last_write > 0)
+        written = (host.link.writer.writing, host.link.writer.burst, host.link.writer.last_write > 0)
         results.append((host.state(stream), written, other.granted, child.credited, child.state(child.streams[0])))
     assert results[0][:3] == results[1][:3]
     assert sorted(results[0][3]) == sorted(results[1][3])
@@ -356,17 +356,17 @@ def test_what_is_not_alone_is_not_sent_so() -> None:
     assert not send(b"x" * 3 * MESSAGE_CHARGE), "without credit"
     assert not send(b"1", False), "one of many, and nothing waits that it could join"
     for what in ("armed", "writing", "ended"):  # the flusher is on its way with others, somebody writes, it is over
-        setattr(link, what, True)
-        link._note_quiet()
+        setattr(link.writer, what, True)
+        link.writer._note_quiet()
         assert not send(b"1"), what
-        setattr(link, what, False)
-    link.armed, link.grants_of = True, stream
-    link._note_quiet()
+        setattr(link.writer, what, False)
+    link.writer.armed, link.writer.grants_of = True, stream
+    link.writer._note_quiet()
     assert host.state(stream) == before
     assert send(b"1"), "while the flusher is on its way with grants only"
     connection.send(stream, b"x" * LARGE)
-    link.grants_of = None
-    link._note_quiet()
+    link.writer.grants_of = None
+    link.writer._note_quiet()
     assert not send(b"1"), "before what was sent earlier"
 
 
@@ -392,10 +392,10 @@ def test_what_the_transport_does_not_take_is_left_to_the_flusher(taken: int, mon
     monkeypatch.setattr(host.transport, "send", send_some)
     send = host.link.shortcut(stream)
     assert send(b"message")
-    assert host.link.writing, "the flusher has the role"
-    assert host.link.armed
+    assert host.link.writer.writing, "the flusher has the role"
+    assert host.link.writer.armed
     assert not send(b"another"), "which waits behind it"
-    assert b"".join(map(bytes, host.link._leftover)).endswith(b"message")
+    assert b"".join(map(bytes, host.link.writer._leftover)).endswith(b"message")
     child.transport.close()
 
 
@@ -405,6 +405,6 @@ def test_a_peer_that_is_gone_is_the_readers_to_tell(monkeypatch: pytest.MonkeyPa
     closed: list[bool] = []
     monkeypatch.setattr(host.transport, "close", lambda: closed.append(True))
     assert host.link.shortcut(stream)(b"1"), "it is kept until the link's end is known"
-    assert not host.link.writing
+    assert not host.link.writer.writing
     assert closed == [True], "so that its reader comes to the end"
     assert [run.payloads for run in stream.unacknowledged] == [[b"1"]]

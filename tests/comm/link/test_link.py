@@ -14,8 +14,8 @@ import pytest
 from link_kit import DEADLINE, MAKERS, End, close, descriptors, join, lycomm_threads, until
 
 from liteyuki_host.comm.errors import LinkBroken, LinkClosed
-from liteyuki_host.comm.link import Link
-from liteyuki_host.comm.link import link as link_module
+from liteyuki_host.comm.link import writer as writer_module
+from liteyuki_host.comm.link.writer import Writer
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.connection import LARGE, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
@@ -122,15 +122,15 @@ def test_nobody_joins_what_waits_on_a_link_that_is_over() -> None:
     host, child = join()
     stream = host.link.open_stream("channel", "x")
     joins = host.link.shortcut(stream)
-    with host.link.lock:
-        host.link.writing = True  # somebody is in the middle of a write
-        host.link._note_quiet()
+    with host.link.writer.lock:
+        host.link.writer.writing = True  # somebody is in the middle of a write
+        host.link.writer._note_quiet()
         host.link.connection.send(stream, b"1")
     assert joins(b"2")
-    host.link.ended = True
+    host.link.writer.ended = True
     host.link.settle()
     assert not joins(b"3")
-    host.link.ended = host.link.writing = False
+    host.link.writer.ended = host.link.writer.writing = False
     host.link.write_queued()
     host.send(stream, b"4")
     until(lambda: [payload for _, payload in child.got] == [b"1", b"2", b"4"])
@@ -140,13 +140,26 @@ def test_nobody_joins_what_waits_on_a_link_that_is_over() -> None:
 def test_who_finds_nothing_to_write_takes_no_role(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is queued meanwhile would be left to one who does not look again."""
     host, child = join()
-    until(lambda: host.link.quiet and not host.link.connection.owed)
+    until(lambda: host.link.writer.quiet and not host.link.connection.owed)
     writes: list[object] = []
     with monkeypatch.context() as patch:
-        patch.setattr(Link, "_write", lambda link, buffers: writes.append(buffers))
+        patch.setattr(Writer, "_write", lambda writer, buffers: writes.append(buffers))
         host.link.write_queued()
     assert not writes
-    assert host.link.quiet
+    assert host.link.writer.quiet
+    close(host, child)
+
+
+def test_a_link_that_was_given_up_sends_nothing() -> None:
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+    send = host.link.shortcut(stream)
+    until(lambda: host.link.writer.quiet)
+    host.link.writer.give_up()
+    assert not send(b"1")
+    with pytest.raises(LinkClosed):
+        host.link.send(stream, b"1")
+    child.link.close("the test is over")
     close(host, child)
 
 
@@ -537,7 +550,7 @@ def test_who_waits_for_the_transport_is_let_go_at_the_end(make: object) -> None:
 
     thread = threading.Thread(target=send)
     thread.start()
-    until(lambda: host.link.writing and stream.sent > LARGE)
+    until(lambda: host.link.writer.writing and stream.sent > LARGE)
     host.link.close("enough", timeout=0.1)
     thread.join(DEADLINE)
     assert not thread.is_alive()
@@ -545,12 +558,29 @@ def test_who_waits_for_the_transport_is_let_go_at_the_end(make: object) -> None:
     close(host, child)
 
 
+def test_a_turn_that_finds_everything_written_leaves_the_link_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    host, child = join()
+    writer = host.link.writer
+    stream = host.link.open_stream("channel", "x")
+    until(lambda: writer.quiet and not writer.armed)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer_module, "BURST_GAP", DEADLINE)
+        patch.setattr(Writer, "_wake_flusher", lambda writer: None)
+        for _ in range(writer_module.INLINE_BURST + 1):  # the last one is queued
+            host.link.send(stream, b"message")
+        host.link.write_queued()  # as somebody does whose messages are many
+        assert not writer.quiet
+        writer._flush_turn()
+        assert writer.quiet
+    close(host, child)
+
+
 def test_what_one_turn_of_a_loop_sends_is_written_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     host, child = join()
     stream = host.link.open_stream("channel", "x")
-    until(lambda: not host.link.armed)
-    monkeypatch.setattr(link_module, "BURST_GAP", DEADLINE)
-    monkeypatch.setattr(link_module, "GATHER_DELAY", 0.3)  # the flusher comes too late
+    until(lambda: not host.link.writer.armed)
+    monkeypatch.setattr(writer_module, "BURST_GAP", DEADLINE)
+    monkeypatch.setattr(writer_module, "GATHER_DELAY", 0.3)  # the flusher comes too late
 
     async def send() -> None:
         for number in range(100):
@@ -570,7 +600,7 @@ def test_what_one_turn_of_a_loop_sends_is_written_at_its_end(monkeypatch: pytest
     with pytest.raises(SystemExit):
         left.run_forever()  # and never again
     left.close()
-    until(lambda: not host.link.armed)  # here the flusher has to
+    until(lambda: not host.link.writer.armed)  # here the flusher has to
     asyncio.run(send())
     until(lambda: len(child.got) == 300)
     assert [int(payload) for _, payload in child.got] == [*range(100)] * 3
@@ -595,9 +625,9 @@ def test_who_begins_to_wait_writes_what_it_has_queued(make: object, monkeypatch:
     """Perhaps for the answer to it; the flusher would come later."""
     host, child = join(make)  # type: ignore[arg-type]
     stream = host.link.open_stream("channel", "x")
-    until(lambda: not host.link.armed)
+    until(lambda: not host.link.writer.armed)
     for name in ("BURST_GAP", "GATHER_DELAY"):
-        monkeypatch.setattr(link_module, name, DEADLINE * 2)
+        monkeypatch.setattr(writer_module, name, DEADLINE * 2)
 
     def send_and_wait() -> None:
         for number in range(100):
@@ -615,11 +645,11 @@ def test_who_begins_to_wait_writes_what_it_has_queued(make: object, monkeypatch:
 class Wake:
     """What a link's flusher waits at. While it waits for more, *meanwhile* happens; nobody wakes it."""
 
-    def __init__(self, link: Link, meanwhile: Callable[[], None]) -> None:
+    def __init__(self, writer: Writer, meanwhile: Callable[[], None]) -> None:
         self.waited: list[float] = []
-        self._inner, self._meanwhile = link._wake, meanwhile
+        self._inner, self._meanwhile = writer._wake, meanwhile
         self._inner.release()  # it finds nothing to do, and then waits here
-        link._wake = self  # type: ignore[assignment]
+        writer._wake = self  # type: ignore[assignment]
         until(self.locked)
 
     def acquire(self, timeout: float = -1) -> bool:
@@ -641,23 +671,23 @@ def test_the_flusher_is_patient_while_others_write(monkeypatch: pytest.MonkeyPat
     host, child = join()
     link = host.link
     stream = link.open_stream("channel", "x")
-    until(lambda: not link.armed)
+    until(lambda: not link.writer.armed)
     left = busy
 
     def write() -> None:
         nonlocal left
         if left:
             left -= 1
-            link.last_write = time.perf_counter()
+            link.writer.last_write = time.perf_counter()
 
-    monkeypatch.setattr(link_module, "BURST_GAP", DEADLINE * 2)
-    link.burst = link_module.INLINE_BURST
-    link.last_write = time.perf_counter()
-    wake = Wake(link, write)
+    monkeypatch.setattr(writer_module, "BURST_GAP", DEADLINE * 2)
+    link.writer.burst = writer_module.INLINE_BURST
+    link.writer.last_write = time.perf_counter()
+    wake = Wake(link.writer, write)
     link.send(stream, b"one of many")
     until(lambda: not link.connection.queue)
     close(host, child)
-    assert wake.waited[: busy + 1] == [link_module.GATHER_DELAY, *([link_module.FLOOD_DELAY] * busy)]
+    assert wake.waited[: busy + 1] == [writer_module.GATHER_DELAY, *([writer_module.FLOOD_DELAY] * busy)]
 
 
 @pytest.mark.parametrize("why", ["left over", "flushing"])
@@ -666,14 +696,14 @@ def test_the_flusher_is_not_patient_with_what_waits_for_it(monkeypatch: pytest.M
     host, child = join()
     link = host.link
     stream = link.open_stream("channel", "x")
-    until(lambda: not link.armed)
-    monkeypatch.setattr(link_module, "BURST_GAP", DEADLINE * 2)
-    monkeypatch.setattr(link_module, "GATHER_DELAY", DEADLINE * 2)
-    link.burst = link_module.INLINE_BURST
-    link.last_write = time.perf_counter()
+    until(lambda: not link.writer.armed)
+    monkeypatch.setattr(writer_module, "BURST_GAP", DEADLINE * 2)
+    monkeypatch.setattr(writer_module, "GATHER_DELAY", DEADLINE * 2)
+    link.writer.burst = writer_module.INLINE_BURST
+    link.writer.last_write = time.perf_counter()
     link.send(stream, b"one of many")
-    assert link.armed
-    until(link._wake.locked)  # it waits for more
+    assert link.writer.armed
+    until(link.writer._wake.locked)  # it waits for more
     if why == "flushing":
         assert link.flush(DEADLINE)
     else:
@@ -691,7 +721,7 @@ def test_grants_are_gathered_while_more_is_consumed(busy: bool, answers: bool) -
     host, child = join()
     link = host.link
     stream = link.open_stream("channel", "x")
-    until(lambda: not link.armed and child.streams)
+    until(lambda: not link.writer.armed and child.streams)
 
     def consume() -> None:
         if busy and not stream.granted:
@@ -702,15 +732,15 @@ def test_grants_are_gathered_while_more_is_consumed(busy: bool, answers: bool) -
                 link.send(stream, b"an answer")
                 assert not link.connection.owed
 
-    wake = Wake(link, consume)
+    wake = Wake(link.writer, consume)
     child.send(child.streams[0], b"the first")
-    until(lambda: stream.granted and not link.armed)
+    until(lambda: stream.granted and not link.writer.armed)
     for number in (2, 3):
         child.send(child.streams[0], b"another")
-        until(lambda: stream.granted == stream.consumed == child.streams[0].sent and not link.armed)
+        until(lambda: stream.granted == stream.consumed == child.streams[0].sent and not link.writer.armed)
         assert len(wake.waited) == number
-    once_more = link_module.BUSY_GRANT_DELAY if busy else link_module.GRANT_DELAY
-    assert wake.waited == [link_module.GRANT_DELAY, once_more, link_module.GRANT_DELAY]
+    once_more = writer_module.BUSY_GRANT_DELAY if busy else writer_module.GRANT_DELAY
+    assert wake.waited == [writer_module.GRANT_DELAY, once_more, writer_module.GRANT_DELAY]
     close(host, child)
 
 
@@ -718,14 +748,14 @@ def test_what_is_queued_does_not_wait_as_long_as_grants_do(monkeypatch: pytest.M
     host, child = join()
     link = host.link
     stream = link.open_stream("channel", "x")
-    until(lambda: not link.armed and child.streams)
-    monkeypatch.setattr(link_module, "GRANT_DELAY", DEADLINE * 2)
+    until(lambda: not link.writer.armed and child.streams)
+    monkeypatch.setattr(writer_module, "GRANT_DELAY", DEADLINE * 2)
     child.send(child.streams[0], b"a message")
-    until(lambda: link.armed and link._wake.locked())
-    assert link.grants_of is stream
-    for _ in range(link_module.INLINE_BURST + 1):  # the last one is queued
+    until(lambda: link.writer.armed and link.writer._wake.locked())
+    assert link.writer.grants_of is stream
+    for _ in range(writer_module.INLINE_BURST + 1):  # the last one is queued
         link.send(stream, b"one of many")
-    until(lambda: len(child.got) == link_module.INLINE_BURST + 1)
+    until(lambda: len(child.got) == writer_module.INLINE_BURST + 1)
     close(host, child)
 
 
@@ -734,7 +764,7 @@ def test_grants_that_come_up_while_the_flusher_writes_some_are_gathered_again(mu
     """Else it would go on writing a grant for every few messages as long as they come."""
     host, child = join()
     stream = host.link.open_stream("channel", "x")
-    until(lambda: child.streams and not child.link.armed)
+    until(lambda: child.streams and not child.link.writer.armed)
     theirs = child.streams[0]
     child.consuming = False
     for payload in (b"the first", b"x" * (theirs.worth_a_frame if much else 10)):
@@ -747,15 +777,15 @@ def test_grants_that_come_up_while_the_flusher_writes_some_are_gathered_again(mu
         nonlocal writes
         writes += 1
         if writes == 1:
-            child.link.used(theirs, theirs.received - theirs.consumed)
+            child.link.writer.used(theirs, theirs.received - theirs.consumed)
         write_all(buffers)
 
     child.transport.write_all = write  # type: ignore[method-assign]
-    wake = Wake(child.link, lambda: None)
+    wake = Wake(child.link.writer, lambda: None)
     child.link.consumed(theirs, len(b"the first") + MESSAGE_CHARGE)
     until(lambda: stream.acknowledged == stream.sent)
     assert writes == 2
-    assert wake.waited == [link_module.GRANT_DELAY] * (1 if much else 2)
+    assert wake.waited == [writer_module.GRANT_DELAY] * (1 if much else 2)
     close(host, child)
 
 
@@ -769,7 +799,7 @@ def test_grants_that_came_up_during_a_write_are_not_forgotten(much: bool) -> Non
     link, theirs = child.link, child.streams[1]
     host.send(other, b"x" * (theirs.worth_a_frame if much else 10))
     until(lambda: child.got)
-    until(lambda: not link.armed)
+    until(lambda: not link.writer.armed)
     try_write = child.transport.try_write
     writes: list[int] = []
 
@@ -778,8 +808,8 @@ def test_grants_that_came_up_during_a_write_are_not_forgotten(much: bool) -> Non
             theirs.consumed = theirs.received
             link.connection.owe(theirs)
             if not much:  # as the flusher leaves it
-                assert link.writing
-                assert not link.armed
+                assert link.writer.writing
+                assert not link.writer.armed
         writes.append(sum(map(len, buffers)))
         return try_write(buffers)
 

@@ -565,7 +565,7 @@ def test_a_loop_that_has_read_much_reads_on_in_the_same_turn(
     host, reader = shared
     monkeypatch.setattr(shared_reader, "READ_ON_SECONDS", seconds)
     stream = host.link.open_stream("channel", "x")
-    until(lambda: stream.id in reader._inbound.connection.streams and not host.link.armed)
+    until(lambda: stream.id in reader._inbound.connection.streams and not host.link.writer.armed)
     trace: list[str] = []
     received = reader._inbound.received
 
@@ -643,7 +643,7 @@ class Questions:
     def __init__(self, host: End, reader: SharedReader) -> None:
         self._host = host
         self._stream = host.link.open_stream("channel", "x")
-        until(lambda: self._stream.id in reader._inbound.connection.streams and not host.link.armed)
+        until(lambda: self._stream.id in reader._inbound.connection.streams and not host.link.writer.armed)
         self._answered = threading.Semaphore(0)
         self.readers: list[str] = []
         self.answer: Callable[[], object] = lambda: None

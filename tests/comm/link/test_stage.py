@@ -14,7 +14,7 @@ from test_alone import Side, sides
 
 from liteyuki_host.comm.delivery.outgoing import Outgoing
 from liteyuki_host.comm.errors import LinkClosed
-from liteyuki_host.comm.link import link as link_module
+from liteyuki_host.comm.link import writer as writer_module
 from liteyuki_host.comm.link.alone import INLINE_BURST
 from liteyuki_host.comm.protocol.connection import WRITE_SIZE
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, STAGE_CREDIT, STAGE_PLACES, STAGED_SIZE, Stage, Stream
@@ -31,7 +31,7 @@ def near(*, window: int = 1 << 20) -> tuple[Side, Side, Stream]:
         child.link.connection.receive_data(data, child.link)
         return len(data)
 
-    host.link.transport = host.transport = SimpleNamespace(  # type: ignore[assignment]
+    host.link.writer.transport = host.transport = SimpleNamespace(  # type: ignore[assignment]
         at_once=0,
         send=write,
         try_write=lambda buffers: write(b"".join(buffers), 0),
@@ -55,7 +55,7 @@ def staging(*, window: int = 1 << 20) -> tuple[Side, Side, Stream, Callable[[byt
 
 def look(host: Side) -> None:
     """What the flusher does."""
-    host.link.armed = False
+    host.link.writer.armed = False
     host.link.write_queued()
 
 
@@ -185,13 +185,13 @@ def test_what_comes_onto_a_stage_that_is_being_closed_is_sent_all_the_same(reope
     def close_it() -> None:
         look(host)
         if reopened:
-            host.link._arm()
+            host.link.writer._arm()
             host.link.connection.open_stage(stream)
 
     stream.stage = Stage()
     stream.stage.payloads = taking_long(close_it)()
     send = host.link.shortcut(stream)
-    host.link._arm()
+    host.link.writer._arm()
     host.link.connection.open_stage(stream)
     assert send(b"late") or host.link.send(stream, b"late")
     look(host)
@@ -223,7 +223,7 @@ def test_what_comes_too_late_at_the_end_of_the_link_was_not_sent() -> None:
 
     stream.stage.payloads = taking_long(end)()
     send = host.link.shortcut(stream)
-    host.link._arm()
+    host.link.writer._arm()
     host.link.connection.open_stage(stream)
     assert not send(b"late")
     assert not stream.unacknowledged
@@ -307,9 +307,9 @@ def test_what_is_staged_at_the_end_of_a_link_goes_to_the_next_one() -> None:
 def test_who_begins_to_wait_writes_what_is_staged(monkeypatch: pytest.MonkeyPatch) -> None:
     host, child = join(socket_link)
     stream = host.link.open_stream("channel", "x")
-    until(lambda: not host.link.armed)
+    until(lambda: not host.link.writer.armed)
     for name in ("BURST_GAP", "GATHER_DELAY", "FLOOD_DELAY"):
-        monkeypatch.setattr(link_module, name, DEADLINE * 2)
+        monkeypatch.setattr(writer_module, name, DEADLINE * 2)
 
     def send_and_wait() -> None:
         for number in range(100):
