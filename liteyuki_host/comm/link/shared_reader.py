@@ -109,7 +109,7 @@ than an answer. Measured on two: a round trip between threads 0.3 of the time, w
 
 MOST_SPINS_LEFT_OUT = 63
 """Waits after a spin in vain that do without one, at most: 1 at first, then 3, 7 and so on, until one is not in vain.
-So slow answers cost less than a hundredth of a processor."""
+So slow answers cost about a hundredth of a processor."""
 
 
 class PollableTransport(Transport, Protocol):
