@@ -241,9 +241,7 @@ class SharedReader:
                 if seconds != transport.read_timeout:
                     transport.set_read_timeout(seconds)
                 try:
-                    count = self._spin() if spinning else 0
-                    if not count:
-                        count = recv_into(decoder.free)
+                    count = (self._spin() if spinning else 0) or recv_into(decoder.free)
                 except BlockingIOError:
                     continue
                 except ConnectionError:  # an end like any other
