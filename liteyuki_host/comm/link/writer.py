@@ -449,23 +449,24 @@ class Writer:
                         self._leftover = []
                         self._leave()
                     return
-                leftover, self._leftover = self._leftover, []
-                if not leftover:
+                if not self._leftover:
                     if self.writing:
                         continue
                     self.writing = True
                     self.quiet = False
             try:
-                if leftover:
-                    self.transport.write_all(leftover)
                 self._write_blocking()
             except OSError:
                 self.write_failed()
 
     def _write_blocking(self) -> None:
-        """Like :meth:`_write`, waiting for the transport. Only the flusher may."""
+        """Like :meth:`_write`, waiting for the transport, and with what others have left over. Only the flusher may,
+        which holds the writing role and loses it. Here, not in its loop, so that no name there keeps what was written
+        for as long as nothing else is."""
         with self.lock:
-            buffers = [] if self.ended else self.connection.data_to_send()
+            buffers, self._leftover = self._leftover, []
+            if not (buffers or self.ended):
+                buffers = self.connection.data_to_send()
             if not buffers:
                 self._leave()
         while buffers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -198,6 +199,23 @@ def test_a_large_message_over_a_trickling_transport() -> None:
     host.send(stream, payload)
     until(lambda: child.got)
     assert child.got == [("x", payload)]
+    close(host, child)
+
+
+@OVER_EVERY_TRANSPORT
+def test_what_has_arrived_and_been_consumed_is_kept_by_nobody(make: object) -> None:
+    """The flusher kept the rest of the last message it had written, and with it all of the message."""
+    host, child = join(make)  # type: ignore[arg-type]
+    stream = host.link.open_stream("channel", "x")
+    sent = os.urandom(2 * CHUNK_SIZE)
+    before = sys.getrefcount(sent)
+    host.send(stream, sent)
+    until(lambda: child.got and not host.unconsumed())
+    _, arrived = child.got.pop()
+    assert arrived == sent
+    # Not at once: "written" is said before the writer has returned.
+    until(lambda: sys.getrefcount(sent) == before)
+    until(lambda: sys.getrefcount(arrived) == 2)  # the name, and the question itself
     close(host, child)
 
 
