@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import pytest_asyncio
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
@@ -35,6 +38,19 @@ def nothing_is_left_behind() -> Iterator[None]:
     assert not alive, f"processes left behind: {alive}"
     grown = _descriptors(process) - before
     assert grown <= LOOP_DESCRIPTORS, f"{grown} descriptors left behind"
+
+
+@pytest_asyncio.fixture(scope="module", autouse=True, loop_scope="session")
+async def nothing_is_left_to_do() -> AsyncIterator[None]:
+    """No task, and nothing that calls itself again and again: all tests share one loop, and what is left takes time and
+    memory from all that come later."""
+    yield
+    loop: Any = asyncio.get_running_loop()
+    this = asyncio.current_task()
+    deadline = time.monotonic() + PATIENCE
+    while left := [str(task) for task in asyncio.all_tasks() if task is not this] + [str(call) for call in loop._ready]:
+        assert time.monotonic() < deadline, f"left to do: {left}"
+        await asyncio.sleep(0.01)
 
 
 def _threads() -> list[threading.Thread]:

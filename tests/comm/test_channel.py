@@ -1297,19 +1297,19 @@ def test_statistics(pair: Pair) -> None:
 
 
 async def test_without_any_callback_messages_wait_for_the_next_one(pair: Pair) -> None:
-    pair.child.attach_loop(asyncio.get_running_loop())
-    host, child = pair.host_channel("nonebot-passive"), pair.child_channel("nonebot-passive")
-    first: list[Any] = []
-    child.on_receive()(first.append)
-    await host.asend(1)
-    await host.flush(timeout=5)
-    assert child.remove(first.append)
-    assert not child.remove(first.append)  # which once let the messages go to nobody
-    await host.asend(2)
-    await pair.host_memory.aset("behind", 1)
-    await pair.child_memory.async_()
-    assert child.statistics().waiting_to_be_read == 1
-    second: list[Any] = []
-    child.on_receive()(second.append)
-    await host.flush(timeout=5)
-    assert (first, second) == ([1], [2])
+    async with loops(pair.child):
+        host, child = pair.host_channel("nonebot-passive"), pair.child_channel("nonebot-passive")
+        first: list[Any] = []
+        child.on_receive()(first.append)
+        await host.asend(1)
+        await host.flush(timeout=5)
+        assert child.remove(first.append)
+        assert not child.remove(first.append)  # which once let the messages go to nobody
+        await host.asend(2)
+        await pair.host_memory.aset("behind", 1)
+        await pair.child_memory.async_()
+        assert child.statistics().waiting_to_be_read == 1
+        second: list[Any] = []
+        child.on_receive()(second.append)
+        await host.flush(timeout=5)
+        assert (first, second) == ([1], [2])

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
@@ -58,8 +58,19 @@ class Clock:
         return self.now
 
 
+_kits: list[Kit] = []
+
+
+@pytest.fixture(autouse=True)
+def kits_end_with_their_test() -> Iterator[None]:
+    yield
+    for kit in _kits:
+        kit.incoming.detach_loop()
+    _kits.clear()
+
+
 class Kit:
-    """A channel's queue, its callbacks, and one who reads.
+    """A channel's queue, its callbacks, and one who reads. Ended with its test.
 
     Args:
         handing: what is alone is handed to the task's name, when that can be; else everything is queued.
@@ -81,6 +92,7 @@ class Kit:
         self.incoming.attach_loop(self.loop)
         self.trace: list[Any] = []
         self.done = asyncio.Semaphore(0)
+        _kits.append(self)
 
     async def _handle(self, message: Received) -> None:
         for callback in self.callbacks:
@@ -646,6 +658,23 @@ async def many(kit: Kit, *values: int) -> None:
     await kit.finished(len(values))
 
 
+@contextlib.contextmanager
+def every_turn(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> Iterator[None]:
+    """Call *function* in every turn of *loop* as long as the block lasts."""
+    over = False
+
+    def turn() -> None:
+        if not over:
+            function()
+            loop.call_soon(turn)
+
+    loop.call_soon(turn)
+    try:
+        yield
+    finally:
+        over = True
+
+
 async def test_what_arrived_at_once_goes_on_with_whoever_receives_now() -> None:
     kit = Kit(handing=False)
 
@@ -694,10 +723,6 @@ async def test_a_pause_for_the_others_is_not_taken_for_a_callback_that_waits(
     monkeypatch.setattr(kit.sender, "count", counts.append)
     turns = [0]
 
-    def turn() -> None:
-        turns.append(len(counts))
-        kit.loop.call_soon(turn)
-
     @kit.on
     async def callback(value: int) -> None:
         clock.now += YIELD_SECONDS / 50
@@ -705,8 +730,8 @@ async def test_a_pause_for_the_others_is_not_taken_for_a_callback_that_waits(
             await asyncio.sleep(0)
         kit.done.release()
 
-    kit.loop.call_soon(turn)
-    await many(kit, *range(500))
+    with every_turn(kit.loop, lambda: turns.append(len(counts))):
+        await many(kit, *range(500))
     assert sum(counts) == sum(MESSAGE_CHARGE + len(encode(value)) for value in range(500))
     if waits:
         assert len(counts) > 390
@@ -742,10 +767,6 @@ async def test_callbacks_that_never_wait_do_not_keep_the_loop_when_they_become_s
     handled_in_turn = [0]
     looks: list[int] = []
 
-    def turn() -> None:
-        handled_in_turn.append(0)
-        kit.loop.call_soon(turn)
-
     @kit.on
     def callback(value: int) -> None:
         if value >= 100:
@@ -754,8 +775,8 @@ async def test_callbacks_that_never_wait_do_not_keep_the_loop_when_they_become_s
         handled_in_turn[-1] += 1
         kit.done.release()
 
-    kit.loop.call_soon(turn)
-    await many(kit, *range(200))
+    with every_turn(kit.loop, lambda: handled_in_turn.append(0)):
+        await many(kit, *range(200))
     turns = [count for count in handled_in_turn if count]
     assert sum(turns) == 200
     assert 100 < turns[0] <= 100 + LOOK_AFTER, "the first slow ones may come behind a look"
