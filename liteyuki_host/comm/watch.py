@@ -28,6 +28,8 @@ _SENDER = Here()
 _FELL_BEHIND = b""
 """In the place of a change: those after it were too many."""
 
+_NO_CHANGE: tuple[bytes, Change | None] = (b"", None)
+
 
 class Changed(NamedTuple):
     """One step of the shared memory, as a watch reports it."""
@@ -53,7 +55,7 @@ class Watch:
         self._changes = Incoming(
             f"watch of {prefix!r}", self._handle, callbacks=self._callbacks, failed=self._callback_failed
         )
-        self._latest: tuple[bytes, Change | None] = (b"", None)  # the last one that came, and decoded
+        self._latest = _NO_CHANGE  # the last one that came, and decoded
         self._overrun = False
         self._closed = False
         exchange.add_watcher(self)
@@ -137,8 +139,11 @@ class Watch:
             self._exchange.remove_watcher(self)
             raise self._fell_behind()
         latest, change = self._latest
-        if latest is not event or change is None:  # it has waited, and others have come
+        if latest is not event:  # it has waited, and others have come
             change = decode_change(event)
+        else:
+            self._latest = _NO_CHANGE  # not kept until the next one comes
+            change = change or decode_change(event)
         value = change.value
         if value is None:
             return Changed(change.revision, change.key, None, True)

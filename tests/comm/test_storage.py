@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -724,6 +725,20 @@ async def test_a_decorated_function_is_called_on_the_loop_with_every_change(pair
     loop = asyncio.get_running_loop()
     assert got == [(n, loop) for n in range(4)]
     assert any("a watcher of 'n' failed; the next change is handled" in line for line in lines)
+
+
+@pytest.mark.parametrize("decoded", [False, True], ids=["as it came", "decoded already"])
+async def test_a_change_that_has_been_told_is_not_kept(pair: Pair, decoded: bool) -> None:
+    """Of a large value it would be a second copy, until the next change."""
+    watch = pair.child_memory.watch("n")
+    told = asyncio.Event()
+    async with loops(pair.child):
+        watch(lambda change: told.set())
+        event = encode_change(1, "n", encode("x" * 1000), None)
+        before = sys.getrefcount(event)
+        watch.changed("n", event, decode_change(event) if decoded else None)
+        await asyncio.wait_for(told.wait(), DEADLINE)
+        await eventually(lambda: sys.getrefcount(event) == before)
 
 
 @pytest.mark.parametrize("within", [False, True], ids=["between changes", "by its callback"])
