@@ -59,20 +59,25 @@ async def run(
     async with bare_host(specs) as host:
         names = [spec.name for spec in specs]
         before = psutil.Process().num_fds()
+
+        def states() -> Counter[str]:
+            return Counter(str(status.state) for status in host.supervisor.status())
+
         with Sampler() as sampler:
             await asyncio.gather(*(storm.over(host, name) for name in names))
             for name in names:
                 host.supervisor.start(name)
             await asyncio.gather(*(host.ready(name) for name in names))
+        # The last kill may not have been noticed yet.
+        await settled(lambda: states() == {"ready": children})
         await settled(lambda: not orphans(host, traces) and psutil.Process().num_fds() <= before)
-        states = Counter(str(status.state) for status in host.supervisor.status())
         report.hold(
             f"children killed (seed {seed})",
             f"{storm.killed.total()} of {children}: {dict(storm.killed)}",
             f"{kills}, at each moment",
             storm.killed.total() >= kills and all(storm.killed[moment] for moment in MOMENTS),
         )
-        report.hold("ready again after it", dict(states), "all", states == {"ready": children})
+        report.hold("ready again after it", dict(states()), "all", states() == {"ready": children})
         report.none("orphans", orphans(host, traces))
         report.none("zombies", zombies())
         report.none(f"two children of one name, in {sampler.looks} looks", dict(sampler.doubles))
