@@ -442,31 +442,37 @@ class Writer:
                     if self._wake.acquire(timeout=delay) or self.last_write == written:
                         break
                     delay = FLOOD_DELAY
-            try:
-                if not self._flush_once():
+            with self.lock:
+                self.armed, self.grants_of = False, None
+                if self.ended:
+                    if self._leftover:  # the role was handed to us, and dies with us
+                        self._leftover = []
+                        self._leave()
                     return
+                if not self._leftover:
+                    if self.writing:
+                        continue
+                    self.writing = True
+                    self.quiet = False
+            try:
+                self._write_blocking()
             except OSError:
                 self.write_failed()
 
-    def _flush_once(self) -> bool:
-        """Write what there is, and what others have left over, waiting for the transport. Only the flusher may. False:
-        the link has ended. A function of its own, so that no name in the flusher's loop keeps what was written for as
-        long as nothing else is."""
+    def _write_blocking(self) -> None:
+        """Like :meth:`_write`, waiting for the transport, and with what others have left over. Only the flusher may,
+        which holds the writing role and loses it. Here, not in its loop, so that no name there keeps what was written
+        for as long as nothing else is."""
         with self.lock:
-            self.armed, self.grants_of = False, None
-            buffers: list[bytes | memoryview] | None
             buffers, self._leftover = self._leftover, []
-            if self.ended:
-                if buffers:  # the role was handed to us, and dies with us
-                    self._leave()
-                return False
-            self._note_quiet()
-            buffers = buffers or self.begin()
+            if not (buffers or self.ended):
+                buffers = self.connection.data_to_send()
+            if not buffers:
+                self._leave()
         while buffers:
             self.transport.write_all(buffers)
             with self.lock:
                 buffers = self._more_to_write()
-        return True
 
 
 def _can_wait() -> bool:
