@@ -1,27 +1,21 @@
 """The ``lycomm`` command, also ``python -m liteyuki_host``.
 
-It parses, calls, prints and exits: 0 after a clean stop, 1 when the host cannot do what was asked (a
-main-process module that cannot be loaded), 2 for a wrong setting or
-option. Errors go to stderr, one line each, without a traceback.
+This module parses the command line and calls the command. Each command is a module beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from liteyuki_host import __version__
-from liteyuki_host.comm.errors import LycommError, ProcessFailed, SettingsError
+from liteyuki_host.cli.check import check
+from liteyuki_host.cli.lines import FAILED, STOPPED, WRONG_SETTING, fail
+from liteyuki_host.comm.errors import LycommError, SettingsError
 from liteyuki_host.log import use_utf8
-from liteyuki_host.project import ProjectPlan, inspect_project
-from liteyuki_host.settings import LOG_LEVELS, load_settings
-
-STOPPED = 0
-FAILED = 1
-WRONG_SETTING = 2  # argparse exits with it too
+from liteyuki_host.settings import LOG_LEVELS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,13 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.insert(0, "run")
     options = _parser().parse_args(arguments)
     try:
-        return _check(options) if options.verb == "check" else _run(options)
+        return check(options.project) if options.verb == "check" else _run(options)
     except SettingsError as error:
-        return _fail(error, WRONG_SETTING)
+        return fail(error, WRONG_SETTING)
     except LycommError as error:
-        return _fail(error, FAILED)
+        return fail(error, FAILED)
     except KeyboardInterrupt:  # before the host listens to it
-        return _fail("interrupted", FAILED)
+        return fail("interrupted", FAILED)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -48,31 +42,6 @@ def _run(options: argparse.Namespace) -> int:
     settings = {} if options.log_level is None else {"log_level": options.log_level}
     Host(options.project, **settings).run()
     return STOPPED
-
-
-def _check(options: argparse.Namespace) -> int:
-    settings = load_settings({}, folder=options.project, environ=os.environ)
-    code = STOPPED
-    for name, spec in settings.process_specs().items():
-        try:
-            plan = inspect_project(spec, host_main=None)
-        except ProcessFailed as error:
-            code = _fail(f"{name}: {error}", FAILED)
-        else:
-            when = "" if spec.autostart else ", only when asked (autostart = false)"
-            print(f"{name}: {_describe(plan)}{when}")
-    return code
-
-
-def _describe(plan: ProjectPlan) -> str:
-    what = "[tool.nonebot]" if plan.script is None else os.path.relpath(plan.script, plan.folder)
-    return f"{what} in {plan.folder} with {plan.python}"
-
-
-def _fail(error: object, code: int) -> int:
-    for line in str(error).splitlines():
-        print(f"lycomm: {line}", file=sys.stderr)
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:

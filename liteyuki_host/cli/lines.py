@@ -1,0 +1,21 @@
+"""Exit codes of the ``lycomm`` command, and how it prints an error."""
+
+from __future__ import annotations
+
+import sys
+
+STOPPED = 0
+"""The command did what was asked."""
+
+FAILED = 1
+"""It could not be done: a bot cannot be started, or a module of the host cannot be loaded."""
+
+WRONG_SETTING = 2
+"""A setting or an option is wrong. ``argparse`` exits with this code too."""
+
+
+def fail(error: object, code: int) -> int:
+    """Print each line of *error* to stderr as ``lycomm: ...``, and return *code*."""
+    for line in str(error).splitlines():
+        print(f"lycomm: {line}", file=sys.stderr)
+    return code
