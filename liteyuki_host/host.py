@@ -15,10 +15,10 @@ from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
 import anyio
-import anyio.to_thread
 from loguru import logger
 
 from . import lifespan, log, signals
+from .boundary import in_thread_or_here
 from .comm.errors import HostError, HostNotRunning, LycommError
 from .comm.exchange import set_current
 from .comm.node import Node
@@ -27,6 +27,7 @@ from .comm.topics import STATES_TOPIC, publish
 from .hub import Hub, Session
 from .lifespan import Lifespan
 from .output.files import LogFiles
+from .self_watch import SelfWatch
 from .settings import Settings, load_settings
 from .supervisor.output import Output, to_the_console
 from .supervisor.states import Transition
@@ -253,6 +254,8 @@ class Host:
         self._stopping = asyncio.Event()
         if self._stop_asked.is_set():
             self._stopping.set()
+        self_watch = SelfWatch(self._loop)
+        self_watch.start()
         try:
             for module in self.settings.plugins:
                 self.load_plugin(module)
@@ -263,8 +266,11 @@ class Host:
             )
             await self._serve_processes(self._stopping)
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._wind_up()
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._wind_up()
+            finally:
+                self_watch.close()
 
     async def _serve_processes(self, stopping: asyncio.Event) -> None:
         async with anyio.create_task_group() as tasks:
@@ -289,7 +295,7 @@ class Host:
             _current = None
         logger.info("host stopped")
         if self._log_files is not None:
-            await anyio.to_thread.run_sync(self._log_files.flush, 1.0)
+            await in_thread_or_here(partial(self._log_files.flush, 1.0))
 
     async def _serve_with_signals(self) -> None:
         with signals.waking(asyncio.get_running_loop()):

@@ -62,6 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run_attached(node, options, ending, orders)
     except KeyboardInterrupt:
         return 0  # asked to end before there was anything to end
+    except Exception as exc:
+        code = _code_of_shortage(exc)
+        if code is None:
+            raise
+        return code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -142,20 +147,32 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
         if exc.code == STARTUP_FAILED and watch.cannot_listen:
             return CANNOT_START
         return _exit_code(exc)
-    except (ImportError, SyntaxError) as exc:
-        # Nothing that another start would change.
-        if script is not None:
-            show_traceback(exc, script)
-        logger.error(explain(exc))
-        return CANNOT_START
     except Exception as exc:
         if script is not None:
             show_traceback(exc, script)
-        else:
+        elif not isinstance(exc, (ImportError, SyntaxError)):
             logger.opt(exception=exc).error("the bot has failed")
         logger.error(explain(exc))
-        return 1
+        shortage = _code_of_shortage(exc)
+        if shortage is not None:
+            return shortage
+        # Nothing of these would be changed by another start.
+        return CANNOT_START if isinstance(exc, (ImportError, SyntaxError)) else 1
     return 0
+
+
+def _code_of_shortage(exc: Exception) -> int | None:
+    """Say what is short, and return the exit code for it; None for any other error, or if not even that can be told."""
+    try:
+        from liteyuki_host._child.codes import SHORTAGE
+        from liteyuki_host.comm.shortage import describe, remedy
+    except Exception:
+        return None
+    helps = remedy(exc)
+    if helps is None:
+        return None
+    _complain(f"this bot cannot start now: {describe(exc)}. What helps: {helps}")
+    return SHORTAGE
 
 
 def _exit_code(exc: SystemExit) -> int:

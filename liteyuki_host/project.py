@@ -77,7 +77,7 @@ def inspect_project(
                 f"add one of them, or name another script by entry {declared}"
             )
     except FileProblem as error:
-        raise ProcessFailed(str(error)) from None
+        raise ProcessFailed(str(error)) from error.__cause__  # which tells a shortage from what has to be corrected
     return ProjectPlan(folder, python, "toml" if script is None else "script", script)
 
 
@@ -153,7 +153,7 @@ def _parse(script: Path, python: Path) -> ast.Module | None:
     except (ValueError, RecursionError) as error:  # ValueError: null bytes, in older Pythons
         raise ProcessFailed(f"{script}: {error}") from None
     except OSError as error:
-        raise ProcessFailed(f"{script} cannot be read: {error.strerror}") from None
+        raise ProcessFailed(f"{script} cannot be read: {error.strerror}") from error
     return tree
 
 
@@ -239,7 +239,7 @@ def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise FileProblem(f"{path} cannot be read: {error.strerror}") from None
+        raise FileProblem(f"{path} cannot be read: {error.strerror}") from error
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

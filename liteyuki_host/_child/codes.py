@@ -7,6 +7,9 @@ from __future__ import annotations
 CANNOT_START = 78
 """EX_CONFIG of sysexits.h: no start will work before somebody changes something (a missing adapter, the port)."""
 
+SHORTAGE = 75
+"""EX_TEMPFAIL of sysexits.h: the start failed for a shortage (files, threads, memory, disk) that may pass."""
+
 NOT_UNDER_HOST = 2
 """Started by hand, without a link to a host."""
 

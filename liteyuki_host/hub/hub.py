@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 from loguru import logger
 
+from ..boundary import Boundary
 from ..comm import codec
 from ..comm.authority import Authority
 from ..comm.delivery.end import ChannelEnd, StreamSource, join
@@ -19,6 +20,7 @@ from ..comm.delivery.outgoing import Outgoing
 from ..comm.errors import ChannelClosed, ChannelTaken, LycommError
 from ..comm.exchange import Exchange, Subscription, check_name, report_refusal
 from ..comm.link import INLINE_BURST, Link
+from ..comm.loops import call_on
 from ..comm.protocol import messages
 from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
 from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
@@ -87,6 +89,7 @@ class Hub(Exchange):
         self._withheld: list[tuple[StreamSource, int]] = []  # memory credit kept back while somebody lags
         self._withheld_lock = threading.Lock()
         self._watching_laggards = False  # a thread does; there is at most one
+        self._laggards_boundary = Boundary("watching for processes that do not read the shared memory")
         self._room = Waiters()
         self._requests = itertools.count(1)
         self._wake_expiry: Callable[[], None] | None = None
@@ -440,7 +443,19 @@ class Hub(Exchange):
             if not self._withheld or self._watching_laggards:
                 return
             self._watching_laggards = True
-        threading.Thread(target=self._watch_laggards, name="lycomm-laggards", daemon=True).start()
+        self._start_watching_laggards()
+
+    def _start_watching_laggards(self) -> None:
+        try:
+            threading.Thread(target=self._watch_laggards, name="lycomm-laggards", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            # The caller reads a link, of a child that is not to blame. Whoever lags may also catch up meanwhile.
+            delay = self._laggards_boundary.failed(error)
+            loop = self.loop
+            if loop is not None:
+                call_on(loop, lambda: loop.call_later(delay, self._start_watching_laggards))
+            else:
+                self._watching_laggards = False  # the next one who is withheld tries again
 
     def _watch_laggards(self) -> None:
         """Run by a thread while writes of children are held up: a frozen process is not to hold them up for ever."""
@@ -489,9 +504,13 @@ class Hub(Exchange):
 
     @staticmethod
     def _close_soon(session: Session, cause: str) -> None:
-        """Close its link on a thread of its own, which ends within a second: its goodbye may have to wait."""
+        """Close its link on a thread of its own, which ends within a second: its goodbye may have to wait. Without a
+        goodbye when no thread can be started: the caller may be whoever reads another link."""
         session.disconnecting = True
-        threading.Thread(target=session.close, args=(cause,), name="lycomm-disconnect", daemon=True).start()
+        try:
+            threading.Thread(target=session.close, args=(cause,), name="lycomm-disconnect", daemon=True).start()
+        except (RuntimeError, MemoryError):
+            session.link.transport.close()
 
     def _broadcast_change(
         self, revision: int, key: str, value: bytes | None, ttl: float | None, writer: str | None
@@ -527,10 +546,15 @@ class Hub(Exchange):
                 pass
 
         self._wake_expiry = wake
+        boundary = Boundary("deleting keys of the shared memory at their time")
         try:
             while True:
                 woken.clear()
-                delay = self.authority.expire()
+                try:
+                    delay = self.authority.expire()
+                    boundary.succeeded()
+                except Exception as error:
+                    delay = boundary.failed(error)
                 with anyio.move_on_after(delay):  # None: until a key with a ttl is written
                     await woken.wait()
         finally:

@@ -104,7 +104,7 @@ class Session:
         join(_Publications(hub), self.link, connection.publish)
 
     def start(self) -> None:
-        """Begin to listen, and greet."""
+        """Begin to listen, and greet. Raises as ``Link.start`` does: nothing of the session is left then."""
         self.link.start()
 
     def stop(self, reason: str) -> None:

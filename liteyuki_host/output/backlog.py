@@ -138,7 +138,7 @@ class Backlog:
         thread = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no more threads, or the interpreter is ending: the next block tries again
+        except (RuntimeError, MemoryError):  # no more threads, or the interpreter is ending: the next block tries again
             return
         self._thread = thread
 

@@ -82,12 +82,18 @@ else:
         if set_size is not None:
             with contextlib.suppress(OSError):  # this user's pipes hold too much already
                 fcntl.fcntl(read, set_size, PIPE_BYTES)
-        return ReadEnd(read), write
+        try:
+            return ReadEnd(read), write
+        except BaseException:
+            os.close(read)
+            os.close(write)
+            raise
 
     class ReadEnd:
         """:meth:`wake` is for any thread, the rest for the reading one; :meth:`close` when that has ended."""
 
         def __init__(self, descriptor: int) -> None:
+            """Raises OSError: there are no descriptors left; *descriptor* stays the caller's."""
             os.set_blocking(descriptor, False)  # this end only
             self._descriptor = descriptor
             self._woken, self._wake = os.pipe()

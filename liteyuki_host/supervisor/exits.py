@@ -7,7 +7,9 @@ import sys
 from dataclasses import dataclass
 from enum import Enum
 
-from liteyuki_host._child.codes import CANNOT_START, STARTUP_FAILED
+from liteyuki_host._child.codes import CANNOT_START, SHORTAGE, STARTUP_FAILED
+from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.comm.shortage import Outlook, describe, outlook
 
 _SIGKILL = 9  # `signal` has no such name on Windows
 
@@ -23,7 +25,7 @@ _WINDOWS_WORDS = {
 
 
 class Kind(Enum):
-    """What sort of end it was. To the restart policy everything but CLEAN and CANNOT_START is the same failure."""
+    """What sort of end it was. To the restart policy all but CLEAN, CANNOT_START and SHORTAGE are the same failure."""
 
     CLEAN = "clean"
     """Code 0: it meant to end, before it was ready or after."""
@@ -35,6 +37,8 @@ class Kind(Enum):
     """Ended before it was ready."""
     CANNOT_START = "cannot start"
     """Its configuration is wrong: no start will work before somebody changes something."""
+    SHORTAGE = "shortage"
+    """The system refused what a start needs, for the time being: open files, processes, threads, memory, disk."""
     NOT_READY = "not ready"
     """Longer than ``ready_timeout`` before it was ready."""
     BLOCKED = "blocked"
@@ -82,6 +86,8 @@ def cause_of_exit(
     words = describe_failed_start(returncode, greeted=greeted, platform=platform)
     if returncode == CANNOT_START:
         return Cause(Kind.CANNOT_START, words)
+    if returncode == SHORTAGE:
+        return Cause(Kind.SHORTAGE, words)
     return Cause(Kind.FAILED_START if returncode else Kind.CLEAN, words)
 
 
@@ -91,6 +97,22 @@ def cause_of_exit(
 def cannot_start(why: str) -> Cause:
     """Found out before there was a process."""
     return Cause(Kind.CANNOT_START, why)
+
+
+def cause_of_failed_spawn(error: Exception) -> Cause:
+    """The cause when there never was a process. CANNOT_START: its words stand alone, without the name of the child."""
+    words = str(error) if isinstance(error, ProcessFailed) else describe(error)
+    prospect = outlook(error)
+    if prospect is Outlook.FINAL:
+        return cannot_start(words)
+    if prospect is Outlook.SHORTAGE:
+        return Cause(Kind.SHORTAGE, f"could not be started: {describe(error)}")
+    return Cause(Kind.FAILED_START, f"could not be started: {words}")
+
+
+def not_supervised(why: str) -> Cause:
+    """The host's own work for it failed, and it was ended so that it does not run without a supervisor."""
+    return Cause(Kind.CRASH, f"was ended because the host could not supervise it ({why})")
 
 
 def not_ready(seconds: float) -> Cause:
@@ -147,6 +169,8 @@ def describe_failed_start(returncode: int, *, greeted: bool, platform: str = sys
         return f"{words}: it ended before it could reach the host"
     if returncode == CANNOT_START:
         return f"{words}: it cannot start as it is; the line above says what to change"
+    if returncode == SHORTAGE:
+        return f"{words}: something was short, see the line above"
     if returncode == STARTUP_FAILED:
         cause = "NoneBot's start-up failed (a hook raised, or the port could not be opened; see above)"
         return f"{words}: {cause}"

@@ -19,8 +19,10 @@ from enum import Enum, auto
 import anyio
 from loguru import logger
 
+from liteyuki_host.boundary import Boundary
 from liteyuki_host.comm.errors import ProcessFailed
-from liteyuki_host.supervisor import stopping
+from liteyuki_host.comm.shortage import describe, remedy
+from liteyuki_host.supervisor import exits, stopping
 from liteyuki_host.supervisor.exits import Cause, Kind, cause_of_exit, describe_exit
 from liteyuki_host.supervisor.hooks import Hooks
 from liteyuki_host.supervisor.life import Context, Life, ProcessStatus, SupervisorEvents
@@ -97,6 +99,7 @@ class Keeper:
         self._memory: int | None = None
         self._ready_waiters = ReadyWaiters()
         self._gone_waiters = GoneWaiters()
+        self._supervising = Boundary(f"child {spec.name}: its supervision")
 
     # What is wanted. Each returns at once.
 
@@ -255,22 +258,35 @@ class Keeper:
     # The task.
 
     async def run(self) -> None:
-        """Reconcile until closed. Cancelled, it kills the child and waits for its end."""
+        """Reconcile until closed, whatever fails meanwhile. Cancelled, it kills the child and waits for its end."""
         try:
             while not self._closing:
                 self._wake.clear()
-                if self._wanted:
-                    if await self._its_turn():
-                        await self._live_once()
-                    continue
-                self._spawner.release()
-                if self.state not in (State.DECLARED, State.FAILED):
-                    self._enter(State.STOPPED, self._why)
-                    self._ready_waiters.tell_everybody(f"{self.spec.name} is stopped")
-                await self._wake.wait()
+                try:
+                    await self._reconcile()
+                except Exception as error:
+                    await self._wait_after(error)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._leave_nothing()
+
+    async def _reconcile(self) -> None:
+        if self._wanted:
+            if await self._its_turn():
+                await self._live_once()
+            return
+        self._spawner.release()
+        if self.state not in (State.DECLARED, State.FAILED):
+            self._enter(State.STOPPED, self._why)
+            self._ready_waiters.tell_everybody(f"{self.spec.name} is stopped")
+        await self._wake.wait()
+
+    async def _wait_after(self, error: Exception) -> None:
+        """Our own work for this process has failed. Log it, and give what is short time to come back; or less, if
+        something is heard of the process."""
+        with anyio.move_on_after(self._supervising.failed(error)):
+            self._wake.clear()
+            await self._wake.wait()
 
     async def _its_turn(self) -> bool:
         """Wait for those it comes after. Returns whether it is still to be started."""
@@ -300,9 +316,10 @@ class Keeper:
         decision: Decision | None = None
         try:
             decision = await self._start_watch_and_end()
+        except Exception as error:
+            decision = await self._end_unsupervised(error)
         finally:
-            life = self._life
-            if life is None or life.child is None or not life.child.alive:
+            if self._life is None or self._life.is_gone:
                 await self._successors_gone()
                 self._now_gone()
         if decision is not None and self._wanted and not self._restart_asked:
@@ -319,16 +336,15 @@ class Keeper:
         self._enter(State.STARTING, self._why)
         try:
             life = self._life = await self._spawner.spawn(self._wake)
-        except ProcessFailed as exc:
-            self._give_up(str(exc))
-            return None
         except Exception as exc:
-            logger.exception(f"child {self.spec.name} could not be started")
-            self._give_up(f"{type(exc).__name__}: {exc}")
-            return None
+            return self._after_failed_spawn(exc)
         logger.info(f"child {self.spec.name} started (pid {life.live_child.pid}): {self._why}")
         while True:
-            verdict, trouble = await self._watch(life)
+            try:
+                verdict, trouble = await self._watch(life)
+            except Exception as error:  # the child is not to blame, and goes on
+                await self._wait_after(error)
+                continue
             if verdict is not Verdict.REPLACED:
                 break
             life = self._take_over(life)
@@ -360,6 +376,7 @@ class Keeper:
             if life.ready and self.state not in SERVING:
                 self._now_ready(life)
             found = await vigil.look()
+            self._supervising.succeeded()
             self._memory = vigil.memory
             if isinstance(found, Trouble):
                 return Verdict.IN_TROUBLE, found
@@ -401,6 +418,37 @@ class Keeper:
                 self._given_up = True
                 return
         self.restart(renewal.why)
+
+    # What fails in the host.
+
+    def _after_failed_spawn(self, error: Exception) -> Decision | None:
+        """Returns when to try again; None when no try can succeed before somebody changes something."""
+        cause = exits.cause_of_failed_spawn(error)
+        if cause.kind is Kind.CANNOT_START:
+            self._give_up(cause.words)
+            return None
+        if cause.kind is Kind.FAILED_START and not isinstance(error, ProcessFailed):
+            logger.opt(exception=error).error(f"child {self.spec.name} could not be started; please report this")
+        decision = self._decide(cause, ready_for=0.0)
+        self._last_exit = cause.words
+        helps = remedy(error)
+        hint = f". What helps: {helps}" if helps else ""
+        logger.error(f"child {self.spec.name} {cause.words}; {decision.words}{hint}")
+        return self._carry_out(decision, cause, ended=False)
+
+    async def _end_unsupervised(self, error: Exception) -> Decision | None:
+        """Starting or ending the child has failed half-way in the host. End it for certain, and try again."""
+        self._ending = True
+        self._supervising.failed(error)
+        if self._life is not None:
+            await stopping.end_at_once(self.spec, self._life)
+        cause = exits.not_supervised(describe(error))
+        self._last_exit = cause.words
+        if not self._wanted or self._restart_asked:
+            return None
+        decision = self._decide(cause, ready_for=0.0)
+        logger.error(f"child {self.spec.name} {cause.words}; {decision.words}")
+        return self._carry_out(decision, cause)
 
     # The ways a child ends.
 
@@ -498,8 +546,12 @@ class Keeper:
 
     async def _retire(self, old: Life) -> None:
         with anyio.CancelScope(shield=True):
-            await self._hooks.before_shutdown(self._context())
-            await self._drain_and_stop(old, "restart")
+            try:
+                await self._hooks.before_shutdown(self._context())
+                await self._drain_and_stop(old, "restart")
+            except Exception as error:
+                self._supervising.failed(error)
+                await stopping.end_at_once(self.spec, old)
         self._hooks.after_restart(self._context())
 
     async def _successors_gone(self) -> None:
@@ -522,13 +574,18 @@ class Keeper:
         self._record = decision.record
         return decision
 
-    def _carry_out(self, decision: Decision, cause: Cause) -> Decision | None:
-        """What the policy says about an end that nobody asked for."""
+    def _carry_out(self, decision: Decision, cause: Cause, *, ended: bool = True) -> Decision | None:
+        """What the policy says about an end that nobody asked for.
+
+        Args:
+            ended: there was a child, and its end may concern the neighbours.
+        """
         failure = f"{self.spec.name} {cause.words}"
         if decision.state is State.BACKING_OFF:
             self._why = cause.words
             self._ready_waiters.tell(self._starts, failure)
-            self._on_unasked_end(self.spec.name, cause.words)
+            if ended:
+                self._on_unasked_end(self.spec.name, cause.words)
             return decision
         self._wanted = self._restart_asked = self._restarting = False
         self._enter(decision.state, cause.words)
@@ -563,11 +620,9 @@ class Keeper:
         self.stop()
         self._hooks.close()
         life = self._life
-        if life is not None and life.child is not None:  # only when the task was cancelled
+        if life is not None:  # only when the task was cancelled
             self.hurry.set()
-            life.child.kill()
-            await life.gone.wait()
-            await stopping.close_link(self.spec, life)
+            await stopping.end_at_once(self.spec, life)
             self._last_exit = describe_exit(life.exit_code)
         await self._successors_gone()
         self._spawner.release()
@@ -592,7 +647,10 @@ class Keeper:
         step = Transition(self.spec.name, self.state, state, cause, pid=pid, restarts=self._restarts)
         self.state = state
         self.story.add(step)
-        self._events.stepped(step)
+        try:
+            self._events.stepped(step)
+        except Exception as error:
+            Boundary(f"child {self.spec.name}: telling of its state").failed(error)
 
 
 def _ready_for(life: Life) -> float:

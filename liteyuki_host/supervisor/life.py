@@ -141,6 +141,11 @@ class Life:
         return self.returncode
 
     @property
+    def is_gone(self) -> bool:
+        """Whether no child is there: it never was, or has ended."""
+        return self.child is None or not self.child.alive
+
+    @property
     def reachable(self) -> bool:
         return self.ready and self.link_closed_at is None and self.returncode is None
 

@@ -32,6 +32,7 @@ from loguru import logger
 from liteyuki_host import forks
 from liteyuki_host._child.guard import LOCK_VARIABLE
 from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor.leash import InheritedDescriptor
 
 if sys.platform == "win32":
@@ -130,6 +131,7 @@ class InstanceLock:
 
         Raises:
             AlreadyRuns: somebody else holds it and does not let go.
+            OSError: for a shortage it cannot be told.
         """
         deadline = time.monotonic() + ORPHAN_SECONDS
         ended = 0
@@ -145,12 +147,18 @@ class InstanceLock:
             time.sleep(POLL_SECONDS)
 
     def try_acquire(self) -> Holder | None:
-        """Take the lock if it is free, without waiting. None: it is ours now. Otherwise: whose it is."""
+        """Take the lock if it is free, without waiting. None: it is ours now. Otherwise: whose it is.
+
+        Raises:
+            OSError: for a shortage it cannot be told; nothing is held.
+        """
         if self._descriptor is not None or self._goes_without:
             return None
         try:
             descriptor = self._open()
         except OSError as exc:
+            if is_shortage(exc) and exc.errno != errno.EROFS:
+                raise  # the bot waits, rather than run unprotected from now on
             self._go_without(exc)
             return None
         try:
@@ -189,6 +197,8 @@ class InstanceLock:
         try:
             return _open_file(_project_folder(self._project) / f"{self._name}.lock")
         except OSError as exc:
+            if is_shortage(exc) and exc.errno != errno.EROFS:
+                raise  # another lock than that of hosts that are not short of anything
             path = _user_folder() / f"{_key(self._project)}-{self._name}.lock"
             descriptor = _open_file(path)
             self._warn(f"{self._project} cannot be written ({exc.strerror}); its lock is {path}")
@@ -233,7 +243,7 @@ def started_at(pid: int) -> float | None:
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None
 
 
@@ -252,7 +262,8 @@ def _project_folder(project: Path) -> Path:
     folder = project / FOLDER
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
-        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # a full disk; nothing depends on it
+            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
     return folder
 
 

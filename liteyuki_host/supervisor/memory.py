@@ -20,6 +20,9 @@ def tree_memory(pid: int) -> int | None:
 
     Args:
         pid: of a child whose exit code nobody has fetched yet; otherwise the system may have given it to another.
+
+    Raises:
+        OSError, MemoryError: it cannot be measured now, for a shortage: looking takes a descriptor.
     """
     import psutil
 
@@ -41,13 +44,14 @@ def tree_memory(pid: int) -> int | None:
 def is_stopped(pid: int) -> bool | None:
     """Whether the process is stopped (SIGSTOP, Ctrl+Z, a debugger; on Windows: suspended), None when it is gone.
 
-    None also where the system does not say. A process in a frozen container does not look stopped.
+    None also where the system does not say, or not now, for a shortage. A process in a frozen container does not look
+    stopped.
     """
     import psutil
 
     try:
         status = psutil.Process(pid).status()
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None
     if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
         return None

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from loguru import logger
 
+from liteyuki_host.boundary import Boundary
+from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.output import console
 from liteyuki_host.output.backlog import BLOCK_OVERHEAD, MiB
 from liteyuki_host.output.pipe import make_pipe
@@ -89,6 +91,7 @@ class Output:
 
         Raises:
             OSError: there are no descriptors left.
+            RuntimeError, MemoryError: no thread can be started.
         """
         return OutputPipe(self.process, self._take)
 
@@ -101,7 +104,9 @@ class Output:
             try:
                 for block in blocks:
                     sink(block)
-            except Exception:  # the process that writes must not suffer
+            except Exception as error:  # the process that writes must not suffer
+                if is_shortage(error):
+                    continue  # these lines are not shown there; the next ones are
                 self._sinks.remove(sink)
                 logger.exception(f"output of {self.process} cannot be shown any more in one place")
         if self.on_line is not None:
@@ -128,24 +133,35 @@ class OutputPipe:
     """Stdout and stderr of one child, from its spawn to its end.
 
     ``Child.spawn(..., output=pipe.fileno)``, then :meth:`start`, or :meth:`abort` when the spawn has failed; at
-    last :meth:`finish`. A thread reads as fast as the child writes, whatever becomes of the lines.
+    last :meth:`finish`. A thread reads as fast as the child writes, whatever becomes of the lines. It is there before
+    the child, so that no child is without it when no thread can be started.
+
+    Raises:
+        OSError: there are no descriptors left.
+        RuntimeError, MemoryError: no thread can be started.
     """
 
     def __init__(self, process: str, take: Callable[[list[bytes]], None]) -> None:
         self._take = take
-        self._end, self.fileno = make_pipe()
-        self._thread = threading.Thread(target=self._read_all, name=f"lycomm-output-{process}", daemon=True)
         self._finish_by: float | None = None  # time.monotonic(); set when the child is gone
+        self._boundary = Boundary(f"child {process}: reading its output")
+        self._end, self.fileno = make_pipe()
+        self._thread = threading.Thread(target=self._run, name=f"lycomm-output-{process}", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            os.close(self.fileno)
+            self._end.close()
+            raise
 
     def start(self) -> None:
-        """The child has its copy: close ours and begin to read."""
+        """The child has its copy of the descriptor: close ours."""
         os.close(self.fileno)
-        self._thread.start()
 
     def abort(self) -> None:
         """There is no child."""
         os.close(self.fileno)
-        self._end.close()
+        self.finish(0.0)
 
     def finish(self, timeout: float = FINISH_SECONDS) -> None:
         """The child is gone: read what it has left in the pipe, for at most ``timeout`` seconds, and close it.
@@ -156,6 +172,13 @@ class OutputPipe:
         self._end.wake()
         self._thread.join()  # it never blocks, neither in a read nor in a sink
         self._end.close()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                return self._read_all()
+            except Exception as error:  # a child whose output is not read stops at its next line
+                time.sleep(self._boundary.failed(error))
 
     def _read_all(self) -> None:
         cutter = LineCutter()

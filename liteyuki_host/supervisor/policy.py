@@ -15,6 +15,10 @@ Otherwise a child that crashes a little later than it waits would never wait lon
 JITTER = 0.2
 """Share of a delay by which it varies, either way: children that fell together do not come back together."""
 
+SHORTAGE_SECONDS = (0.25, 10.0)
+"""The least and the most that a start waits after one that failed for a shortage, whatever the back-off is. Not at
+once, as there is no limit of such tries; and not for long, as a try in vain costs next to nothing."""
+
 _MOST_DOUBLINGS = 1000
 """2.0 to this power is still a number, and no delay is left below its ceiling by then."""
 
@@ -70,6 +74,9 @@ def decide(policy: Policy, record: Record, cause: Cause, *, now: float, ready_fo
     A restart counts as long as less than ``restart_window`` has passed since the end that led to it: at exactly the
     window's length it is forgotten. With ``max_restarts`` of them counting, there is no further one.
 
+    A start that failed for a shortage is tried again whatever the policy says and however often that happens: waiting
+    cures it. It makes the next delay longer, as every failed start does, and uses up no restart.
+
     After FAILED or STOPPED the process is started only when somebody asks; the caller then begins with an empty
     :class:`Record`.
 
@@ -86,6 +93,14 @@ def decide(policy: Policy, record: Record, cause: Cause, *, now: float, ready_fo
 
     if cause.kind is Kind.CANNOT_START:
         return rest(State.FAILED, "not starting it again: nothing changes by trying")
+    # Times inf is possible here, and harmless: the ceiling is below it.
+    growing = policy.backoff_base * 2.0 ** min(in_a_row, _MOST_DOUBLINGS)
+    delay = min(growing, policy.backoff_max) * (1 + JITTER * jitter)
+    if cause.kind is Kind.SHORTAGE:
+        # It did not run, so it did not end, which is what the limits are about. It is never given up for that.
+        least, most = SHORTAGE_SECONDS
+        delay = min(max(delay, least), most)
+        return Decision(State.BACKING_OFF, delay, Record(recent, in_a_row + 1), f"trying again in {delay:.1f} s")
     meant_to_end = cause.kind is Kind.CLEAN and policy.restart is not Restart.ALWAYS
     if meant_to_end or policy.restart is Restart.NEVER:
         state = State.STOPPED if meant_to_end else State.FAILED
@@ -96,10 +111,6 @@ def decide(policy: Policy, record: Record, cause: Cause, *, now: float, ready_fo
     if len(recent) >= policy.max_restarts:
         ends = len(recent) + 1
         return rest(State.FAILED, f"given up: ended {ends} times in {window}; correct the cause, then start it again")
-
-    # Times inf is possible here, and harmless: the ceiling is below it.
-    growing = policy.backoff_base * 2.0 ** min(in_a_row, _MOST_DOUBLINGS)
-    delay = min(growing, policy.backoff_max) * (1 + JITTER * jitter)
     count = f"{len(recent) + 1} of at most {policy.max_restarts} restarts in {window}"
     return Decision(
         State.BACKING_OFF,

@@ -16,13 +16,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from liteyuki_host.boundary import Boundary
 from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.log import wants_colours
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.transport import ChildHandles
     from liteyuki_host.project import ProjectPlan
     from liteyuki_host.supervisor.spec import ProcessSpec
+
+_ERRORS_THAT_MAY_PASS = ("OSError", "BlockingIOError", "MemoryError", "RuntimeError")
+"""Of an interpreter that was asked whether it can run us: it may have been short of something."""
 
 PROBE_SECONDS = 10.0
 """For a foreign interpreter to say whether it can import us. A cold disk needs 2 to 3 s."""
@@ -43,6 +48,7 @@ class Child:
         self._signals = threading.Lock()  # nobody signals while the pid is being given back
         self._reaped = False
         self._job = _confine(popen)
+        self._boundary = Boundary(f"child {name}: waiting for its end")
         threading.Thread(target=self._wait, name=f"lycomm-wait-{name}", daemon=True).start()
 
     @classmethod
@@ -64,7 +70,8 @@ class Child:
             arguments: more of them for the launcher.
 
         Raises:
-            ProcessFailed: the operating system refused: no such interpreter or folder, no permission.
+            ProcessFailed: the operating system refused: no such interpreter or folder, no permission, or a shortage.
+            RuntimeError, MemoryError: no thread can be started that waits for it; the child has been ended again.
         """
         options, environment = _inherited(handles)
         if output is not None:
@@ -91,10 +98,12 @@ class Child:
             raise ProcessFailed(_why_not_spawned(spec, plan, exc)) from exc
         try:
             return cls(spec.name, popen, on_exit)
-        except OSError as exc:  # Windows: it could not be put into its job, and must not run without an owner
-            popen.kill()
-            popen.wait()
-            raise ProcessFailed(f"{spec.name}: Windows refuses to confine the process: {exc.strerror or exc}") from exc
+        except BaseException as exc:  # it must not run without an owner
+            _end_at_once(popen)
+            if isinstance(exc, OSError):  # it could not be put into its job
+                words = f"{spec.name}: Windows refuses to confine the process: {exc.strerror or exc}"
+                raise ProcessFailed(words) from exc
+            raise
 
     @property
     def alive(self) -> bool:
@@ -145,6 +154,17 @@ class Child:
                 send()
 
     def _wait(self) -> None:
+        while True:
+            try:
+                returncode = self._reap()
+                break
+            except Exception as error:  # an end that nobody notices is a bot that nobody starts again
+                time.sleep(self._boundary.failed(error))
+        self._on_exit(returncode)
+        self._reap_group()
+
+    def _reap(self) -> int:
+        """Wait for the child's end, and end what is left of its group. Returns its return code."""
         if sys.platform != "win32" and hasattr(os, "waitid"):  # macOS has waitid from Python 3.13 on
             # Wait without reaping: as long as the zombie is there its pid, and so its group id, is not given
             # to anybody else, and the rest of the group can be killed without hitting a stranger.
@@ -160,8 +180,7 @@ class Child:
                     self._kill_group()
             returncode = self._popen.wait()
             self._reaped = True
-        self._on_exit(returncode)
-        self._reap_group()
+        return returncode
 
     def _reap_group(self) -> None:
         """Where the host is process 1, as in many containers, what its children had started becomes its own."""
@@ -182,6 +201,15 @@ class Child:
 def _ending_anyway() -> contextlib.AbstractContextManager[None]:
     """Around a signal to what may just be ending: macOS says "not permitted", others "no such process"."""
     return contextlib.suppress(ProcessLookupError, PermissionError)
+
+
+def _end_at_once(popen: subprocess.Popen[bytes]) -> None:
+    """End a child that has only just been spawned, with all it may have started, and wait for that."""
+    if sys.platform != "win32":
+        with _ending_anyway():
+            os.killpg(popen.pid, signal.SIGKILL)
+    popen.kill()
+    popen.wait()
 
 
 def _confine(popen: subprocess.Popen[bytes]) -> Any:
@@ -246,6 +274,10 @@ def _why_not_spawned(spec: ProcessSpec, plan: ProjectPlan, exc: OSError) -> str:
 def why_no_host_in(python: Path, folder: Path) -> str | None:
     """Ask another interpreter whether it can run our half. None: yes. Otherwise one line for the operator.
 
+    Raises:
+        OSError: it could not be asked, for a shortage.
+        ProcessFailed: it gave no answer, and may give one the next time.
+
     Blocks for up to ``PROBE_SECONDS``; not for the event loop.
     """
     try:
@@ -261,12 +293,17 @@ def why_no_host_in(python: Path, folder: Path) -> str | None:
     except FileNotFoundError:
         return f"there is no Python interpreter at {python}"
     except OSError as exc:
+        if is_shortage(exc):
+            raise
         return f"cannot run {python}: {exc.strerror or exc}"
-    except subprocess.TimeoutExpired:
-        return f"{python} did not answer in {PROBE_SECONDS:g} s"
+    except subprocess.TimeoutExpired as exc:
+        raise ProcessFailed(f"{python} did not answer in {PROBE_SECONDS:g} s") from exc
     if probe.returncode == 0:
         return None
     if b"No module named 'liteyuki_host" in probe.stderr:
         return f"{python} has no lycomm: run `{python} -m pip install nonebot-plugin-lycomm`"
     last_line = probe.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-    return f"{python} cannot run lycomm: {last_line or f'exited {probe.returncode}'}"
+    words = f"{python} cannot run lycomm: {last_line or f'exited {probe.returncode}'}"
+    if probe.returncode < 0 or last_line.startswith(_ERRORS_THAT_MAY_PASS):
+        raise ProcessFailed(words) from subprocess.CalledProcessError(probe.returncode, str(python))
+    return words

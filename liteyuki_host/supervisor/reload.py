@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ import watchfiles
 from loguru import logger
 
 from liteyuki_host._child.codes import ALONE, BESIDE, SHARE_PORT
+from liteyuki_host.boundary import Boundary
+from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor.spec import ProcessSpec
 
 QUIET_SECONDS = 0.3
@@ -39,6 +41,9 @@ TICK_SECONDS = 1.0
 
 POLL_SECONDS = 2.0
 """Between two comparisons where the system does not report changes."""
+
+POLLING_SECONDS = 60.0
+"""Until the system is asked again for reports: what it was short of, it may have by then."""
 
 MAX_WATCHED = 20_000
 """Files and folders that are looked at: about 6 MB for us, and 0.2 s for each comparison."""
@@ -84,12 +89,14 @@ class FileWatch:
         # From here on only the thread's:
         self._known = _Snapshot()
         self._polling = False
+        self._poll_until = 0.0  # then the system is asked again
+        self._told_of_polling = False
         self._missing: set[str] = set()
 
     async def start(self) -> None:
         """Returns when it is known what is there now: every change from here on is told. Call once."""
         threading.Thread(target=self._run, name=f"lycomm-reload-{self._name}", daemon=True).start()
-        await self._started
+        await self._started  # always comes, also when nothing can be looked at yet
 
     async def changed(self) -> list[Path]:
         """Wait for a save; returns what has changed since the last call, at most ``MAX_WATCHED`` paths.
@@ -118,20 +125,25 @@ class FileWatch:
     # The thread.
 
     def _run(self) -> None:
-        try:
-            self._known = self._look()
-            self._post(lambda: _done(self._started))
-            while not self._stop.is_set():
+        boundary = Boundary(f"child {self._name}: looking at its files")
+        begun = False
+        while not self._stop.is_set():
+            try:
+                if not begun:
+                    self._known = self._look()
+                    begun = True
+                    self._post(lambda: _done(self._started))
                 self._follow()
-        except Exception:
-            logger.exception(
-                f"child {self._name}: its files are not watched any more; restart the host to reload again"
-            )
-            self._post(lambda: _done(self._started))
+                boundary.succeeded()
+            except Exception as error:  # what is known stays: it is compared with what is there afterwards
+                self._stop.wait(boundary.failed(error))
+        self._post(lambda: _done(self._started))
 
     def _follow(self) -> None:
         """Compare after each hint, until the watched folders are other ones than at the beginning."""
         roots = self._roots()
+        if self._polling and time.monotonic() >= self._poll_until:
+            self._polling = False
         if self._polling or not roots:
             self._stop.wait(POLL_SECONDS if self._polling else TICK_SECONDS)
             self._compare()
@@ -160,10 +172,14 @@ class FileWatch:
             self._stop.wait(STEP_SECONDS)
         except (OSError, RuntimeError) as exc:  # the library's own error is a RuntimeError
             self._polling = True
-            logger.warning(
-                f"child {self._name}: the system does not report changed files ({_short(exc)}); looking at them every "
-                f"{POLL_SECONDS:g} s instead. Out of watches: raise fs.inotify.max_user_watches and max_user_instances"
-            )
+            self._poll_until = time.monotonic() + POLLING_SECONDS
+            if not self._told_of_polling:
+                self._told_of_polling = True
+                logger.warning(
+                    f"child {self._name}: the system does not report changed files ({_short(exc)}); looking at them "
+                    f"every {POLL_SECONDS:g} s instead. Out of watches: raise fs.inotify.max_user_watches and "
+                    "max_user_instances"
+                )
 
     def _roots(self) -> dict[str, tuple[int, int]]:
         """The declared folders that are there: where they really are, and which ones."""
@@ -231,7 +247,7 @@ def _look_into(folder: str, snapshot: _Snapshot, seen: set[tuple[int, int]]) -> 
     ahead = [(top, folder)]
     while ahead:
         real, shown = ahead.pop()
-        with contextlib.suppress(OSError), os.scandir(real) as entries:  # gone meanwhile, or not ours to read
+        with _suppress_missing(), os.scandir(real) as entries:
             info = os.stat(real)
             identity = (info.st_dev, info.st_ino)
             if identity in seen or (real != top and os.path.exists(os.path.join(real, "pyvenv.cfg"))):
@@ -240,7 +256,7 @@ def _look_into(folder: str, snapshot: _Snapshot, seen: set[tuple[int, int]]) -> 
             snapshot.folders.add(real)
             for entry in entries:
                 name = entry.name
-                with contextlib.suppress(OSError):  # gone meanwhile; a link to nothing
+                with _suppress_missing():  # a link to nothing, too
                     if entry.is_dir():
                         if not (_is_no_code(name) or (real == top and name in _NEVER_AT_THE_TOP)):
                             ahead.append((entry.path, os.path.join(shown, name)))
@@ -251,6 +267,17 @@ def _look_into(folder: str, snapshot: _Snapshot, seen: set[tuple[int, int]]) -> 
             snapshot.complete = False
             break
     return files
+
+
+@contextlib.contextmanager
+def _suppress_missing() -> Iterator[None]:
+    """Around a look at what may be gone meanwhile, or not be ours to read. A shortage says nothing of that: it is
+    raised, lest files count as deleted."""
+    try:
+        yield
+    except OSError as error:
+        if is_shortage(error):
+            raise
 
 
 def _is_watched(name: str) -> bool:

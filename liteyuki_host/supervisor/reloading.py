@@ -15,7 +15,9 @@ from pathlib import Path
 import anyio
 from loguru import logger
 
+from liteyuki_host.boundary import Boundary
 from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor import stopping
 from liteyuki_host.supervisor.exits import describe_failed_start
 from liteyuki_host.supervisor.keeper import Keeper
@@ -39,9 +41,16 @@ class Reloader:
         self._to_begin = False  # a reload is asked for that has not looked at the new code yet
 
     async def follow_files(self) -> None:
-        """Reload at each change of the files, until cancelled. Returns at once for a process that does not reload."""
-        if self._spec.reload is Reload.OFF:
-            return
+        """Reload at each change of the files, until cancelled, whatever fails meanwhile. Returns at once for a process
+        that does not reload."""
+        boundary = Boundary(f"child {self._spec.name}: watching its files")
+        while self._spec.reload is not Reload.OFF:
+            try:
+                await self._follow_files()
+            except Exception as error:
+                await asyncio.sleep(boundary.failed(error))
+
+    async def _follow_files(self) -> None:
         watch = FileWatch(self._spec)
         try:
             await watch.start()
@@ -58,25 +67,40 @@ class Reloader:
         if self._to_begin:
             return
         self._to_begin = True
+        boundary = Boundary(f"child {self._spec.name}: its reload")
         async with self._one_at_a_time:
-            keeper = self._keeper
-            await keeper.alone()  # one that still ends after the reload before this one: never three at once
-            if not keeper.is_ready:
-                self._to_begin = False
-                # Nothing works that could be taken down.
-                if self._is_wanted:
-                    logger.info(f"child {self._spec.name}: {why}; starting it with that")
-                    keeper.restart(why)
-                    await self._restarted()
-                return
-            logger.info(f"child {self._spec.name}: {why}; trying it before the bot is restarted")
-            if not (await self._can_start() and self._is_wanted):
-                return
-            if self._spec.reload is Reload.OVERLAP and can_overlap(keeper.status().address):
-                await self._overlap(why)
-            else:
+            again = False
+            while True:
+                try:
+                    return await self._reload(why, again=again)
+                except Exception as error:
+                    delay = boundary.failed(error)
+                    self._to_begin = is_shortage(error)  # the next try takes what is saved by then
+                    if not self._to_begin:
+                        return  # the next save, or whoever asks, tries again
+                again = True
+                await asyncio.sleep(delay)
+
+    async def _reload(self, why: str, *, again: bool) -> None:
+        keeper = self._keeper
+        await keeper.alone()  # one that still ends after the reload before this one: never three at once
+        if not keeper.is_ready:
+            self._to_begin = False
+            # Nothing works that could be taken down.
+            if self._is_wanted:
+                logger.info(f"child {self._spec.name}: {why}; starting it with that")
                 keeper.restart(why)
                 await self._restarted()
+            return
+        if not again:
+            logger.info(f"child {self._spec.name}: {why}; trying it before the bot is restarted")
+        if not (await self._can_start() and self._is_wanted):
+            return
+        if self._spec.reload is Reload.OVERLAP and can_overlap(keeper.status().address):
+            await self._overlap(why)
+        else:
+            keeper.restart(why)
+            await self._restarted()
 
     @property
     def _is_wanted(self) -> bool:
@@ -92,6 +116,8 @@ class Reloader:
                 self._to_begin = False  # what changes from here on, this trial may not see
             trouble = await trial(spec, plan, known_failed=known, timeout=spec.ready_timeout)
         except ProcessFailed as exc:
+            if is_shortage(exc):
+                raise
             trouble = Trouble(str(exc))
         if trouble is not None:
             logger.error(f"child {spec.name}: the change cannot start: {trouble}; the running bot stays")
@@ -112,6 +138,8 @@ class Reloader:
         try:
             life = await self._spawner.spawn(wake, standby=True)
         except ProcessFailed as exc:
+            if is_shortage(exc):
+                raise
             logger.error(f"child {self._spec.name}: the new one cannot be started: {exc}; the running bot stays")
             return
         logger.info(f"child {self._spec.name}: a new one started (pid {life.live_child.pid}) beside the running bot")

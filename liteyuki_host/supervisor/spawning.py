@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import anyio
 import anyio.to_thread
 
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.transport import open_link
+from liteyuki_host.supervisor import stopping
 from liteyuki_host.supervisor.leash import open_leash
 from liteyuki_host.supervisor.life import HubLike, Life
 from liteyuki_host.supervisor.lock import InstanceLock
@@ -69,6 +71,8 @@ class Spawner:
 
         Raises:
             ProcessFailed: it cannot be started, or runs already under another host.
+            OSError, RuntimeError, MemoryError: there is a shortage; ``comm.shortage`` tells. As after every error, no
+                child is there, and all that was made for it has been given back.
         """
         plan = await self.plan()
         lock = await self._locked(plan)
@@ -95,7 +99,9 @@ class Spawner:
             lock.note_child(life.child.pid)
             life.session = self._hub.connect(self._spec.name, transport, life, standby=standby)
         except BaseException:
-            life.child.kill()
+            with anyio.CancelScope(shield=True):
+                life.link_closed.set()  # nothing is read from it
+                await stopping.end_at_once(self._spec, life)
             raise
         return life
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-import anyio.to_thread
 from loguru import logger
 
+from liteyuki_host.boundary import Boundary, in_thread_or_here
 from liteyuki_host.supervisor.exits import describe_exit
 from liteyuki_host.supervisor.ladder import climb, first_of, rungs_for
 from liteyuki_host.supervisor.life import Life
@@ -53,10 +53,34 @@ async def show_stacks(life: Life, hurry: asyncio.Event) -> None:
 async def end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event, *, kill: bool = False) -> str | None:
     """The stop ladder, and the end of the link. Returns the rung that worked, None when none was needed.
 
+    It does not fail: a child that cannot be ended in order, for a shortage in the host, is killed.
+
     Args:
         reason: what the child is told.
         kill: no rung before the last: nobody there would act on them.
     """
+    try:
+        return await _end(spec, life, reason, hurry, kill=kill)
+    except Exception as error:
+        Boundary(f"child {spec.name}: ending it in order").failed(error)
+        await end_at_once(spec, life)
+        return "a kill"
+
+
+async def end_at_once(spec: ProcessSpec, life: Life) -> None:
+    """Kill the child, wait for that and give back what the host holds for it, whatever fails on the way."""
+    if life.child is None:
+        return
+    life.child.kill()
+    await life.gone.wait()
+    try:
+        await close_link(spec, life)
+    except Exception as error:
+        Boundary(f"child {spec.name}: closing its link").failed(error)
+        life.belongings.close()
+
+
+async def _end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event, *, kill: bool) -> str | None:
     if kill:
         rung = await climb(spec.name, [], life.live_child, gone=life.gone, hurry=hurry)
         await close_link(spec, life)
@@ -84,5 +108,6 @@ async def close_link(spec: ProcessSpec, life: Life) -> None:
     await first_of(life.link_closed, timeout=LAST_WORDS_SECONDS)
     if life.refused:
         logger.info(f"child {spec.name}: {life.refused} events came while it was stopping and were not begun")
-    life.live_session.close(f"{spec.name} {describe_exit(life.exit_code)}")
-    await anyio.to_thread.run_sync(life.belongings.close)
+    if life.session is not None:
+        life.session.close(f"{spec.name} {describe_exit(life.exit_code)}")
+    await in_thread_or_here(life.belongings.close)

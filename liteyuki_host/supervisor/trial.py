@@ -20,6 +20,7 @@ from loguru import logger
 
 from liteyuki_host import forks
 from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.comm.transport import open_link
 from liteyuki_host.supervisor.exits import describe_exit
 from liteyuki_host.supervisor.leash import open_leash
@@ -69,6 +70,9 @@ async def trial(
 
     Returns:
         None: it can start, as far as can be told without its start-up hooks.
+
+    Raises:
+        OSError, RuntimeError, MemoryError, ProcessFailed: it could not be tried, for a shortage (``comm.shortage``).
     """
     # Its lines are read here and not on a terminal.
     spec = replace(spec, env={**spec.env, "NO_COLOR": "1"})
@@ -78,6 +82,8 @@ async def trial(
         try:
             attempt = _Attempt(spec, plan, output)
         except ProcessFailed as exc:
+            if is_shortage(exc):
+                raise
             return Trouble(str(exc))
         belongings.callback(attempt.close)
         try:
@@ -109,13 +115,22 @@ class _Attempt:
     """One throw-away process, from its spawn."""
 
     def __init__(self, spec: ProcessSpec, plan: ProjectPlan, output: _Tail) -> None:
-        """Raises ProcessFailed: the system refused."""
+        """Raises ProcessFailed, OSError, RuntimeError, MemoryError: the system refused; nothing is left then."""
         loop = asyncio.get_running_loop()
         self._said: asyncio.Future[bytes] = loop.create_future()
         self._gone: asyncio.Future[int] = loop.create_future()
         self._leash = open_leash()
-        self._transport, handles = open_link()  # carries the verdict, nothing else
         try:
+            self._transport, handles = open_link()  # carries the verdict, nothing else
+        except BaseException:
+            self._leash.handles.close()
+            self._leash.release()
+            raise
+        said = _settling(loop, self._said)
+        name = f"lycomm-trial-{spec.name}"
+        self._reader = threading.Thread(target=lambda: said(_read_line(self._transport)), name=name, daemon=True)
+        try:
+            self._reader.start()  # before the spawn: no child is without it when no thread can be started
             self._child = Child.spawn(
                 spec,
                 plan,
@@ -125,16 +140,11 @@ class _Attempt:
                 arguments=["--trial"],
             )
         except BaseException:
-            self._leash.release()
-            _release(self._transport)
+            self.close()
             raise
         finally:
             handles.close()
             self._leash.handles.close()
-        said = _settling(loop, self._said)
-        name = f"lycomm-trial-{spec.name}"
-        self._reader = threading.Thread(target=lambda: said(_read_line(self._transport)), name=name, daemon=True)
-        self._reader.start()
 
     async def verdict(self, timeout: float) -> tuple[dict[str, Any] | None, str]:
         """What it said; None: nothing, and the words tell how it ended instead."""
@@ -157,7 +167,8 @@ class _Attempt:
     def close(self) -> None:
         self._leash.release()
         self._transport.close()  # wakes the reader
-        self._reader.join(LAST_WORDS_SECONDS)
+        if self._reader.ident is not None:
+            self._reader.join(LAST_WORDS_SECONDS)
         if not self._reader.is_alive():
             _release(self._transport)
 
@@ -173,13 +184,20 @@ class _Tail:
             forks.close_in_forks(end)
         self._over = False
         self._reader = threading.Thread(target=self._read, name=f"lycomm-trial-output-{name}", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except BaseException:
+            self._close()
+            raise
 
     def finish(self) -> None:
         """The trial is gone; somebody who left its group may still hold the pipe, and is not waited for."""
         self._over = True
         os.write(self.fileno, b"\n")  # after all it wrote, and wakes the reader
         self._reader.join()
+        self._close()
+
+    def _close(self) -> None:
         for end in (self._read_end, self.fileno):
             forks.close(end)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import anyio.to_thread
 
+from liteyuki_host.boundary import Boundary
 from liteyuki_host.supervisor import exits
 from liteyuki_host.supervisor.exits import Cause
 from liteyuki_host.supervisor.life import Life
@@ -68,6 +69,7 @@ class Vigil:
         self._oldest = self._spawned_at + spec.max_age * random.uniform(1 - AGE_VARIANCE, 1 + AGE_VARIANCE)
         self._weigh_at = time.monotonic()
         self._watchdog: Watchdog | None = None
+        self._weighing = Boundary(f"child {spec.name}: measuring its memory")
 
     async def look(self) -> Trouble | Renewal | None:
         """What there is to do about the child now, if anything."""
@@ -116,13 +118,22 @@ class Vigil:
                 return Renewal(f"it has run for {now - self._spawned_at:,.0f} s (max_age)")
         if spec.memory_limit:
             if now >= self._weigh_at:
-                self.memory = await anyio.to_thread.run_sync(tree_memory, self._life.live_child.pid)
-                self._weigh_at = time.monotonic() + MEMORY_SECONDS
+                await self._weigh()
                 if self.memory is not None and self.memory > spec.memory_limit:
                     used, limit = _mebibytes(self.memory), _mebibytes(spec.memory_limit)
                     return Renewal(f"it uses {used} of memory, more than its limit of {limit}", counted=True)
             self._at_latest(self._weigh_at)
         return None
+
+    async def _weigh(self) -> None:
+        """Measure the memory. What cannot be measured now is measured the next time, and ends nothing."""
+        try:
+            self.memory = await anyio.to_thread.run_sync(tree_memory, self._life.live_child.pid)
+            self._weighing.succeeded()
+        except Exception as error:
+            self.memory = None
+            self._weighing.failed(error)
+        self._weigh_at = time.monotonic() + MEMORY_SECONDS
 
     def _at_latest(self, moment: float) -> None:
         self.next = moment if self.next is None else min(self.next, moment)

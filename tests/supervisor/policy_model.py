@@ -19,7 +19,7 @@ from liteyuki_host.supervisor.states import State
 TICK = 1 / 64
 """Seconds. Every moment is a multiple, so that sums and differences are exact and edges are really met."""
 
-FAILURES: list[Kind] = [kind for kind in Kind if kind not in (Kind.CLEAN, Kind.CANNOT_START)]
+FAILURES: list[Kind] = [kind for kind in Kind if kind not in (Kind.CLEAN, Kind.CANNOT_START, Kind.SHORTAGE)]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Model:
         return state, delay
 
     def _is_restarted(self, end: End) -> bool:
+        if end.kind is Kind.SHORTAGE:
+            return True
         wanted: dict[Restart, list[Kind]] = {
             Restart.NEVER: [],
             Restart.ON_FAILURE: FAILURES,
@@ -62,7 +64,7 @@ class Model:
             return False
         count = 0
         for earlier, restarted in self._since_started_by_hand(end):
-            if restarted and earlier.now > end.now - self.policy.restart_window:
+            if restarted and earlier.kind is not Kind.SHORTAGE and earlier.now > end.now - self.policy.restart_window:
                 count += 1
         return count + 1 <= self.policy.max_restarts
 
@@ -73,7 +75,8 @@ class Model:
                 delay *= 2
                 if self._good(earlier):
                     break
-        return min(delay, self.policy.backoff_max) * (100 + 20 * end.jitter) / 100
+        delay = min(delay, self.policy.backoff_max) * (100 + 20 * end.jitter) / 100
+        return sorted((0.25, delay, 10))[1] if end.kind is Kind.SHORTAGE else delay
 
     def _good(self, end: End) -> bool:
         return end.ready_for >= 10 and end.ready_for >= self.policy.backoff_max
@@ -138,11 +141,12 @@ def _play(dice: random.Random, tally: Tally) -> None:
 
 
 def _check_bounds(policy: Policy, decision: Decision) -> None:
-    if not 0 <= decision.delay <= policy.backoff_max * 1.2 or len(decision.record.restarts) > policy.max_restarts:
+    longest = max(policy.backoff_max * 1.2, 0.25)
+    if not 0 <= decision.delay <= longest or len(decision.record.restarts) > policy.max_restarts:
         raise Mismatch(f"{policy}\nout of bounds: {decision}")
 
 
-_LIKELY_KINDS = [*FAILURES, *FAILURES, Kind.CLEAN, Kind.CLEAN, Kind.CANNOT_START]
+_LIKELY_KINDS = [*FAILURES, *FAILURES, Kind.CLEAN, Kind.CLEAN, Kind.CANNOT_START, Kind.SHORTAGE]
 
 
 def _some_policy(dice: random.Random) -> Policy:

@@ -39,6 +39,8 @@ def test_ten_thousand_sequences_go_as_the_model_says() -> None:
         states = {State.BACKING_OFF, State.FAILED}
         if kind is Kind.CLEAN and restart is not Restart.ALWAYS:
             states = {State.STOPPED}
+        elif kind is Kind.SHORTAGE:
+            states = {State.BACKING_OFF}
         elif kind is Kind.CANNOT_START or restart is Restart.NEVER:
             states = {State.FAILED}
         reachable |= {(restart, kind, state) for state in states}
@@ -82,12 +84,30 @@ def test_each_failure_in_a_row_waits_twice_as_long_up_to_the_ceiling_and_the_lim
         (Kind.CANNOT_START, Restart.ALWAYS, State.FAILED),
         (Kind.CANNOT_START, Restart.ON_FAILURE, State.FAILED),
         (Kind.CANNOT_START, Restart.NEVER, State.FAILED),
+        (Kind.SHORTAGE, Restart.ALWAYS, State.BACKING_OFF),
+        (Kind.SHORTAGE, Restart.ON_FAILURE, State.BACKING_OFF),
+        (Kind.SHORTAGE, Restart.NEVER, State.BACKING_OFF),
     ],
 )
 def test_what_follows_is_a_matter_of_cause_and_policy(cause: Kind, restart: Restart, state: State) -> None:
     decision = after(Record(), changed(restart=restart), Cause(cause, "words"))
     assert decision.state is state
     assert (decision.delay > 0) == (state is State.BACKING_OFF)
+
+
+def test_a_shortage_is_waited_for_without_a_limit() -> None:
+    record, delays = Record((999.0,), in_a_row=1), []
+    for _ in range(1000):
+        decision = after(record, changed(max_restarts=1), Cause(Kind.SHORTAGE, "no files left"))
+        assert decision.state is State.BACKING_OFF
+        delays.append(decision.delay)
+        record = decision.record
+    assert delays[:5] == [2, 4, 8, 10, 10]
+    assert record.restarts == (999.0,)
+
+
+def test_tries_in_a_shortage_do_not_spin_without_a_back_off() -> None:
+    assert after(Record(), changed(backoff_base=0.0), Cause(Kind.SHORTAGE, "no files left")).delay == 0.25
 
 
 def test_a_bot_that_always_ends_with_0_is_given_up_as_well() -> None:

@@ -9,6 +9,7 @@ import pytest
 from supervisor_kit import DEADLINE, child
 
 from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.comm.shortage import Outlook, outlook
 from liteyuki_host.project import ProjectPlan
 from liteyuki_host.supervisor import process
 from liteyuki_host.supervisor.process import Child, why_no_host_in
@@ -75,7 +76,9 @@ def test_an_interpreter_that_does_not_answer_is_not_waited_for(tmp_path: Path, m
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     python.chmod(0o755)
-    assert why_no_host_in(python, tmp_path) == f"{python} did not answer in 0.2 s"
+    with pytest.raises(ProcessFailed, match=r"python did not answer in 0.2 s$") as raised:
+        why_no_host_in(python, tmp_path)
+    assert outlook(raised.value) is Outlook.UNCLEAR  # a busy machine may be quicker the next time
 
 
 def test_our_own_interpreter_can_run_us(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import os
 import shutil
@@ -16,12 +17,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import watchfiles
 from loguru import logger
 from supervisor_kit import DEADLINE, LogLines, child
 
+from liteyuki_host import boundary
 from liteyuki_host.supervisor import reload
 from liteyuki_host.supervisor.reload import FileWatch, SharedPort, can_overlap
 
@@ -368,6 +371,7 @@ async def test_where_the_system_cannot_report_we_look(
 UNDER_A_LIMIT = """
 import asyncio, sys
 from pathlib import Path
+from typing import Any
 from liteyuki_host.supervisor.reload import FileWatch
 from liteyuki_host.supervisor.spec import ProcessSpec
 
@@ -410,13 +414,47 @@ async def test_more_files_than_are_watched_are_told(
     assert log_lines.count("more than 4") == 1
 
 
-async def test_a_watch_that_breaks_says_so(bot: Path, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines) -> None:
-    def break_down(*_paths: str, **_options: object) -> Iterator[object]:
-        raise ZeroDivisionError
+async def test_a_watch_that_breaks_is_told_once_and_goes_on(
+    bot: Path, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
+) -> None:
+    watch = watchfiles.watch
+    broken = 3
 
+    def break_down(*paths: str, **options: Any) -> Iterator[Any]:
+        nonlocal broken
+        broken -= 1
+        if broken >= 0:
+            raise ZeroDivisionError
+        return watch(*paths, **options)
+
+    monkeypatch.setattr(boundary, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(watchfiles, "watch", break_down)
-    async with watched(bot):
-        await log_lines.line("child bot: its files are not watched any more; restart the host to reload again")
+    async with watched(bot) as project:
+        await log_lines.line("child bot: looking at its files failed inside lycomm; trying again. Please report this")
+        (bot / "bot.py").write_text("# saved while nobody looked\n")
+        assert await project.saved() == ["bot.py"]
+    assert log_lines.count("failed inside lycomm") == 1
+
+
+async def test_a_shortage_deletes_no_files(bot: Path, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines) -> None:
+    """A folder that could not be listed for want of a descriptor used to count as emptied, and the bot was reloaded."""
+    short = False
+    scandir = os.scandir
+
+    def look(path: str) -> Any:
+        if short:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return scandir(path)
+
+    monkeypatch.setattr(boundary, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(os, "scandir", look)
+    async with watched(bot) as project:
+        short = True
+        (bot / "bot.py").write_text("# 2\n")
+        await log_lines.line("child bot: looking at its files failed: Too many open files; trying again until it works")
+        short = False
+        assert await project.saved() == ["bot.py"]  # all the others are still there
+        await log_lines.line("child bot: looking at its files works again")
 
 
 @pytest.mark.parametrize(

@@ -136,9 +136,22 @@ class Link:
         self.detach_loop = self._reader.detach_loop
 
     def start(self) -> None:
-        """Start the reader and the flusher, and send the greeting."""
-        self._reader.start()
-        self.writer.start()
+        """Start the reader and the flusher, and send the greeting.
+
+        Raises:
+            OSError, RuntimeError, MemoryError: there is a shortage. The link is over, and the transport given back.
+        """
+        try:
+            self._reader.start()
+        except BaseException:
+            self.transport.close()
+            self.release_transport()
+            raise
+        try:
+            self.writer.start()
+        except BaseException:
+            self.transport.close()  # the reader sees the end, and gives the rest back
+            raise
 
     @property
     def ended(self) -> bool:

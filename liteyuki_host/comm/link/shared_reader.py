@@ -44,6 +44,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..loops import Turn, call_on, handed_over, reading
 from ..protocol.credit import Stream
+from ..reporting import log
+from ..shortage import is_shortage
 from ..transport import Transport
 from ..waiting import MAIN_THREAD, NOTHING, Gate, Nothing
 from .reader import Alone, Inbound
@@ -59,6 +61,9 @@ GRACE = 0.005
 LONG_GRACE = 0.02
 """The same under traffic that the loop has been seen to read. Each look of the guard takes the interpreter's lock from
 who works; with 20 bots that all receive, fewer looks gained a tenth."""
+
+SHORTAGE_SECONDS = 0.1
+"""Seconds until the guard tries again to read what there was no memory for."""
 
 SLICE = 1.0
 """Seconds after which a leader looks whether its gate was opened by something else than what it reads. Nothing that
@@ -142,6 +147,7 @@ class SharedReader:
         "_followers",
         "_guard",
         "_guard_gone",
+        "_guarding",
         "_inbound",
         "_last_question",
         "_led_by",
@@ -189,7 +195,12 @@ class SharedReader:
         self._guard = threading.Thread(target=self._stand_guard, name=f"lycomm-read-{name}", daemon=True)
 
     def start(self) -> None:
-        self._guard.start()
+        self._guarding = select.epoll()  # here, where an error can be told: without it nobody would read
+        try:
+            self._guard.start()
+        except BaseException:
+            self._guarding.close()
+            raise
 
     def join(self, timeout: float) -> None:
         """Wait for the guard's end, at most *timeout* seconds; at once when called from it."""
@@ -420,11 +431,14 @@ class SharedReader:
     def _watch_on(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._over or self._loop is not loop or self._watch is not None:
             return
-        watch = select.epoll()
-        watch.register(self._descriptor, select.EPOLLIN)
         try:
+            watch = select.epoll()
+        except OSError:  # no descriptors left: the guard reads
+            return
+        try:
+            watch.register(self._descriptor, select.EPOLLIN)
             loop.add_reader(watch.fileno(), self._read_what_is_there, Turn(loop))
-        except NotImplementedError:  # a loop that watches no descriptors: the guard reads
+        except (NotImplementedError, OSError):  # a loop that watches no descriptors, or not now: the guard reads
             watch.close()
             return
         with self._telling:
@@ -454,25 +468,36 @@ class SharedReader:
 
     def _stand_guard(self) -> None:
         once = select.EPOLLIN | select.EPOLLONESHOT
-        with select.epoll() as watch:
+        with self._guarding as watch:
             watch.register(self._descriptor, once)
             patience = 1
             while not self._over:
                 watch.poll()
-                if self._questions >= QUESTIONS:
-                    self._lead_in_place_of_the_loop()
-                reads = self._reads
-                if self._role.locked() or self._watch is not None:
-                    time.sleep(max(GRACE, min(GRACE * patience, LONG_GRACE)))
-                if self._reads == reads:
-                    patience = 1
-                    self._read_what_is_there()
-                else:  # what a muted loop is to read is not to wait long for a thread that may not come again
-                    patience = min(2 * patience, 64) if self._listening else 1
+                try:
+                    patience = self._look_after_it(patience)
+                except Exception as error:
+                    # Nothing has been taken from the socket then. Without a guard the link might never be read again.
+                    if not is_shortage(error):
+                        log().opt(exception=error).error("a link cannot be read, and is closed; please report this")
+                        self._transport.close()  # which is read here next
+                    time.sleep(SHORTAGE_SECONDS)
                 watch.modify(self._descriptor, once)
         self._guard_gone = True
         if self._release is not None:
             self._release()
+
+    def _look_after_it(self, patience: int) -> int:
+        """There is something to read: see to it that it is. Returns the *patience* for the next time."""
+        if self._questions >= QUESTIONS:
+            self._lead_in_place_of_the_loop()
+        reads = self._reads
+        if self._role.locked() or self._watch is not None:
+            time.sleep(max(GRACE, min(GRACE * patience, LONG_GRACE)))
+        if self._reads == reads:
+            self._read_what_is_there()
+            return 1
+        # What a muted loop is to read is not to wait long for a thread that may not come again.
+        return min(2 * patience, 64) if self._listening else 1
 
     def _lead_in_place_of_the_loop(self) -> None:
         """Until no more questions come, somebody else wants to lead, or there is something for a loop again."""

@@ -118,7 +118,12 @@ class InheritedSockets:
 def socket_link() -> tuple[SocketTransport, SocketTransport]:
     """Two ends that are connected with each other, in this process."""
     first_reads, second_writes = socket.socketpair()
-    second_reads, first_writes = socket.socketpair()
+    try:
+        second_reads, first_writes = socket.socketpair()
+    except BaseException:  # no descriptors left
+        first_reads.close()
+        second_writes.close()
+        raise
     return SocketTransport(first_reads, first_writes), SocketTransport(second_reads, second_writes)
 
 
