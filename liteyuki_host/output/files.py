@@ -1,36 +1,48 @@
-"""Log files: one for each process and one for the host, rotated by loguru."""
+"""Log files: one for each process and one for the host."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import re
 import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
 
 from loguru import logger
 
 from liteyuki_host.log import HOST
 
 from .backlog import Backlog, Taken
+from .log_file import LogFile
 from .text import Block, date_and_time
 
+RETRY_SECONDS = 1.0
+"""After an error, until the file is tried again. It is told once, so the tries need not be rare."""
 
-class RotatingFile(Protocol):
-    """What we use of loguru's file sink. It opens the file at the first write."""
 
-    def write(self, message: str) -> None: ...
-    def stop(self) -> None: ...
+QUIET_SECONDS = 60.0
+"""In which the log tells of an error only once, also when the files could be written in between."""
+
+MOST_KINDS = 20
+"""Of errors that are remembered for that."""
+
+
+@dataclass
+class _Trouble:
+    """Of one file, from the first write that failed to the next that succeeds."""
+
+    why: str
+    retry_at: float
+    told: bool
+    """In the log."""
+    missing: int = 0
+    """Lines."""
 
 
 class LogFiles:
     """Writes ``NAME.log`` for each process and ``host.log`` into *folder*, on a thread of its own.
 
-    Nobody waits for the disk: lines that there is no room for (``backlog.LIMIT``) are left out, and a line says
-    how many. After an error, of which one line in the log tells, nothing is written any more.
+    Nobody waits for the disk: lines that there is no room for (``backlog.LIMIT``) are left out. So are those of a file
+    that cannot be written, because the disk is full for instance, as long as that lasts. A line in the file says how
+    many, where they would stand; the log says when it begins and when it is over.
 
     Args:
         folder: made when the first line is written.
@@ -42,9 +54,10 @@ class LogFiles:
         self._folder = folder
         self._rotation = rotation
         self._retention = retention
-        self._files: dict[str, RotatingFile] = {}
-        self._failed = False
-        self._backlog = Backlog("lycomm-log-files", self._write, idle=self._close_files)
+        self._files: dict[str, LogFile] = {}
+        self._troubles: dict[str, _Trouble] = {}
+        self._quiet_until: dict[str, float] = {}  # by the error's words
+        self._backlog = Backlog("lycomm-log-files", self._write, idle=self._rest)
 
     def write(self, text: str) -> None:
         """Lines of the host itself. From any thread; never waits."""
@@ -52,77 +65,90 @@ class LogFiles:
 
     def show(self, block: Block) -> None:
         """Lines of a child. From any thread; never waits."""
-        if not self._failed:
-            self._backlog.add(block)
+        self._backlog.add(block)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all is in the files, for at most ``timeout`` seconds. Returns whether it is."""
+        """Wait until all is in the files, or counted as missing, for at most ``timeout`` seconds. Returns whether it
+        is."""
         return self._backlog.flush(timeout)
 
     def close(self, timeout: float) -> bool:
         """Flush, then write nothing more. Returns whether all was written."""
         return self._backlog.close(timeout)
 
+    # The writing thread.
+
     def _write(self, taken: list[Taken]) -> None:
-        if self._failed:
-            return
         texts: dict[str, str] = {}
+        lines: dict[str, int] = {}
         for missing, block in taken:
-            texts[block.process] = texts.get(block.process, "") + _written(missing, block)
+            name = block.process
+            texts[name] = texts.get(name, "") + _written(missing, block)
+            lines[name] = lines.get(name, 0) + missing + block.lines
+        for name, text in texts.items():
+            self._append(name, text, lines[name])
+
+    def _append(self, name: str, text: str, lines: int) -> None:
+        """Write *text* to the file of that process; or count its *lines* as missing."""
+        trouble = self._troubles.get(name)
+        if trouble is not None:
+            if time.monotonic() < trouble.retry_at:
+                trouble.missing += lines
+                return
+            text = _note(trouble.missing, f"they could not be written ({trouble.why})") + text
         try:
-            for process, text in texts.items():
-                self._file_of(process).write(text)
-        except OSError as error:
-            self._failed = True
-            self._close_files()
-            why = error.strerror or error
-            logger.error(f"log files cannot be written in {self._folder}: {why}; the host goes on without them")
+            self._file_of(name).write(text)
+        except Exception as error:  # for MemoryError and bugs the same holds as for a full disk
+            self._note_trouble(name, error, lines)
+        else:
+            self._note_success(name)
 
-    def _file_of(self, process: str) -> RotatingFile:
-        if process not in self._files:
-            self._files[process] = _rotating_file(self._folder, process, self._rotation, self._retention)
-        return self._files[process]
+    def _note_trouble(self, name: str, error: Exception, lines: int) -> None:
+        why = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
+        now = time.monotonic()
+        # One line for all files of a full disk, and for one that is now and then not quite full.
+        shared = any(trouble.why == why and trouble.told for trouble in self._troubles.values())
+        news = not shared and now >= self._quiet_until.get(why, 0.0)
+        trouble = self._troubles.setdefault(name, _Trouble(why, 0.0, told=False))
+        trouble.why = why
+        trouble.missing += lines
+        trouble.retry_at = now + RETRY_SECONDS
+        trouble.told |= shared or news
+        if news:
+            if len(self._quiet_until) >= MOST_KINDS:
+                self._quiet_until.clear()
+            self._quiet_until[why] = now + QUIET_SECONDS
+            logger.error(
+                f"log file {self._folder / name}.log cannot be written: {why}; the host goes on without it and "
+                f"tries again every {RETRY_SECONDS:g} s"
+            )
 
-    def _close_files(self) -> None:
+    def _note_success(self, name: str) -> None:
+        trouble = self._troubles.pop(name, None)
+        if trouble is not None and trouble.told:
+            logger.info(
+                f"log file {self._folder / name}.log is written again: {trouble.missing:,} lines are missing in it"
+            )
+
+    def _file_of(self, name: str) -> LogFile:
+        if name not in self._files:
+            self._files[name] = LogFile(self._folder, name, rotation=self._rotation, retention=self._retention)
+        return self._files[name]
+
+    def _rest(self) -> None:
+        """There is nothing to write for now: say what is missing, if that can be written, and close the files."""
+        for name in list(self._troubles):
+            self._append(name, "", 0)
         files, self._files = self._files, {}
         for file in files.values():
-            try:
-                file.stop()
-            except OSError:  # a full disk, of which a line has told; loguru then leaves the file open
-                with contextlib.suppress(OSError):
-                    cast(Any, file)._file.close()
+            file.close()
 
 
 def _written(missing: int, block: Block) -> str:
     if not missing:
         return block.for_file()
-    why = "they came faster than log files are written"
-    return f"{date_and_time(time.time())} [WARNING] {HOST} | {missing:,} lines are missing here: {why}\n" + (
-        block.for_file()
-    )
+    return _note(missing, "they came faster than log files are written") + block.for_file()
 
 
-def _rotating_file(folder: Path, process: str, rotation: int, retention: int) -> RotatingFile:
-    # loguru's file sink by itself, not through logger.add: an operator's `logger.remove()` would end the files, and
-    # his sinks would get the children's output too. The class is not public; the tests tell when it changes.
-    from loguru._file_sink import FileSink
-
-    return cast(
-        RotatingFile,
-        FileSink(  # type: ignore[no-untyped-call]
-            folder / f"{process}.log",
-            rotation=rotation,
-            retention=functools.partial(_keep_newest, process, retention),
-            delay=True,
-            errors="replace",
-        ),
-    )
-
-
-def _keep_newest(process: str, count: int, found: Sequence[str]) -> None:
-    """loguru's own retention by count also takes the files of a process ``bot.cn`` for old ones of ``bot``."""
-    old = re.compile(rf"{re.escape(process)}\.\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d_\d{{6}}(\.\d+)?\.log")
-    files = [path for path in map(Path, found) if old.fullmatch(path.name)]
-    files.sort(key=lambda path: (path.stat().st_mtime, path.name), reverse=True)
-    for path in files[count:]:
-        os.remove(path)
+def _note(missing: int, why: str) -> str:
+    return f"{date_and_time(time.time())} [WARNING] {HOST} | {missing:,} lines are missing here: {why}\n"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,19 +18,42 @@ from loguru import logger
 from output_kit import DEADLINE, block, printing
 
 from liteyuki_host import log
+from liteyuki_host.output import files as files_module
 from liteyuki_host.output.backlog import LIMIT
 from liteyuki_host.output.files import LogFiles
 from liteyuki_host.supervisor.output import Output
+
+if sys.platform != "win32":
+    import resource
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 
 
 @pytest.fixture
-def errors() -> Iterator[list[str]]:
+def told() -> Iterator[list[str]]:
+    """What the log tells."""
     written: list[str] = []
-    sink = logger.add(lambda message: written.append(message.strip()), format="{message}", level="ERROR")
+    sink = logger.add(lambda message: written.append(message.strip()), format="{level} {message}", level="INFO")
     yield written
     logger.remove(sink)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if sys.platform != "linux" or os.getuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
 
 
 def names(folder: Path) -> list[str]:
@@ -77,32 +105,243 @@ def test_an_earlier_runs_file_is_continued(tmp_path: Path) -> None:
     assert [line.split(" | ")[1] for line in (tmp_path / "bot.log").read_text().splitlines()] == ["run 0", "run 1"]
 
 
-def test_a_folder_that_cannot_be_written_is_told_once_and_forgotten(tmp_path: Path, errors: list[str]) -> None:
+def text_of(path: Path) -> list[str]:
+    """The lines without their times."""
+    return [line[20:].removeprefix("| ") for line in path.read_text("utf-8").splitlines()]
+
+
+def note(count: int, why: str) -> str:
+    return f"[WARNING] host | {count} lines are missing here: they could not be written ({why})"
+
+
+def show(files: LogFiles, *lines: str, process: str = "bot") -> None:
+    files.show(block(process, *lines))
+    assert files.flush(DEADLINE)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each write is a try, and each error is told."""
+    monkeypatch.setattr(files_module, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(files_module, "QUIET_SECONDS", 0.0)
+
+
+# Files that cannot be written for a while.
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_folder_that_is_no_folder_is_told_once(tmp_path: Path, told: list[str]) -> None:
     folder = tmp_path / "logs"
     folder.write_text("a file, not a folder")
     files = LogFiles(folder, rotation=10_000, retention=2)
     for number in range(3):
-        files.show(block("bot", f"{number}"))
-        assert files.flush(DEADLINE)
+        show(files, f"{number}")
+        show(files, f"{number}", process="other")
+    folder.unlink()
+    show(files, "here again")
     assert files.close(DEADLINE)
+    assert text_of(folder / "bot.log") == [note(3, "File exists"), "here again"]
+    assert text_of(folder / "other.log") == [note(3, "File exists")]  # at the next opportunity
+    errors = [line for line in told if line.startswith("ERROR")]
     (line,) = errors
-    assert re.fullmatch(r"log files cannot be written in .*logs: .+; the host goes on without them", line)
+    assert re.fullmatch(
+        r"ERROR log file .*logs/bot\.log cannot be written: File exists; the host goes on without it and tries again "
+        r"every 0 s",
+        line,
+    )
+    assert f"INFO log file {folder / 'bot'}.log is written again: 3 lines are missing in it" in told
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_disk_is_told_once_and_forgotten(
-    tmp_path: Path, errors: list[str], capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.usefixtures("at_once")
+def test_a_full_device_is_told_once(tmp_path: Path, told: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bot.log").symlink_to("/dev/full")
     files = LogFiles(tmp_path, rotation=10_000, retention=2)
     for number in range(3):
-        files.show(block("bot", f"{number}"))
-        assert files.flush(DEADLINE)
+        show(files, f"{number}")
     assert files.close(DEADLINE)
-    assert errors == [
-        f"log files cannot be written in {tmp_path}: No space left on device; the host goes on without them"
+    assert told == [
+        f"ERROR log file {tmp_path / 'bot'}.log cannot be written: No space left on device; the host goes on without "
+        "it and tries again every 0 s"
     ]
     assert "Logging error" not in capfd.readouterr().err
+
+
+@posix_only
+@pytest.mark.usefixtures("at_once")
+def test_what_does_not_fit_is_not_written_in_part(tmp_path: Path) -> None:
+    """The system's own limit, of the size of a file: a write is cut short there as it is on a full disk."""
+    files = LogFiles(tmp_path, rotation=1 << 20, retention=2)
+    show(files, "before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "bot.log").stat().st_size + 100, hard))
+    try:
+        for number in range(3):
+            show(files, f"{number} " + "x" * 200, f"{number} second line")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    show(files, "after")
+    assert files.close(DEADLINE)
+    assert text_of(tmp_path / "bot.log") == ["before", note(6, "File too large"), "after"]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_full_disk_is_written_again_once_there_is_room(small_disk: Path, told: list[str]) -> None:
+    files = LogFiles(small_disk / "logs", rotation=1 << 20, retention=2)
+    sent = 0
+    show(files, "before")
+    fill(small_disk / "filler")
+    for _ in range(100):  # the last page of the file may still have room for a few
+        show(files, "x" * 300)
+        sent += 1
+    assert any(line.startswith("ERROR") and "No space left on device" in line for line in told)
+    (small_disk / "filler").unlink()
+    show(files, "after")
+    assert files.close(DEADLINE)
+    lines = text_of(small_disk / "logs" / "bot.log")
+    assert (lines[0], lines[-1]) == ("before", "after")
+    missing = sum(int(line.split()[3]) for line in lines if line.startswith("[WARNING]"))
+    assert missing > 0
+    assert lines.count("x" * 300) + missing == sent
+    assert len(lines) == lines.count("x" * 300) + sum(line.startswith("[WARNING]") for line in lines) + 2
+    assert any("is written again: " in line for line in told)
+
+
+def test_a_file_that_cannot_be_written_is_not_tried_all_the_time(tmp_path: Path, told: list[str]) -> None:
+    (tmp_path / "bot.log").mkdir()
+    files = LogFiles(tmp_path, rotation=10_000, retention=2)
+    show(files, "0")
+    (tmp_path / "bot.log").rmdir()
+    show(files, "1")  # within the second
+    assert not (tmp_path / "bot.log").exists()
+    assert files.close(DEADLINE)
+    assert len(told) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_files_of_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "bot.log").mkdir()
+    files = LogFiles(tmp_path, rotation=10_000, retention=2)
+    for number in range(3):
+        show(files, f"{number}")
+        show(files, f"{number}", process="other")
+    assert files.close(DEADLINE)
+    assert text_of(tmp_path / "other.log") == ["0", "1", "2"]
+
+
+def test_a_disk_that_is_full_now_and_then_is_told_now_and_then(
+    tmp_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "RETRY_SECONDS", 0.0)
+    files = LogFiles(tmp_path, rotation=10_000, retention=2)
+    for number in range(20):
+        (tmp_path / "bot.log").unlink(missing_ok=True)
+        (tmp_path / "bot.log").mkdir()
+        show(files, f"{number}")
+        (tmp_path / "bot.log").rmdir()
+        show(files, f"{number} again")
+    assert files.close(DEADLINE)
+    assert len(told) == 2, told
+
+
+@posix_only
+@pytest.mark.usefixtures("at_once")
+def test_two_hundred_failures_leave_nothing_open(tmp_path: Path) -> None:
+    process = psutil.Process()
+    before = process.num_fds()
+    files = LogFiles(tmp_path, rotation=10_000, retention=2)
+    for number in range(200):
+        if number % 2:
+            show(files, "x" * 300)
+        (tmp_path / "bot.log").unlink(missing_ok=True)
+        (tmp_path / "bot.log").symlink_to("/dev/full" if number % 2 else tmp_path / "no such folder" / "bot.log")
+        show(files, f"{number}")
+    assert files.close(DEADLINE)
+    gc.collect()
+    assert process.num_fds() <= before
+
+
+# Files that somebody takes away.
+
+
+@posix_only
+@pytest.mark.parametrize("how", ["moved", "deleted", "folder moved", "folder deleted", "replaced"])
+def test_a_file_that_was_taken_away_is_begun_anew_at_once(how: str, tmp_path: Path, told: list[str]) -> None:
+    """As logrotate and people do. It used to be written on where nobody looks, until the host ended."""
+    folder = tmp_path / "logs"
+    path = folder / "bot.log"
+    files = LogFiles(folder, rotation=10_000, retention=2)
+    show(files, "before")
+    if how == "moved":
+        path.rename(folder / "bot.log.1")
+    elif how == "deleted":
+        path.unlink()
+    elif how == "folder moved":
+        folder.rename(tmp_path / "old")
+    elif how == "folder deleted":
+        shutil.rmtree(folder)
+    else:
+        path.rename(folder / "bot.log.1")
+        path.write_text("1234567890123456789 | somebody has made a new one\n")
+    show(files, "after")
+    assert files.close(DEADLINE)
+    assert text_of(path) == (["somebody has made a new one"] if how == "replaced" else []) + ["after"]
+    if how in ("moved", "replaced"):
+        assert text_of(folder / "bot.log.1") == ["before"]
+    assert told == []
+
+
+@posix_only
+@pytest.mark.usefixtures("at_once")
+def test_a_file_that_was_replaced_by_a_folder_is_waited_for(tmp_path: Path, told: list[str]) -> None:
+    files = LogFiles(tmp_path, rotation=10_000, retention=2)
+    show(files, "before")
+    (tmp_path / "bot.log").unlink()
+    (tmp_path / "bot.log").mkdir()
+    show(files, "lost")
+    (tmp_path / "bot.log").rmdir()
+    show(files, "after")
+    assert files.close(DEADLINE)
+    assert text_of(tmp_path / "bot.log") == [note(1, "Is a directory"), "after"]
+    assert len(told) == 2
+
+
+@posix_only
+def test_a_file_that_was_cut_is_continued(tmp_path: Path) -> None:
+    """What logrotate calls copytruncate."""
+    files = LogFiles(tmp_path, rotation=10_000, retention=2)
+    show(files, "before")
+    os.truncate(tmp_path / "bot.log", 0)
+    show(files, "after")
+    assert files.close(DEADLINE)
+    assert text_of(tmp_path / "bot.log") == ["after"]
+
+
+@posix_only
+@pytest.mark.skipif(hasattr(os, "getuid") and os.getuid() == 0, reason="root may write everything")
+@pytest.mark.usefixtures("at_once")
+def test_a_folder_that_may_not_be_written_any_more_is_waited_for(tmp_path: Path) -> None:
+    files = LogFiles(tmp_path / "logs", rotation=10_000, retention=2)
+    show(files, "before")
+    (tmp_path / "logs" / "bot.log").unlink()
+    (tmp_path / "logs").chmod(0o500)
+    show(files, "lost")
+    (tmp_path / "logs").chmod(0o700)
+    show(files, "after")
+    assert files.close(DEADLINE)
+    assert text_of(tmp_path / "logs" / "bot.log") == [note(1, "Permission denied"), "after"]
+
+
+@posix_only
+def test_old_files_that_cannot_be_removed_do_not_stop_the_log(tmp_path: Path, told: list[str]) -> None:
+    for day in range(4):  # a folder of that name cannot be removed as a file
+        (tmp_path / f"bot.2020-01-0{day + 1}_00-00-00_000000.log").mkdir()
+    files = LogFiles(tmp_path, rotation=1_000, retention=1)
+    for number in range(20):
+        show(files, f"{number} " + "x" * 200)
+    assert files.close(DEADLINE)
+    assert text_of(tmp_path / "bot.log")[-1].startswith("19 ")
+    assert told == []
 
 
 @posix_only
