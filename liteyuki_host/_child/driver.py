@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import nonebot
@@ -25,6 +26,7 @@ from liteyuki_host._child.hooks import StartupHooks
 from liteyuki_host._child.listening import Listening
 from liteyuki_host._child.orders import LoopOrder, Orders
 from liteyuki_host._child.pulse import Pulse
+from liteyuki_host._child.siblings import sibling_on
 from liteyuki_host._child.trouble import CannotRun, explain
 from liteyuki_host.comm.protocol.messages import Watch
 from liteyuki_host.log import line_format
@@ -120,7 +122,7 @@ class DriverWatch:
             if listening is None:
                 self._node.ready(address=None, details={})
                 return
-            await listening.wait_until_free()
+            await listening.wait_until_free(partial(sibling_on, self._node))
             # Not in driver.task_group: what fails in there takes the bot along.
             self._opening = asyncio.ensure_future(self._report_open(listening, adapters))
         except CannotRun as exc:

@@ -18,7 +18,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,10 @@ BPF_RETURN = 0x06
 
 TAKE_A_SOCKET = {"fastapi", "quart"}
 """Drivers whose ``run(fd=)`` listens on a socket that is there already: those with uvicorn."""
+
+
+SiblingOn = Callable[[str, int], Awaitable[str | None]]
+"""Given host and port, the name of the bot of the same host that listens there."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,13 @@ class Listening:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}{'s' if self.tls else ''}://{host}:{self.port}"
 
-    async def wait_until_free(self) -> None:
+    async def wait_until_free(self, sibling_on: SiblingOn | None = None) -> None:
         """Before the server binds: try it, so that a port in use is told in words. Binds :attr:`own`.
 
         It also keeps :meth:`wait_until_open` from taking the other program's port for ours.
+
+        Args:
+            sibling_on: asked which bot of the same host listens there, when somebody does.
 
         Raises:
             CannotRun: it is not free for us, and did not become so in ``PORT_SECONDS``.
@@ -146,6 +153,11 @@ class Listening:
                     words = exc.strerror or exc
                     raise CannotRun(f"cannot listen on {where}: {words}; correct HOST or PORT in .env") from exc
                 if time.monotonic() >= deadline:
+                    sibling = None if sibling_on is None else await sibling_on(self.host, self.port)
+                    if sibling is not None:
+                        raise CannotRun(
+                            f"{where} is used by bot {sibling} of this host: give one of them another PORT in its .env"
+                        ) from exc
                     raise CannotRun(
                         f"{where} is in use by another program: end that program, or give this bot another PORT "
                         "in its .env"
