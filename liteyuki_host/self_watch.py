@@ -25,9 +25,10 @@ above what a loaded machine does to a healthy loop."""
 LOOK_SECONDS = 1.0
 """Between two looks. Each wakes the loop once."""
 
-BUSY_SHARE = 0.5
+BUSY_SHARE = 0.2
 """Of a time in which the watch itself did not run: with more processor time than this used by the process, native code
-held Python's lock; with less, the process was stopped, or the machine suspended."""
+held Python's lock; with less, the process was stopped, or the machine suspended. Not more, as others may use the
+processors too. A stopped process uses what it did in the part of a look in which it was not stopped."""
 
 CLOSE_SECONDS = 1.0
 """For the thread to end. It takes milliseconds, unless it is kept inside a log line."""
