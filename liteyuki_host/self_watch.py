@@ -132,7 +132,12 @@ class SelfWatch:
             step = self._stall.look(now - looked_at, busy - used, turned=turned)
             looked_at, used = now, busy
             if step is Step.STALLED:
-                logger.error(_report(self._loop_thread, self._stall.seconds))
+                where, stacks = _look_at_threads(self._loop_thread)
+                logger.error(
+                    f"the host's event loop has not turned for {self._stall.seconds:.0f} s: {where} keeps it. Until it "
+                    "turns again bots go on, but none is watched, started, stopped or reloaded. Work that takes time "
+                    f"belongs into a thread (await anyio.to_thread.run_sync(...)). The stacks of all threads: {stacks}"
+                )
             elif step is Step.OVER:
                 logger.warning(f"the host's event loop turns again, after {self._stall.seconds:.0f} s")
                 self._stall.seconds = 0.0
@@ -147,17 +152,12 @@ class SelfWatch:
         self._turned = True
 
 
-def _report(loop_thread: int, seconds: float) -> str:
-    """What is known of a stall, the line that matters first."""
+def _look_at_threads(loop_thread: int) -> tuple[str, str]:
+    """The place that keeps the loop, and the stacks of all threads, each with its innermost call last."""
     frames = sys._current_frames()
     try:
-        on_top = frames.get(loop_thread)
-        where = "" if on_top is None else f": {_place(_culprit(on_top))} keeps it"
-        lines = [
-            f"the host's event loop has not turned for {seconds:.0f} s{where}. Until it turns again bots go on, but "
-            "none is watched, started, stopped or reloaded. Work that takes time belongs into a thread "
-            "(await anyio.to_thread.run_sync(...)). The stacks of all threads, the innermost call last:"
-        ]
+        where = _place(_culprit(frames[loop_thread])) if loop_thread in frames else "something"
+        lines = []
         names = {thread.ident: thread.name for thread in threading.enumerate()}
         others = [ident for ident in frames if ident not in (loop_thread, threading.get_ident())]
         for ident in [loop_thread, *others][:MOST_THREADS]:
@@ -168,7 +168,7 @@ def _report(loop_thread: int, seconds: float) -> str:
                 lines.append(f"thread {names.get(ident, ident)}{title}:\n{''.join(left_out + stack[-MOST_FRAMES:])}")
         if len(others) >= MOST_THREADS:
             lines.append(f"({len(others) - MOST_THREADS + 1} more threads)")
-        return "\n".join(line.rstrip("\n") for line in lines)
+        return where, "".join("\n" + line.rstrip("\n") for line in lines)
     finally:
         del frames  # which would keep alive all that they name
 

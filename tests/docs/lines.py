@@ -10,7 +10,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 LOGGING = [
+    "liteyuki_host/boundary.py",
     "liteyuki_host/host.py",
+    "liteyuki_host/self_watch.py",
     "liteyuki_host/lifespan.py",
     "liteyuki_host/launch.py",
     "liteyuki_host/supervisor/*.py",
@@ -54,9 +56,19 @@ def reasons() -> Iterator[tuple[str, str]]:
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef) and function.name == "why_no_host_in":
             for node in ast.walk(function):
-                if isinstance(node, ast.Return) and isinstance(node.value, ast.JoinedStr):
-                    for text in _patterns(node.value):
+                value = _value_of_reason(node)
+                if value is not None:
+                    for text in _patterns(value):
                         yield f"liteyuki_host/supervisor/process.py:{node.lineno}", text
+
+
+def _value_of_reason(node: ast.AST) -> ast.expr | None:
+    """What such a function returns, or raises as the text of an error."""
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and ast.unparse(node.exc.func) in REASON_ERRORS:
+        return node.exc.args[0] if isinstance(node.exc.args[0], ast.JoinedStr) else None
+    if isinstance(node, ast.Return) and isinstance(node.value, ast.JoinedStr):
+        return node.value
+    return None
 
 
 ANY = "(?:.*)"
