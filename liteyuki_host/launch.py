@@ -43,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         transport = take_link(os.environ)
         if transport is None:
-            _complain("liteyuki_host.launch is started by the host only: run `lycomm run` in the bot's folder")
+            from liteyuki_host.comm.command import lycomm
+
+            _complain(f"liteyuki_host.launch is started by the host only: run `{lycomm('run')}` in the bot's folder")
             return NOT_UNDER_HOST
         if options.trial:
             from liteyuki_host._child.trial import Trial

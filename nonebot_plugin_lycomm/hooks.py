@@ -15,12 +15,7 @@ from liteyuki_host.comm.node import current
 
 from .threads import has_started
 
-__all__ = ["NO_HOST", "register"]
-
-NO_HOST = (
-    "no host: channels to it are off, everything else works in this process; "
-    "run `lycomm run` in this folder to start the bot under a host"
-)
+__all__ = ["register"]
 
 
 def register(driver: Driver) -> None:
@@ -37,7 +32,12 @@ async def _attach_loop() -> None:
     node = current()
     node.attach_loop(asyncio.get_running_loop())
     if not node.attached:
-        logger.warning(NO_HOST)
+        from liteyuki_host.comm.command import run_this_bot
+
+        logger.warning(
+            "no host: channels to it are off, everything else works in this process; "
+            f"to start the bot under a host, run `{run_this_bot()}` in this folder"
+        )
 
 
 async def _detach_loop() -> None:

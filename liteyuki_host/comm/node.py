@@ -281,9 +281,11 @@ class Node(Exchange):
         if link is None or self._phase is not _Phase.ATTACHED:
             if self._phase is _Phase.DETACHED:
                 raise HostNotAttached(f"{what} needs the host, which is gone: this process is shutting down")
+            from .command import run_this_bot
+
             raise HostNotAttached(
                 f"{what} needs the lycomm host, and this bot was started without one; "
-                "start it with `lycomm run` in the project's folder"
+                f"start it with `{run_this_bot()}` in the project's folder"
             )
         return link
 

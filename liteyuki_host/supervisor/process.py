@@ -301,7 +301,9 @@ def why_no_host_in(python: Path, folder: Path) -> str | None:
     if probe.returncode == 0:
         return None
     if b"No module named 'liteyuki_host" in probe.stderr:
-        return f"{python} has no lycomm: run `{python} -m pip install nonebot-plugin-lycomm`"
+        from liteyuki_host.comm.command import pip_install_lycomm
+
+        return f"{python} has no lycomm: run `{pip_install_lycomm(python)}`"
     last_line = probe.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
     words = f"{python} cannot run lycomm: {last_line or f'exited {probe.returncode}'}"
     if probe.returncode < 0 or last_line.startswith(_ERRORS_THAT_MAY_PASS):

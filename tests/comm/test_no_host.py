@@ -14,6 +14,7 @@ import pytest
 from pair_kit import DEADLINE, eventually, loops
 
 from liteyuki_host.comm import Channel, active_channel, get_channel, get_channels, passive_channel
+from liteyuki_host.comm.command import lycomm
 from liteyuki_host.comm.errors import ChannelModeError, HostNotAttached, LycommError, UnknownChannel
 from liteyuki_host.comm.exchange import current, set_current
 from liteyuki_host.comm.node import Node
@@ -22,7 +23,7 @@ from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.topics import publish, subscribe, unsubscribe
 from liteyuki_host.hub import Hub
 
-REMEDY = "start it with `lycomm run` in the project's folder"
+REMEDY = f"start it with `{lycomm('run')}` in the project's folder"
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ LOGGING = [
     "liteyuki_host/hub/*.py",
     "liteyuki_host/output/*.py",
     "liteyuki_host/comm/exchange.py",
+    "nonebot_plugin_lycomm/*.py",
 ]
 LEVELS = {"info", "success", "warning", "error", "exception"}
 
