@@ -14,11 +14,12 @@ from .config import Config
 
 __plugin_meta__ = PluginMetadata(
     name="lycomm",
-    description="由主机进程守护机器人，通过通道、共享内存与发布/订阅通信 / "
+    description="由宿主进程守护机器人，通过通道、共享内存与发布/订阅通信 / "
     "A host that supervises the bot and talks with it: channels, shared memory, publish/subscribe",
     usage="指令（超级用户）/ commands (superusers):\n"
     "  /restart [进程 / process]  重启 / restart\n"
     "  /status  查看进程状态 / show the processes\n"
+    "  /lycomm restart, /lycomm status  其他插件占用上述名称时 / where another plugin has those names\n"
     "接口 / API:\n"
     "  from nonebot_plugin_lycomm import active_channel, passive_channel, shared_memory, publish, subscribe",
     type="library",

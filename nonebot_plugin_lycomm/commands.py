@@ -1,20 +1,21 @@
-"""The chat commands ``/restart`` and ``/status``, for superusers, with any adapter."""
+"""The chat commands ``/lycomm``, ``/restart`` and ``/status``, for superusers, with any adapter."""
 
 from __future__ import annotations
 
 import os
 import platform
 import time
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import anyio
 import nonebot
-from nonebot import on_command
-from nonebot.adapters import Bot, Event, Message
+from nonebot import on_message
+from nonebot.adapters import Bot, Event
+from nonebot.compat import PYDANTIC_V2
 from nonebot.drivers import Driver
 from nonebot.log import logger
 from nonebot.matcher import Matcher
-from nonebot.params import CommandArg
 from nonebot.permission import SUPERUSER
 
 from liteyuki_host.comm.errors import LycommError
@@ -23,7 +24,9 @@ from liteyuki_host.comm.storage import shared_memory
 
 from . import texts
 from .config import Config
+from .names import Argument, Names, tell_taken
 from .pending import EXPIRES_AFTER, PendingReply, key_of
+from .threads import has_started
 
 __all__ = ["register"]
 
@@ -33,6 +36,11 @@ REMEMBER_TIMEOUT = 5.0
 _LOADED_AT = time.monotonic()
 
 
+RESTART_WORDS = ("restart", "重启")
+STATUS_WORDS = ("status", "状态")
+"""Words behind ``/lycomm``. They work whatever other plugins call their commands."""
+
+
 def register(driver: Driver, config: Config) -> list[type[Matcher]]:
     """Create the commands that the settings ask for, and the hook that answers after a restart.
 
@@ -40,30 +48,62 @@ def register(driver: Driver, config: Config) -> list[type[Matcher]]:
     """
     if not config.lycomm_commands:
         return []
-    matchers = []
-    for names, handler in ((config.lycomm_restart_command, restart), (config.lycomm_status_command, status)):
-        if names:
-            matchers.append(
-                on_command(
-                    names[0],
-                    aliases=set(names[1:]),
-                    permission=SUPERUSER,
-                    # "/restarting" is somebody else's command, or none.
-                    force_whitespace=True,
-                    priority=1,
-                    block=True,
-                    handlers=[handler],
-                )
-            )
+    ours: set[type[Matcher]] = set()
+    written = getattr(config, "model_fields_set" if PYDANTIC_V2 else "__fields_set__")
+
+    def names_of(setting: str, fallback: str) -> Names:
+        # What the operator has written is what the operator wants, even if another plugin has it too.
+        given = setting in written
+        return Names(getattr(config, setting), ours=ours, setting=setting.upper(), fallback=None if given else fallback)
+
+    short: list[Names] = []
+    words: dict[str, Callable[..., Awaitable[None]]] = {}
+    if config.lycomm_restart_command:
+        short.append(names_of("lycomm_restart_command", "lycomm restart"))
+        ours.add(_matcher(short[-1], restart))
+        words |= dict.fromkeys(RESTART_WORDS, restart)
+    if config.lycomm_status_command:
+        short.append(names_of("lycomm_status_command", "lycomm status"))
+        ours.add(_matcher(short[-1], status))
+        words |= dict.fromkeys(STATUS_WORDS, status)
+    if words:
+        ours.add(_matcher(Names(["lycomm"], ours=ours), _by_word(words)))
+
+    # By then all plugins are loaded, those that come after this one too.
+    async def tell_what_is_taken() -> None:
+        tell_taken(short)
+
+    if has_started(driver):
+        driver.task_group.start_soon(tell_what_is_taken)
+    else:
+        driver.on_startup(tell_what_is_taken)
     driver.on_bot_connect(answer_after_restart)
-    return matchers
+    return list(ours)
 
 
-async def restart(matcher: Matcher, bot: Bot, event: Event, argument: Annotated[Message[Any], CommandArg()]) -> None:
+def _matcher(names: Names, handler: Callable[..., Any]) -> type[Matcher]:
+    # Before priority 1, NoneBot's default: a catch-all plugin of that priority would answer the command as well.
+    return on_message(rule=names.match, permission=SUPERUSER, priority=0, block=True, handlers=[handler])
+
+
+def _by_word(words: Mapping[str, Callable[..., Awaitable[None]]]) -> Callable[..., Awaitable[None]]:
+    """The handler of ``/lycomm WORD [PROCESS]``; of another word it says which there are."""
+
+    async def lycomm(matcher: Matcher, bot: Bot, event: Event, argument: Argument) -> None:
+        word, *rest = argument.split(maxsplit=1)[:2] or [""]
+        handler = words.get(word)
+        if handler is None:
+            await matcher.finish(texts.usage(words))
+        await handler(matcher, bot, event, "".join(rest))
+
+    return lycomm
+
+
+async def restart(matcher: Matcher, bot: Bot, event: Event, argument: Argument) -> None:
     node = current()
     if not node.attached:
         await matcher.finish(texts.NO_HOST)
-    process = argument.extract_plain_text().strip() or node.process
+    process = argument or node.process
     if process != node.process:
         await matcher.finish(await _restart_other(process))
     await _remember(bot, event)
@@ -127,7 +167,7 @@ async def _answer_after_restart(bot: Bot) -> None:
         await bot.send(reply.rebuild_event(), texts.restarted(age))
 
 
-async def status(matcher: Matcher) -> None:
+async def status(matcher: Matcher, bot: Bot, event: Event, argument: Argument) -> None:
     node = current()
     if not node.attached:
         await matcher.finish(

@@ -14,9 +14,11 @@ __all__ = [
     "restarted",
     "status",
     "unknown_process",
+    "usage",
 ]
 
-NO_HOST = "没有主机，请用 `lycomm` 启动机器人 / no host: start the bot with `lycomm`"
+# Without the command itself: it has the path of this installation, and a group may read along. The log has it.
+NO_HOST = "没有宿主，启动方法见机器人日志 / no host: the bot's log says how to start it under one"
 RESTARTING = "正在重启 / restarting"
 
 STATES = {
@@ -32,6 +34,10 @@ STATES = {
     "backing off": "等待重启",
     "failed": "失败",
 }
+
+
+def usage(words: Iterable[str]) -> str:
+    return f"用法 / usage: lycomm {' | '.join(words)}"
 
 
 def restarted(seconds: float) -> str:

@@ -131,7 +131,7 @@ async def test_what_counts_as_the_restart_command(app: App, text: str, is_comman
 def test_the_commands_come_first_and_stop_there() -> None:
     for handler in (commands.restart, commands.status):
         matcher = matcher_of(handler)
-        assert (matcher.priority, matcher.block) == (1, True)
+        assert (matcher.priority, matcher.block) == (0, True)
 
 
 # Without a host.
