@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from liteyuki_host import __version__
+from liteyuki_host.cli.arguments import settings_arguments
 from liteyuki_host.cli.check import check
+from liteyuki_host.cli.example import print_settings
 from liteyuki_host.cli.lines import FAILED, STOPPED, WRONG_SETTING, fail
+from liteyuki_host.cli.mistyped import explain
 from liteyuki_host.comm.errors import LycommError, SettingsError
 from liteyuki_host.log import use_utf8
+from liteyuki_host.project import inspect_project
 from liteyuki_host.settings import LOG_LEVELS
 
 
@@ -25,9 +29,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments.insert(0, "run")
+    if not arguments[0].startswith("-") and arguments[0] not in VERBS:
+        return fail(explain(arguments, VERBS), WRONG_SETTING)
     options = _parser().parse_args(arguments)
     try:
-        return check(options.project) if options.verb == "check" else _run(options)
+        return VERBS[options.verb](options)
     except SettingsError as error:
         return fail(error, WRONG_SETTING)
     except LycommError as error:
@@ -39,9 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from liteyuki_host import Host  # here: the other verbs need none of it
 
-    settings = {} if options.log_level is None else {"log_level": options.log_level}
-    Host(options.project, **settings).run()
+    arguments = settings_arguments(
+        options.project, script=options.script, reload=options.reload, log_level=options.log_level
+    )
+    host = Host(options.project, **arguments)
+    if options.script is not None:  # a wrong word of the command line ends the command, not only the bot
+        for spec in host.settings.process_specs().values():
+            inspect_project(spec, host_main=None)
+    host.run()
     return STOPPED
+
+
+def _check(options: argparse.Namespace) -> int:
+    return check(options.project, settings_arguments(options.project, script=options.script))
+
+
+def _settings(options: argparse.Namespace) -> int:
+    print_settings()
+    return STOPPED
+
+
+VERBS = {"run": _run, "check": _check, "settings": _settings}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="lycomm",
         description="A host for NoneBot bots: starts them, keeps them alive, talks with them.\n"
         "NoneBot 机器人的宿主进程: 启动机器人, 保持运行, 与之通信。",
-        epilog="Every setting, with its default: .env.example\n全部配置项及默认值: .env.example",
+        epilog="Every setting, with its default: lycomm settings\n全部配置项及默认值: lycomm settings",
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"lycomm {__version__}")
@@ -62,6 +86,13 @@ def _parser() -> argparse.ArgumentParser:
         "Start the host and its bots; one Ctrl+C stops them all.\n启动宿主和机器人; 按一次 Ctrl+C 全部停止。",
     )
     run.add_argument(
+        "-r",
+        "--reload",
+        action="store_true",
+        help="restart a bot when its code changes, if the new code can start; whatever the settings say\n"
+        "代码改变时, 确认新代码可以启动后重启机器人; 优先于配置项",
+    )
+    run.add_argument(
         "--log-level",
         metavar="LEVEL",
         type=str.upper,
@@ -69,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
         help=f"least level of the host's lines: {', '.join(LOG_LEVELS)}\n"
         "default: the setting, else INFO\n"
         "宿主日志的最低级别; 默认取配置项, 否则为 INFO",
+    )
+    verbs.add_parser(
+        "settings",
+        help="print every setting, with its default and what it means\n列出全部配置项, 包括默认值和含义",
+        description="Print every setting, in the form of a .env file.\n以 .env 文件的格式列出全部配置项。",
+        formatter_class=argparse.RawTextHelpFormatter,
     )
     _verb(
         verbs,
@@ -84,6 +121,13 @@ def _verb(
     verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, short: str, long: str
 ) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=short, description=long, formatter_class=argparse.RawTextHelpFormatter)
+    verb.add_argument(
+        "script",
+        metavar="SCRIPT",
+        nargs="?",
+        help="script of the bot, relative to the current folder; default: the setting, else bot.py or [tool.nonebot]\n"
+        "机器人的启动脚本, 相对于当前文件夹; 默认取配置项, 否则为 bot.py 或 [tool.nonebot]",
+    )
     verb.add_argument(
         "--project",
         metavar="DIR",

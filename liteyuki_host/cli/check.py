@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from liteyuki_host.cli.lines import FAILED, STOPPED, fail
 from liteyuki_host.comm.errors import ProcessFailed
@@ -11,12 +13,15 @@ from liteyuki_host.project import ProjectPlan, inspect_project
 from liteyuki_host.settings import load_settings
 
 
-def check(folder: Path) -> int:
+def check(folder: Path, arguments: Mapping[str, Any]) -> int:
     """Print what would be started in *folder*, and a line on stderr for each process that cannot be.
+
+    Args:
+        arguments: settings that beat all others.
 
     Returns the exit code. Raises SettingsError.
     """
-    settings = load_settings({}, folder=folder, environ=os.environ)
+    settings = load_settings(arguments, folder=folder, environ=os.environ)
     code = STOPPED
     for name, spec in settings.process_specs().items():
         try:

@@ -34,7 +34,7 @@ def test_help_is_in_both_languages_whatever_the_encoding_of_the_console(tmp_path
     done = lycomm("--help", folder=tmp_path, PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert done.stderr == ""
-    for words in ("usage: lycomm", "run ", "check ", "启动宿主和机器人", "检查配置"):
+    for words in ("usage: lycomm", "run ", "check ", "settings ", "启动宿主和机器人", "检查配置", "全部配置项"):
         assert words in done.stdout
     done = lycomm("run", "--help", folder=tmp_path)
     for words in (
@@ -42,6 +42,10 @@ def test_help_is_in_both_languages_whatever_the_encoding_of_the_console(tmp_path
         "--log-level LEVEL",
         "宿主日志的最低级别",
         "default: the setting, else INFO",
+        "[SCRIPT]",
+        "机器人的启动脚本",
+        "-r, --reload",
+        "代码改变时",
     ):
         assert words in done.stdout
 
@@ -150,11 +154,19 @@ def host(monkeypatch: pytest.MonkeyPatch) -> type[FakeHost]:
         (["--project", "x"], "x", {}),
         (["run", "--log-level", "debug"], ".", {"log_level": "DEBUG"}),
         (["--log-level=ERROR", "--project=x"], "x", {"log_level": "ERROR"}),
+        (["run", "--reload"], ".", {"reload": "swap"}),
+        (["-r"], ".", {"reload": "swap"}),
     ],
 )
 def test_run_is_what_happens_without_a_verb(
-    host: type[FakeHost], arguments: list[str], folder: str, settings: dict[str, Any]
+    host: type[FakeHost],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    folder: str,
+    settings: dict[str, Any],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(arguments) == 0
     assert host.made == [(Path(folder), settings)]
 
@@ -175,7 +187,16 @@ def test_errors_are_lines_on_stderr(
     assert capsys.readouterr() == ("", text)
 
 
-@pytest.mark.parametrize("arguments", [["fly"], ["--log-level", "LOUD"], ["check", "--log-level", "INFO"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--log-level", "LOUD"],
+        ["check", "--log-level", "INFO"],
+        ["check", "--reload"],
+        ["run", "a.py", "b.py"],
+        ["settings", "x"],
+    ],
+)
 def test_wrong_usage_exits_with_2(
     host: type[FakeHost], capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
