@@ -1,5 +1,5 @@
-"""The plugin where most bot owners meet it first: installed by nb-cli into a bot that has no host; and the
-store's load test, which decides whether they can. Real nb-cli, real wheel, real bot; the store's list comes
+"""The plugin where most bot owners meet it first: installed by nb-cli into a bot, then run without and with a host;
+and the store's load test, which decides whether they can. Real nb-cli, real wheel, real bot; the store's list comes
 from nb-cli's own cache file.
 """
 
@@ -94,9 +94,9 @@ class Bot:
     environment: dict[str, str]
     port: int
 
-    def nb(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def nb(self, *arguments: str, program: Path | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.executable("nb"), *arguments],
+            [program or self.executable("nb"), *arguments],
             cwd=self.folder,
             env=self.environment,
             capture_output=True,
@@ -111,10 +111,9 @@ class Bot:
 
 @pytest.fixture(scope="module")
 def bot(tmp_path_factory: pytest.TempPathFactory) -> Bot:
-    """An existing OneBot bot with its own virtual environment, and a store list that offers our wheel.
+    """A OneBot bot as ``nb create`` makes it, with its own virtual environment, and a store list that offers our wheel.
 
-    nb-cli is installed into the bot's environment, one of the two ways its guide gives; the other, pipx,
-    would cost this test a second environment and change nothing in what is tested.
+    nb-cli is installed into the bot's environment, one of the two ways its guide gives. The other is `nb_by_itself`.
     """
     folder = tmp_path_factory.mktemp("mybot")
     wheels = tmp_path_factory.mktemp("wheels")
@@ -154,8 +153,8 @@ def bot(tmp_path_factory: pytest.TempPathFactory) -> Bot:
     (folder / "cache" / "nb-cli" / "plugins.json").write_text(json.dumps([STORE_ENTRY]))
 
     port = free_port()
-    (folder / "pyproject.toml").write_text(BOT_PROJECT)
-    (folder / ".env").write_text(f'DRIVER=~fastapi\nHOST=127.0.0.1\nPORT={port}\nSUPERUSERS=["10000"]\n')
+    subprocess.run([".venv/bin/python", "-c", CREATE], cwd=folder, env=clean_environment(), check=True, timeout=60)
+    (folder / ".env").write_text(f'HOST=127.0.0.1\nPORT={port}\nSUPERUSERS=["10000"]\n')
     environment = clean_environment(
         PIP_CONSTRAINT=str(constraints),
         PIP_NO_COMPILE="1",
@@ -184,20 +183,22 @@ STORE_ENTRY = {
     "skip_test": False,
 }
 
-BOT_PROJECT = """
-[project]
-name = "mybot"
-version = "0.1.0"
-dependencies = ["nonebot2[fastapi]"]
+# What `nb create` does with the answers to its questions, which need a terminal.
+CREATE = """
+import json
+from nb_cli.handlers import create_project
 
-[tool.nonebot]
-plugin_dirs = []
-builtin_plugins = []
-
-[tool.nonebot.adapters]
-nonebot-adapter-onebot = [{ name = "OneBot V11", module_name = "nonebot.adapters.onebot.v11" }]
-
-[tool.nonebot.plugins]
+adapter = {
+    "name": "OneBot V11", "module_name": "nonebot.adapters.onebot.v11",
+    "project_link": "nonebot-adapter-onebot", "version": "2.4.6",
+}
+answers = {
+    "project_name": "mybot", "inplace": True, "environment": {},
+    "adapters": json.dumps({"nonebot-adapter-onebot": [adapter]}),
+    "drivers": json.dumps({"nonebot2[fastapi]": {"module_name": "~fastapi"}}),
+    "driver_package": json.dumps("nonebot2[fastapi]>=2.5.0"),
+}
+create_project("bootstrap", {"nonebot": answers}, ".")
 """
 
 
@@ -235,10 +236,9 @@ class Console:
 
 
 @contextlib.asynccontextmanager
-async def nb_run(bot: Bot) -> AsyncIterator[Console]:
+async def running(bot: Bot, *command: str | Path) -> AsyncIterator[Console]:
     process = await asyncio.create_subprocess_exec(
-        bot.executable("nb"),
-        "run",
+        *command,
         cwd=bot.folder,
         env=bot.environment,
         stdout=asyncio.subprocess.PIPE,
@@ -254,16 +254,37 @@ async def nb_run(bot: Bot) -> AsyncIterator[Console]:
         await process.wait()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME moves nb-cli's cache on Linux only")
-@pytest.mark.timeout(400)  # mostly downloads: two minutes are plenty here, a slow network may need more
-async def test_nb_plugin_install_then_nb_run_works_without_a_host(bot: Bot) -> None:
-    installed = bot.nb("plugin", "install", "nonebot-plugin-lycomm")
-    assert installed.returncode == 0, installed.stdout + installed.stderr
-    project = (bot.folder / "pyproject.toml").read_text()
-    assert 'nonebot-plugin-lycomm = ["nonebot_plugin_lycomm"]' in project
-    assert "liteyuki_host" not in project, "the host's half is no plugin and is none of NoneBot's business"
+CACHE_MOVES = pytest.mark.skipif(sys.platform != "linux", reason="XDG_CACHE_HOME moves nb-cli's cache on Linux only")
+# Mostly downloads: two minutes are plenty here, a slow network may need more.
+DOWNLOADS = pytest.mark.timeout(400)
 
-    async with nb_run(bot) as console:
+
+@pytest.fixture(scope="module")
+def installed(bot: Bot) -> Bot:
+    """The bot after ``nb plugin install``."""
+    done = bot.nb("plugin", "install", "nonebot-plugin-lycomm")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return bot
+
+
+@pytest.fixture(scope="module")
+def nb_by_itself(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``nb`` command of an environment that has nb-cli only, as pipx and ``uv tool`` install it."""
+    folder = tmp_path_factory.mktemp("nb-cli")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=60)
+    pip = [folder / "bin" / "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+    subprocess.run([*pip, "nb-cli"], env=clean_environment(), check=True, timeout=240)
+    return folder / "bin" / "nb"
+
+
+@CACHE_MOVES
+@DOWNLOADS
+async def test_nb_plugin_install_then_nb_run_works_without_a_host(installed: Bot) -> None:
+    bot = installed
+    project = (bot.folder / "pyproject.toml").read_text()
+    named = 'nonebot-plugin-lycomm = ["nonebot_plugin_lycomm"]'
+    assert named in project
+    async with running(bot, bot.executable("nb"), "run") as console:
         await console.wait_for_line("Application startup complete")
         async with onebot_client(f"ws://127.0.0.1:{bot.port}/onebot/v11/ws") as client:
             await client.wait_connected()
@@ -277,7 +298,93 @@ async def test_nb_plugin_install_then_nb_run_works_without_a_host(bot: Bot) -> N
         os.killpg(console.process.pid, signal.SIGINT)
         await console.read_rest()
 
-    told = [line for line in console.lines if "no host" in line and "lycomm" in line and "WARNING" in line]
-    assert len(told) == 1, console.lines
-    assert "lycomm" in told[0]
+    (told,) = [line for line in console.lines if "no host" in line and "WARNING" in line]
+    assert f"run `{bot.executable('lycomm')} run` in this folder" in told
     assert not [line for line in console.lines if "[ERROR]" in line or "Traceback" in line], console.lines
+
+
+@CACHE_MOVES
+@DOWNLOADS
+async def test_the_line_that_the_bot_without_a_host_shows_starts_one(installed: Bot) -> None:
+    async with running(installed, installed.executable("nb"), "run") as console:
+        told = await console.wait_for_line("no host")
+        os.killpg(console.process.pid, signal.SIGINT)
+        await console.read_rest()
+    (command,) = re.findall(r"run `(.+)` in this folder", told)
+    async with running(installed, "/bin/sh", "-c", f"exec {command}") as console:
+        await console.wait_for_line("child nonebot ready in")
+        os.killpg(console.process.pid, signal.SIGINT)
+        await console.read_rest()
+    assert await console.process.wait() == 0
+
+
+@CACHE_MOVES
+@DOWNLOADS
+async def test_nb_lycomm_run_puts_the_bot_under_a_host(installed: Bot) -> None:
+    async with running(installed, installed.executable("nb"), "lycomm", "run") as console:
+        await console.wait_for_line("child nonebot ready in")
+        await the_host_answers(installed)
+        os.killpg(console.process.pid, signal.SIGINT)
+        await console.read_rest()
+    assert await console.process.wait() == 0
+    ended_well(console)
+    assert len([line for line in console.lines if "NoneBot is initializing" in line]) == 1, "the bot was loaded twice"
+
+
+@CACHE_MOVES
+@DOWNLOADS
+async def test_nb_lycomm_run_works_with_an_nb_that_has_its_own_environment(installed: Bot, nb_by_itself: Path) -> None:
+    async with running(installed, nb_by_itself, "lycomm", "run") as console:
+        await console.wait_for_line("child nonebot ready in")
+        await the_host_answers(installed)
+        console.process.terminate()
+        await console.read_rest()
+    ended_well(console)
+
+
+async def the_host_answers(bot: Bot) -> None:
+    async with onebot_client(f"ws://127.0.0.1:{bot.port}/onebot/v11/ws") as client:
+        await client.wait_connected()
+        await client.send_private_message("/lycomm status", user_id=10000)
+        assert "nonebot: 就绪 / ready" in (await client.wait_for_message()).text
+
+
+def ended_well(console: Console) -> None:
+    assert [line for line in console.lines if "child nonebot stopped after the stop message" in line], console.lines
+    assert "host stopped" in console.lines[-1], console.lines
+    assert not [line for line in console.lines if "[ERROR]" in line or "Traceback" in line], console.lines
+
+
+@CACHE_MOVES
+@DOWNLOADS
+def test_nb_lycomm_takes_what_lycomm_takes(installed: Bot, nb_by_itself: Path) -> None:
+    for program in (installed.executable("nb"), nb_by_itself):
+        checked = installed.nb("lycomm", "check", "--project", ".", program=program)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        with_python = installed.folder / ".venv" / "bin" / "python"
+        assert f"nonebot: [tool.nonebot] in {installed.folder} with {with_python}" in checked.stdout
+        helped = installed.nb("lycomm", "--help", program=program)
+        assert "usage: lycomm" in helped.stdout, helped.stdout + helped.stderr
+        settings = installed.nb("lycomm", "settings", program=program)
+        assert settings.stdout.endswith((REPOSITORY / ".env.example").read_text("utf-8")), settings.stderr
+        listed = installed.nb("--help", program=program)
+        assert listed.returncode == 0, listed.stdout + listed.stderr
+        assert "lycomm" in listed.stdout
+
+
+@CACHE_MOVES
+@DOWNLOADS
+async def test_a_bot_that_does_not_name_the_plugin_has_it_under_a_host(installed: Bot) -> None:
+    project = installed.folder / "pyproject.toml"
+    named = project.read_text()
+    project.write_text(re.sub(r"nonebot-plugin-lycomm = .*\n", "", named))
+    try:
+        async with running(installed, installed.executable("lycomm"), "run") as console:
+            await console.wait_for_line("child nonebot ready in")
+            await the_host_answers(installed)
+            os.killpg(console.process.pid, signal.SIGINT)
+            await console.read_rest()
+    finally:
+        project.write_text(named)
+    assert await console.process.wait() == 0
+    ended_well(console)
