@@ -1,7 +1,7 @@
 """The host's half of the echo: answers each text that the bot asks about.
 
 To try it, name this module in ``[tool.lycomm] plugins`` and ``examples.echo_bot`` in
-``[tool.nonebot.plugins]``, run ``python bot.py`` and write something to the bot in a group.
+``[tool.nonebot.plugins]``, run ``.venv/bin/python bot.py`` and write something to the bot in a group.
 """
 
 from __future__ import annotations

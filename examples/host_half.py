@@ -1,6 +1,7 @@
 """The host's half of the first example: every three seconds, one text on each of the bot's two channels.
 
-The other half is ``child_half.py``. Run both from the repository's folder with ``python bot.py``.
+The other half is ``child_half.py``. Run both from the repository's folder with
+``.venv/bin/python bot.py``, as the README says.
 """
 
 from __future__ import annotations

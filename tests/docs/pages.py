@@ -6,7 +6,7 @@ A marker is an HTML comment on the line above a block, so readers do not see it:
 - ``host side``: the same in the host's half
 - ``pair NAME: FILE``: a file of a project that is really run, host and bot; ``FILE`` ``console`` is what they print
 - ``pytest NAME: FILE``: a file of a folder in which pytest runs
-- ``setup: NAME``: a command of the README that ``.ci/run`` runs
+- ``setup: NAME``: a command of the README that CI runs
 - ``not run: WHY``
 """
 

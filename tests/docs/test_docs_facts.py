@@ -80,7 +80,7 @@ def test_the_settings_tables_have_every_word_that_may_be_written(readme: Path) -
 def test_both_readmes_have_the_same_settings_and_commands() -> None:
     english, chinese = READMES
     assert _settings_of(english) == _settings_of(chinese)
-    for language in ("bash", "toml"):
+    for language in ("bash", "powershell", "toml"):
         both = [[b.marker for b in blocks(page) if b.language == language] for page in READMES]
         assert both[0] == both[1]
     bash = [[b.code for b in blocks(page) if b.language == "bash"] for page in READMES]
@@ -92,7 +92,10 @@ def test_both_readmes_have_the_same_settings_and_commands() -> None:
 @pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
 def test_a_readme_has_exactly_two_set_up_commands_and_ci_can_extract_them(readme: Path) -> None:
     setup = {block.file: block.code.strip() for block in blocks(readme) if block.kind == "setup"}
-    assert list(setup) == ["run", "test"]
+    assert list(setup) == ["run", "run-windows", "test", "test-windows"]
+    for name in ("run", "test"):
+        words = setup[f"{name}-windows"].replace("\\", "/").replace(";", " &&")
+        assert words.replace("py -m", "python3 -m").replace("Scripts", "bin") == setup[name]
     for name, command in setup.items():
         found = subprocess.run(
             [sys.executable, str(ROOT / ".ci" / "readme-command"), name, str(readme)],
@@ -122,6 +125,20 @@ def test_the_install_section_does_not_touch_bot_py() -> None:
         assert install
         assert "bot.py" not in install[0]
         assert "nb plugin install nonebot-plugin-lycomm" in install[0]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
+def test_each_way_to_name_the_plugin_makes_nonebot_load_it(readme: Path, tmp_path: Path) -> None:
+    ways = [
+        block.code for block in blocks(readme) if "nonebot_plugin_lycomm" in block.code and block.language == "toml"
+    ]
+    assert len(ways) == 2, "a table, and a list"
+    for way in ways:
+        (tmp_path / "pyproject.toml").write_text(way, "utf-8")
+        load = "n.init(driver='~none'); n.load_from_toml('pyproject.toml'); print(n.get_loaded_plugins())"
+        code = f"import nonebot as n; {load}"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert "name='nonebot_plugin_lycomm'" in done.stdout, done.stdout + done.stderr
 
 
 # Links

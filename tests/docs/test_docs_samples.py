@@ -26,7 +26,7 @@ COMMUNICATION = ROOT / "docs" / "communication.md"
 README = ROOT / "README.md"
 DEADLINE = 30.0  # seconds for whatever has to appear; mostly the imports of NoneBot and FastAPI
 KINDS = {"", "host side", "not run", "setup"}
-PLAIN = {"text", "bash"}
+PLAIN = {"text", "bash", "powershell"}
 
 
 def test_every_marker_means_something() -> None:

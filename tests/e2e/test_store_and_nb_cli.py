@@ -284,6 +284,10 @@ async def test_nb_plugin_install_then_nb_run_works_without_a_host(installed: Bot
     project = (bot.folder / "pyproject.toml").read_text()
     named = 'nonebot-plugin-lycomm = ["nonebot_plugin_lycomm"]'
     assert named in project
+    for readme in REPOSITORY.glob("README*.md"):
+        assert f"[tool.nonebot.plugins]\n{named}\n" in readme.read_text("utf-8"), "the way that nb-cli itself writes it"
+    assert "liteyuki_host" not in project, "the host's half is no plugin and is none of NoneBot's business"
+
     async with running(bot, bot.executable("nb"), "run") as console:
         await console.wait_for_line("Application startup complete")
         async with onebot_client(f"ws://127.0.0.1:{bot.port}/onebot/v11/ws") as client:
