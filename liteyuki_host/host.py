@@ -74,8 +74,9 @@ class Host:
     def __init__(self, folder: str | os.PathLike[str] | None = None, **settings: Any) -> None:
         global _current
         _refuse_inside_a_child()
-        self.folder = Path(folder) if folder is not None else Path.cwd()
-        self.settings: Settings = load_settings(settings, folder=self.folder, environ=os.environ)
+        given = Path() if folder is None else Path(folder)
+        self.settings: Settings = load_settings(settings, folder=given, environ=os.environ)
+        self.folder = self.settings.folder if folder is None else given
         self.hub = Hub(
             window=self.settings.channel_window,
             message_limit=self.settings.message_limit,

@@ -22,7 +22,9 @@ from dotenv.parser import parse_stream
 from dotenv.variables import parse_variables
 
 from .comm.errors import ProcessFailed
+from .paths import FileProblem, absolute, exists, is_dir, is_file, may_enter, read_bytes, read_text
 from .supervisor.spec import ProcessSpec
+from .wording import one_line, shown, why
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,69 +63,98 @@ def inspect_project(
     Raises:
         ProcessFailed: it cannot be started. One line: what is wrong, where, and what to do.
     """
-    folder = spec.project.absolute()
-    declared = f"in [tool.lycomm.processes.{spec.name}]"
-    if not folder.exists():
-        raise ProcessFailed(f"project folder {folder} does not exist: correct project {declared}")
-    if not folder.is_dir():
-        raise ProcessFailed(f"project {folder} is a file: give its folder as project {declared}")
-    python = _interpreter(spec, folder)
     try:
-        read_env_files(folder, {**(os.environ if environ is None else environ), **spec.env})
-        script = _script(spec, folder, python, host_main)
-        if script is None and not isinstance(find_table(read_pyproject(folder), "tool", "nonebot"), dict):
-            raise ProcessFailed(
-                f"{folder} has no bot.py of a bot and no [tool.nonebot] in pyproject.toml: "
-                f"add one of them, or name another script by entry {declared}"
-            )
+        return _inspect(spec, host_main, os.environ if environ is None else environ)
+    except (FileProblem, ProcessFailed) as error:
+        # The cause tells a shortage from what has to be corrected.
+        raise ProcessFailed(one_line(str(error))) from error.__cause__
+
+
+def _inspect(spec: ProcessSpec, host_main: Path | None, environ: Mapping[str, str]) -> ProjectPlan:
+    declared = f"in [tool.lycomm.processes.{spec.name}]"
+    try:
+        folder = absolute(spec.project)
+        if not exists(folder):
+            raise ProcessFailed(f"project folder {shown(folder)} does not exist: correct project {declared}")
+        if not is_dir(folder):
+            raise ProcessFailed(f"project {shown(folder)} is a file: give its folder as project {declared}")
     except FileProblem as error:
-        raise ProcessFailed(str(error)) from error.__cause__  # which tells a shortage from what has to be corrected
+        raise ProcessFailed(f"project folder {error}: correct project {declared}") from error.__cause__
+    if not may_enter(folder):
+        raise ProcessFailed(
+            f"project folder {shown(folder)} may not be entered by this user: correct its permissions, or project "
+            f"{declared}"
+        )
+    python = _interpreter(spec, folder)
+    read_env_files(folder, {**environ, **spec.env})
+    script = _script(spec, folder, python, host_main)
+    if script is None and not isinstance(find_table(read_pyproject(folder), "tool", "nonebot"), dict):
+        raise ProcessFailed(
+            f"{shown(folder)} has no bot.py of a bot and no [tool.nonebot] in pyproject.toml: "
+            f"add one of them, or name another script by entry {declared}"
+        )
     return ProjectPlan(folder, python, "toml" if script is None else "script", script)
 
 
 def _interpreter(spec: ProcessSpec, folder: Path) -> Path:
     if spec.python is not None:
-        found = shutil.which(spec.python)  # a bare name is looked up on PATH
+        found = _on_path(spec.python)
         if found is None:
             raise ProcessFailed(
-                f"interpreter {spec.python} does not exist or cannot be run: "
+                f"interpreter {shown(spec.python)} does not exist or cannot be run: "
                 f"correct python in [tool.lycomm.processes.{spec.name}]"
             )
         return Path(found)
     for name in (".venv", "venv"):
         venv = folder / name
-        if not (venv / "pyvenv.cfg").is_file():
+        if not is_file(venv / "pyvenv.cfg"):
             continue
         python = venv / "Scripts" / "python.exe" if os.name == "nt" else venv / "bin" / "python"
-        if python.is_file():
+        if is_file(python):
             return python
-        if python.parent.is_dir():
-            raise ProcessFailed(f"virtual environment {venv} has lost its interpreter {python}: create it anew")
+        if is_dir(python.parent):
+            raise ProcessFailed(
+                f"virtual environment {shown(venv)} has lost its interpreter {shown(python)}: create it anew"
+            )
         # No such folder: the environment was made on another system that shares this disk.
     return Path(sys.executable)
+
+
+def _on_path(python: str) -> str | None:
+    """Where *python* is, a path or the name of a command on PATH; None: nowhere, or it cannot be run."""
+    try:
+        return shutil.which(python)
+    except (OSError, ValueError):
+        return None
 
 
 def _script(spec: ProcessSpec, folder: Path, python: Path, host_main: Path | None) -> Path | None:
     """The script to run; None when ``[tool.nonebot]`` is to say what the bot is."""
     script = folder / (spec.entry or "bot.py")
-    if not script.is_file():
+    if not is_file(script):
         if spec.entry is None:
             return None
-        raise ProcessFailed(
-            f"entry {spec.entry} does not exist in {folder}: correct it in [tool.lycomm.processes.{spec.name}]"
-        )
+        where = f"correct it in [tool.lycomm.processes.{spec.name}]"
+        raise ProcessFailed(f"entry {shown(spec.entry)} does not exist in {shown(folder)}: {where}")
     if not _starts_the_host(script, python, host_main):
         return script
     if spec.entry is None:
         return None
-    raise ProcessFailed(f"entry {script} starts a host, not a bot: name the script that calls nonebot.run()")
+    raise ProcessFailed(f"entry {shown(script)} starts a host, not a bot: name the script that calls nonebot.run()")
 
 
 def _starts_the_host(script: Path, python: Path, host_main: Path | None) -> bool:
-    if host_main is not None and host_main.exists() and script.samefile(host_main):
+    if host_main is not None and _same_file(script, host_main):
         return True
     tree = _parse(script, python)
     return tree is not None and any(_imports_the_host(node) for node in ast.walk(tree))
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 def _imports_the_host(node: ast.AST) -> bool:
@@ -139,21 +170,23 @@ def _imports_the_host(node: ast.AST) -> bool:
 
 def _parse(script: Path, python: Path) -> ast.Module | None:
     """The script's syntax tree; None when it is no Python of our version but may be of the child's."""
+    source = read_bytes(script)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the child shows them, once, with its own filters
-            tree = ast.parse(script.read_bytes(), str(script))
+            tree = ast.parse(source, str(script))
             # Finds what parsing does not, a stray return for one.
             compile(tree, str(script), "exec", dont_inherit=True)
     except SyntaxError as error:
         if not _same_version(python):
             return None
         line = f" line {error.lineno}" if error.lineno else ""
-        raise ProcessFailed(f"{script}{line}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:  # ValueError: null bytes, in older Pythons
-        raise ProcessFailed(f"{script}: {error}") from None
-    except OSError as error:
-        raise ProcessFailed(f"{script} cannot be read: {error.strerror}") from error
+        raise ProcessFailed(f"{shown(script)}{line}: {error.msg}") from None
+    # Null bytes in older Pythons, an encoding that is none, and what is nested too deeply.
+    except (ValueError, LookupError, RecursionError, OverflowError) as error:
+        raise ProcessFailed(f"{shown(script)}: {why(error)}") from None
+    except MemoryError as error:  # the same in some Pythons, or there is none
+        raise ProcessFailed(f"{shown(script)}: {why(error)}") from error
     return tree
 
 
@@ -161,17 +194,15 @@ def _same_version(python: Path) -> bool:
     """Whether *python* reads our syntax, as far as one can tell without running it."""
     if python == Path(sys.executable):
         return True
-    config = python.parent.parent / "pyvenv.cfg"
-    text = config.read_text("utf-8", "replace") if config.is_file() else ""
+    try:
+        text = read_bytes(python.parent.parent / "pyvenv.cfg").decode("utf-8", "replace")
+    except FileProblem:
+        return False
     match = re.search(r"^version(?:_info)? *= *(\d+)\.(\d+)", text, re.MULTILINE)
     return match is not None and (int(match[1]), int(match[2])) == sys.version_info[:2]
 
 
 # What a NoneBot project keeps its settings in; the host's own settings come from the same kinds of file.
-
-
-class FileProblem(ValueError):
-    """A file cannot be used as it is. The text is one line that names the file and the remedy."""
 
 
 def read_env_files(folder: Path, environ: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
@@ -195,17 +226,17 @@ def _any_case(variables: Mapping[str, str], name: str) -> str | None:
 
 def _read_env_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """``dotenv_values``, but ``${NAME}`` is looked up in *environ* and a line of ours is never dropped."""
-    if not path.is_file():
+    if not is_file(path):
         return {}
     values: dict[str, str] = {}
-    text = _read_text(path).removeprefix("\ufeff")  # python-dotenv does so itself from 1.2 on
+    text = read_text(path).removeprefix("\ufeff")  # python-dotenv does so itself from 1.2 on
     for binding in parse_stream(io.StringIO(text)):
         if binding.key is not None:
             known = {**environ, **values}
             atoms = parse_variables(binding.value or "")
             values[binding.key] = "".join(atom.resolve(known) for atom in atoms)
         elif binding.error and "lycomm_" in binding.original.string.lower():
-            raise FileProblem(f"{path} line {binding.original.line}: not of the form LYCOMM_NAME=value")
+            raise FileProblem(f"{shown(path)} line {binding.original.line}: not of the form LYCOMM_NAME=value")
     return values
 
 
@@ -216,15 +247,15 @@ def read_pyproject(folder: Path) -> dict[str, Any]:
         FileProblem: it is not UTF-8 or not valid TOML.
     """
     path = folder / "pyproject.toml"
-    if not path.is_file():
+    if not is_file(path):
         return {}
-    text = _read_text(path)
+    text = read_text(path)
     if text.startswith("\ufeff"):  # neither pip nor NoneBot can read it
-        raise FileProblem(f"{path} begins with a byte order mark: save it as UTF-8 without BOM")
+        raise FileProblem(f"{shown(path)} begins with a byte order mark: save it as UTF-8 without BOM")
     try:
         data: dict[str, Any] = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise FileProblem(f"{path} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # also a whole number with more digits than Python converts
+        raise FileProblem(f"{shown(path)} is not valid TOML: {error}") from None
     return data
 
 
@@ -233,16 +264,3 @@ def find_table(data: Any, *names: str) -> Any:
     for name in names:
         data = data.get(name) if isinstance(data, dict) else None
     return data
-
-
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FileProblem(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        where = f"byte {error.start}, line {line}"
-        raise FileProblem(f"{path} is not UTF-8 ({where}): save it as UTF-8") from None

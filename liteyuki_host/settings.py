@@ -13,13 +13,13 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as short_repr
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from .comm.errors import SettingsError
-from .project import FileProblem, find_table, read_env_files, read_pyproject
+from .paths import FileProblem, absolute, is_dir
+from .project import find_table, read_env_files, read_pyproject
 from .settings_values import (
     CHILD_VARIABLES,
     GiB,
@@ -41,11 +41,15 @@ from .settings_values import (
 )
 from .supervisor import order
 from .supervisor.spec import ProcessSpec, Reload, Restart, Strategy
+from .wording import one_line, short_repr, shown
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
 PLUGIN_SETTINGS = ("lycomm_commands", "lycomm_restart_command", "lycomm_status_command")
 """Settings of nonebot_plugin_lycomm. They stand in the same ``.env``; the plugin reads and checks them."""
+
+MAX_PROBLEMS = 50
+"""Lines of one SettingsError. More is a file that was meant for something else."""
 
 DAY = 86400  # seconds; more than that is a mistake, and too much for a timer would be an OverflowError later
 
@@ -187,7 +191,7 @@ class ProcessSettings(Supervision):
 class Settings(Supervision):
     """All settings of a host, checked. Made by `load_settings`."""
 
-    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+    _folder: Path = PrivateAttr(default_factory=Path)
 
     plugins: Annotated[list[str], BeforeValidator(ListOf(module_name, "module names"))] = Field(
         default=[], description="modules loaded into the host, in this order"
@@ -305,13 +309,18 @@ def load_settings(arguments: Mapping[str, Any], *, folder: Path, environ: Mappin
     Raises:
         SettingsError: with one line for each problem: where it stands, what is wrong, what to do.
     """
-    folder = folder.absolute()
     problems: list[str] = []
+    files: Path | None = None
+    try:
+        files = folder = absolute(folder)
+        if not is_dir(folder):
+            problems.append(f"folder {shown(folder)} does not exist")
+    except FileProblem as error:
+        files = None
+        problems.append(str(error))
     values: dict[str, Any] = {}
     sources: dict[str, _Source] = {}
-    if not folder.is_dir():
-        problems.append(f"folder {folder} does not exist")
-    for source, layer in _layers(arguments, folder, environ, problems):
+    for source, layer in _layers(arguments, files, environ, problems):
         for name, value in layer.items():
             if name in Settings.model_fields:
                 values[name], sources[name] = value, source
@@ -324,8 +333,16 @@ def load_settings(arguments: Mapping[str, Any], *, folder: Path, environ: Mappin
     except ValidationError as errors:
         problems += [_explain(error, sources) for error in errors.errors(include_url=False)]
     if problems:
-        raise SettingsError("\n".join(problems))
+        raise SettingsError("\n".join(_lines(problems)))
     return settings
+
+
+def _lines(problems: list[str]) -> list[str]:
+    """Each problem once and as one line, and no more of them than an operator reads."""
+    lines = list(dict.fromkeys(map(one_line, problems)))
+    if len(lines) <= MAX_PROBLEMS:
+        return lines
+    return [*lines[:MAX_PROBLEMS], f"and {len(lines) - MAX_PROBLEMS} more problems of this kind"]
 
 
 def _impossible(settings: Settings, sources: Mapping[str, _Source]) -> Iterator[str]:
@@ -359,14 +376,30 @@ def _impossible_in(
             f"backoff_max ({most:g} s) is less than backoff_base ({base:g} s): raise the one or lower the other"
         )
     for folder in map(settings._absolute, level.reload_dirs):
-        if not folder.is_dir():
-            yield f"{place('reload_dirs')}: folder {folder} does not exist: create it or take it off the list"
+        try:
+            if not is_dir(folder):
+                missing = f"folder {shown(folder)} does not exist: create it or take it off the list"
+                yield f"{place('reload_dirs')}: {missing}"
+        except FileProblem as error:
+            yield f"{place('reload_dirs')}: {error}"
 
 
 def _layers(
-    arguments: Mapping[str, Any], folder: Path, environ: Mapping[str, str], problems: list[str]
+    arguments: Mapping[str, Any], folder: Path | None, environ: Mapping[str, str], problems: list[str]
 ) -> Iterator[_Layer]:
-    """Every layer, the weakest first. A file that cannot be used is a problem and an absent layer."""
+    """Every layer, the weakest first. A file that cannot be used is a problem and an absent layer.
+
+    Args:
+        folder: None when no file in it can be looked at.
+    """
+    if folder is not None:
+        yield from _files(folder, environ, problems)
+    not_for_children = {key: value for key, value in environ.items() if key.upper() not in CHILD_VARIABLES}
+    yield _Source("the environment", variables=True), _ours(not_for_children)
+    yield _Source("Host(...)"), arguments
+
+
+def _files(folder: Path, environ: Mapping[str, str], problems: list[str]) -> Iterator[_Layer]:
     try:
         table = find_table(read_pyproject(folder), "tool", "lycomm")
         if isinstance(table, dict):
@@ -380,9 +413,6 @@ def _layers(
             yield _Source(name, variables=True), _ours(variables)
     except FileProblem as error:
         problems.append(str(error))
-    not_for_children = {key: value for key, value in environ.items() if key.upper() not in CHILD_VARIABLES}
-    yield _Source("the environment", variables=True), _ours(not_for_children)
-    yield _Source("Host(...)"), arguments
 
 
 def _ours(variables: Mapping[str, str]) -> dict[str, str]:

@@ -12,10 +12,10 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from reprlib import repr as short_repr  # a value in an error line must not fill the screen
 from typing import Any, ClassVar
 
 from .supervisor.spec import Reload
+from .wording import short_repr
 
 CHILD_VARIABLES = ("LYCOMM_LINK", "LYCOMM_PROCESS", "LYCOMM_LEASH", "LYCOMM_LOCK", "LYCOMM_SHARE_PORT")
 """What a host puts into its child's environment. A host may itself be the child of another one."""

@@ -14,6 +14,7 @@ from typing import Any
 from loguru import logger
 
 from liteyuki_host._child.trouble import CannotRun, explain, missing_module
+from liteyuki_host.wording import short_repr, why
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,7 +30,18 @@ def run_script(script: Path) -> None:
     # Isolated (also the embeddable Python for Windows): the first entry is not the script's folder but the library.
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
         sys.path[0] = str(script.parent)
-    exec(compile(script.read_bytes(), str(script), "exec", dont_inherit=True), main.__dict__)
+    exec(_compile(script), main.__dict__)
+
+
+def _compile(script: Path) -> types.CodeType:
+    try:
+        return compile(script.read_bytes(), str(script), "exec", dont_inherit=True)
+    # A syntax error is told with its line by the caller. The others: null bytes in older Pythons, an encoding that is
+    # none, what is nested too deeply, and a file that has gone since the host looked at it.
+    except SyntaxError:
+        raise
+    except (OSError, ValueError, LookupError, RecursionError, MemoryError, OverflowError) as exc:
+        raise CannotRun(f"{script} cannot be run: {why(exc)}") from exc
 
 
 def run_toml() -> None:
@@ -43,10 +55,10 @@ def run_toml() -> None:
     driver = nonebot.get_driver()
     for adapter in adapters:
         driver.register_adapter(adapter)
-    nonebot.load_builtin_plugins(*table.get("builtin_plugins", []))
     try:
+        nonebot.load_builtin_plugins(*table.get("builtin_plugins", []))
         nonebot.load_from_toml("pyproject.toml")
-    except (AssertionError, TypeError, ValueError) as exc:
+    except (AssertionError, AttributeError, TypeError, ValueError) as exc:
         raise CannotRun(f"[tool.nonebot] in pyproject.toml: {exc}") from exc
     nonebot.run()
 
@@ -70,9 +82,10 @@ def _become_main(argv0: str) -> types.ModuleType:
 def _read_table(path: Path) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise CannotRun(f"{path.absolute()} cannot be read: {exc}") from exc
-    table = data.get("tool", {}).get("nonebot")
+    except (OSError, ValueError, RecursionError) as exc:
+        raise CannotRun(f"{path.absolute()} cannot be read: {why(exc)}") from exc
+    tool = data.get("tool")
+    table = tool.get("nonebot") if isinstance(tool, dict) else None
     if not isinstance(table, dict):
         raise CannotRun(f"{path.absolute()} has no table [tool.nonebot]")
     return table
@@ -83,11 +96,13 @@ def _adapters(table: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
     declared = table.get("adapters", [])
     groups: Any = declared.items() if isinstance(declared, dict) else [(None, declared)]
     for package, adapters in groups:
+        if not isinstance(adapters, list):
+            raise CannotRun(f"[tool.nonebot] adapters: {short_repr(adapters)} is not a list of tables")
         for adapter in adapters:
-            try:
-                yield (None if package == "@local" else package), adapter["module_name"]
-            except (TypeError, KeyError):
-                raise CannotRun(f"[tool.nonebot] adapters: {adapter!r} has no module_name") from None
+            module = adapter.get("module_name") if isinstance(adapter, dict) else None
+            if not isinstance(module, str) or not module:
+                raise CannotRun(f"[tool.nonebot] adapters: {short_repr(adapter)} has no module_name")
+            yield (None if package == "@local" else package), module
 
 
 def _import_adapter(package: str | None, module_name: str) -> Any:

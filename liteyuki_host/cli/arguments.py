@@ -9,8 +9,10 @@ from typing import Any
 
 from liteyuki_host.comm.command import lycomm
 from liteyuki_host.comm.errors import SettingsError
+from liteyuki_host.paths import FileProblem, absolute, is_dir, is_file
 from liteyuki_host.settings import ProcessSettings, Settings, load_settings
 from liteyuki_host.supervisor.spec import Reload
+from liteyuki_host.wording import shown
 
 
 def settings_arguments(
@@ -51,10 +53,16 @@ def _written(processes: Mapping[str, ProcessSettings], name: str) -> dict[str, A
 
 def _process_of(script: str, settings: Settings) -> str:
     """The process whose entry *script* is to be."""
-    if os.path.isdir(script):
-        raise SettingsError(f"{script} is a folder; to run the bot in it: `{lycomm('run', '--project', script)}`")
-    if not os.path.isfile(script):
-        raise SettingsError(f"there is no file {script} in {Path.cwd()}")
+    try:
+        path = absolute(Path(script))
+        if is_dir(path):
+            raise SettingsError(
+                f"{shown(script)} is a folder; to run the bot in it: `{lycomm('run', '--project', shown(script))}`"
+            )
+        if not is_file(path):
+            raise SettingsError(f"there is no file {shown(script)} in {shown(absolute(Path()))}")
+    except FileProblem as error:
+        raise SettingsError(str(error)) from None
     name, *more = settings.process_specs().items()
     if more:
         names = ", ".join(settings.processes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from liteyuki_host.wording import one_line
+
 STOPPED = 0
 """The command did what was asked."""
 
@@ -16,6 +18,6 @@ WRONG_SETTING = 2
 
 def fail(error: object, code: int) -> int:
     """Print each line of *error* to stderr as ``lycomm: ...``, and return *code*."""
-    for line in str(error).splitlines():
-        print(f"lycomm: {line}", file=sys.stderr)
+    for line in str(error).split("\n"):
+        print(f"lycomm: {one_line(line)}", file=sys.stderr)
     return code

@@ -264,7 +264,7 @@ def child_environment(spec: ProcessSpec, link: Mapping[str, str]) -> dict[str, s
 
 
 def _why_not_spawned(spec: ProcessSpec, plan: ProjectPlan, exc: OSError) -> str:
-    if not Path(plan.folder).is_dir():
+    if not os.path.isdir(plan.folder):  # never raises, unlike Path.is_dir
         return f"{spec.name}: the project folder {plan.folder} does not exist"
     if isinstance(exc, FileNotFoundError):
         return f"{spec.name}: there is no Python interpreter at {plan.python}"

@@ -39,7 +39,12 @@ def lines_of_the_log() -> Iterator[tuple[str, str]]:
                                 yield f"{path.relative_to(ROOT)}:{node.lineno}", text
 
 
-REASONS = ["liteyuki_host/project.py", "liteyuki_host/_child/project.py", "liteyuki_host/_child/listening.py"]
+REASONS = [
+    "liteyuki_host/project.py",
+    "liteyuki_host/paths.py",
+    "liteyuki_host/_child/project.py",
+    "liteyuki_host/_child/listening.py",
+]
 REASON_ERRORS = {"ProcessFailed", "CannotRun", "FileProblem"}
 
 
