@@ -1,27 +1,27 @@
-"""The same bot never runs twice: a lock of the operating system, held by the host and by the child itself.
+"""The same bot never runs twice: each project has a lock, held by its host and by every child itself.
 
 Two processes on one account is what the platforms punish, so a start is refused as long as an earlier child lives,
 also if its host was killed, and also when the other host is somebody else's. The system gives the lock back when the
 last holder has died: no crash leaves a stale one.
 
-It is a lock on ``.lycomm/NAME.lock`` in the project's folder. Two names there are two bots (two accounts, one code).
-The file's only line says who holds it, for the words of a refusal and for ending what a killed host left behind;
-whether it is held is never read from there. The file stays: deleting it would let two hosts lock two files.
+The lock is the project's, whatever a host calls its processes. Within one host several processes may run one project
+(two accounts, one code): they share the lock, which is given back when the last of them is not wanted any more.
+
+Beside the lock stands a record: who holds it, for the words of a refusal and for ending what a killed host left
+behind. Whether it is held is never read from there.
 
 Not seen: a host that works on another copy of the folder, and, where the folder cannot be written, one that runs as
-another user or with another folder for temporary files.
+another user or with another folder for temporary files. A host of an earlier version is seen by this one; it does not
+see this one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import hashlib
 import os
 import signal
-import stat
 import sys
-import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -29,103 +29,162 @@ import msgspec
 import psutil
 from loguru import logger
 
-from liteyuki_host import forks
 from liteyuki_host._child.guard import LOCK_VARIABLE
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
+from liteyuki_host.supervisor import lock_file
 from liteyuki_host.supervisor.leash import InheritedDescriptor
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from liteyuki_host.supervisor.lock_file import LockFile
 
 ORPHAN_SECONDS = 3.0
-"""What a child of a killed host gets to end by itself. It takes it 1 to 2 s."""
+"""What the children of a killed host get to end by themselves. It takes them 1 to 2 s."""
 
 KILLED_SECONDS = 2.0
-"""From the kill of such a child to its lock being free: milliseconds, on a machine that is not overloaded."""
+"""From the kill of such children to their lock being free: milliseconds, on a machine that is not overloaded."""
 
 POLL_SECONDS = 0.05
 """The system's lock can be waited for, but not with a deadline."""
 
-FOLDER = ".lycomm"
-LOCKED_BYTE = 1 << 30  # Windows: nobody may read a locked byte, so it is one far behind the text
-RECORD_LIMIT = 4096  # bytes; the line has 200
-
 
 class AlreadyRuns(ProcessFailed):
-    """The bot runs under another host, or what an earlier one left cannot be ended; the text says who."""
+    """The project runs under another host, or what an earlier one left cannot be ended; the text says who."""
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds a lock, as the file says; the defaults: it does not say (yet)."""
+class ChildRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One child of the holder."""
 
-    host: int = 0
-    """Pid."""
-    host_started: float | None = None
+    name: str = ""
+    """What its host calls it; empty in the record of an earlier version."""
+    pid: int = 0
+    started: float | None = None
     """As :func:`started_at` says."""
-    child: int = 0
-    child_started: float | None = None
-    since: float = 0.0
-    """``time.time()`` of the acquisition."""
 
-    def host_lives(self) -> bool:
-        return _is(self.host, self.host_started)
+    def lives(self) -> bool:
+        return _is(self.pid, self.started)
 
-    def words(self) -> str:
-        if not self.host:
-            return "the bot already runs under another host: stop that one first"
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        if self.host_lives():
-            return f"the bot already runs under another host (pid {self.host}, since {since}): stop that one first"
-        return (
-            f"the bot already runs under a host that cannot be seen from here (pid {self.host} there, since {since}): "
-            "stop it in its container, on its machine, or as its user"
-        )
-
-    def end_child(self) -> bool:
-        """Kill the child and its process group. False: it is not there, or is not ours to kill."""
-        if sys.platform == "win32" or not _is(self.child, self.child_started):
+    def end(self) -> bool:
+        """Kill it and its process group. False: it is not there, or is not ours to kill."""
+        if sys.platform == "win32" or not self.lives():
             return False
         try:
-            if os.getpgid(self.child) == self.child:
-                os.killpg(self.child, signal.SIGKILL)
+            if os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, signal.SIGKILL)
             else:
-                os.kill(self.child, signal.SIGKILL)
+                os.kill(self.pid, signal.SIGKILL)
         except OSError:
             return False
         return True
 
 
-class InstanceLock:
-    """The lock of one declared process. Made by :meth:`for_process`; held from the first start until nobody wants
-    the process any more, through all restarts. For one thread at a time."""
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds a lock, as the record says; the defaults: it does not say (yet)."""
 
-    def __init__(self, name: str, project: Path) -> None:
-        self._name = name
-        self._project = project
-        self._descriptor: int | None = None
-        self._holder = Holder()
-        self._goes_without = False  # no lock is to be had here
-        self._warned = False
+    host: int = 0
+    """Pid."""
+    host_started: float | None = None
+    """As :func:`started_at` says."""
+    children: tuple[ChildRecord, ...] = ()
+    since: float = 0.0
+    """``time.time()`` of the acquisition."""
 
-    @classmethod
-    def for_process(cls, name: str, project: Path) -> InstanceLock:
+    child: int = 0
+    """The only child, in the record of an earlier version."""
+    child_started: float | None = None
+
+    def host_lives(self) -> bool:
+        return _is(self.host, self.host_started)
+
+    def all_children(self) -> tuple[ChildRecord, ...]:
+        earlier = (ChildRecord(pid=self.child, started=self.child_started),) if self.child else ()
+        return self.children + earlier
+
+    def words(self) -> str:
+        """Why the project cannot be started, and what to do."""
+        if not self.host:
+            return "the bot already runs under another host: stop that one first"
+        if self.host_lives():
+            return f"the bot already runs under another host ({self._who('')}): stop that one first"
+        return (
+            f"the bot already runs under a host that cannot be seen from here ({self._who(' there')}): "
+            "stop it in its container, on its machine, or as its user"
+        )
+
+    def _who(self, there: str) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
+        names = ", ".join(dict.fromkeys(child.name for child in self.children if child.name))
+        return f"pid {self.host}{there}, since {since}" + (f", as {names}" if names else "")
+
+
+def holder_of(project: Path) -> Holder | None:
+    """Who holds the lock of the project in *project*; None: nobody, as far as one can see. Writes nothing.
+
+    Also a host in this process, and what a killed host has left behind.
+    """
+    try:
+        record = lock_file.look(project)
+    except OSError:
+        return None
+    return None if record is None else _decode(record)
+
+
+class HostLocks:
+    """The locks of one host: those of its processes that are of one project share one. From any thread."""
+
+    def __init__(self) -> None:
+        self._projects: dict[object, _ProjectLock] = {}
+        self._mutex = threading.Lock()
+
+    def for_process(self, name: str, project: Path) -> InstanceLock:
         """
         Args:
             project: the bot's folder; it has to exist when the lock is acquired.
         """
-        return cls(name, project)
+        return InstanceLock(name, project, self)
+
+    def join(self, project: Path, share: InstanceLock) -> _ProjectLock:
+        """The lock of *project*, however the path is written, which stays known until *share* has left it.
+
+        Raises:
+            OSError: there is no such folder.
+        """
+        folder = _identity(project)
+        with self._mutex:
+            lock = self._projects.setdefault(folder, _ProjectLock(project))
+            lock.interested.add(share)
+            return lock
+
+    def leave(self, lock: _ProjectLock, share: InstanceLock) -> None:
+        """*share* has nothing of the lock, and does not wait for it any more."""
+        with self._mutex:
+            lock.interested.discard(share)
+            if not lock.interested:
+                self._projects = {folder: other for folder, other in self._projects.items() if other is not lock}
+
+
+class InstanceLock:
+    """What one declared process has of its project's lock. Made by :meth:`HostLocks.for_process`; held from the first
+    start until nobody wants the process any more, through all restarts. For one thread at a time."""
+
+    def __init__(self, name: str, project: Path, locks: HostLocks) -> None:
+        self._name = name
+        self._project = project
+        self._locks = locks
+        self._lock: _ProjectLock | None = None
+        self._told: set[str] = set()
+
+    @classmethod
+    def for_process(cls, name: str, project: Path) -> InstanceLock:
+        """The lock of a process that is the only one of its host."""
+        return HostLocks().for_process(name, project)
 
     @property
     def handles(self) -> InheritedDescriptor:
         """What makes a child hold the lock too. Empty on Windows, where no child outlives its host."""
-        descriptor = None if sys.platform == "win32" else self._descriptor
+        descriptor = None if sys.platform == "win32" or self._lock is None else self._lock.descriptor
         return _Shared(LOCK_VARIABLE, descriptor)
 
     def acquire(self) -> None:
-        """Take the lock, and end what a killed host left behind. Already held: nothing happens.
+        """Take the lock, and end what a killed host left behind. Held by this host already: it is shared at once.
 
         Blocks for up to ``ORPHAN_SECONDS + KILLED_SECONDS``; not for the event loop.
 
@@ -133,16 +192,25 @@ class InstanceLock:
             AlreadyRuns: somebody else holds it and does not let go.
             OSError: for a shortage it cannot be told.
         """
+        lock = self._joined()
+        if lock is None:
+            return
+        try:
+            with lock.one_at_a_time:
+                self._take_in_time(lock)
+        finally:
+            self._leave_without_share(lock)
+
+    def _take_in_time(self, lock: _ProjectLock) -> None:
         deadline = time.monotonic() + ORPHAN_SECONDS
-        ended = 0
-        while (holder := self.try_acquire()) is not None:
+        ended = False
+        while (holder := self._take(lock)) is not None:
             if holder.host_lives():
                 raise AlreadyRuns(holder.words())
             if time.monotonic() >= deadline:
-                if ended or not holder.end_child():
+                if ended or not self._end_leftovers(holder):
                     raise AlreadyRuns(holder.words())
-                ended = holder.child
-                logger.warning(f"child {self._name}: ended a leftover of an earlier host (pid {ended})")
+                ended = True
                 deadline = time.monotonic() + KILLED_SECONDS
             time.sleep(POLL_SECONDS)
 
@@ -152,75 +220,162 @@ class InstanceLock:
         Raises:
             OSError: for a shortage it cannot be told; nothing is held.
         """
-        if self._descriptor is not None or self._goes_without:
+        lock = self._joined()
+        if lock is None:
             return None
         try:
-            descriptor = self._open()
+            return self._take(lock)
+        finally:
+            self._leave_without_share(lock)
+
+    def note_child(self, pid: int) -> None:
+        """After each spawn: a child that a later host may find left behind."""
+        if self._lock is not None:
+            self._lock.note_child(ChildRecord(name=self._name, pid=pid, started=started_at(pid)))
+
+    def release(self) -> None:
+        """When no child of this process is there any more. With the last process of the project the lock is free at
+        once, whoever may have inherited it. Idempotent."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release(self, self._name)
+            self._locks.leave(lock, self)
+
+    def _joined(self) -> _ProjectLock | None:
+        """None: there is nothing to take."""
+        if self._lock is not None:
+            return None
+        try:
+            return self._locks.join(self._project, self)
+        except OSError as exc:  # the folder has gone since it was looked at; the spawn will say so
+            if is_shortage(exc):
+                raise
+            self._warn_once(_no_lock(exc))
+            return None
+
+    def _leave_without_share(self, lock: _ProjectLock) -> None:
+        if self._lock is None:
+            self._locks.leave(lock, self)
+
+    def _take(self, lock: _ProjectLock) -> Holder | None:
+        holder, warning = lock.take(self)
+        if warning is not None:
+            self._warn_once(warning)
+        if holder is None:
+            self._lock = lock
+        return holder
+
+    def _end_leftovers(self, holder: Holder) -> bool:
+        ended = [child for child in holder.all_children() if child.end()]
+        for child in ended:
+            name = child.name or self._name
+            logger.warning(f"child {name}: ended a leftover of an earlier host (pid {child.pid})")
+        return bool(ended)
+
+    def _warn_once(self, words: str) -> None:
+        if words not in self._told:
+            self._told.add(words)
+            logger.warning(f"child {self._name}: {words}")
+
+
+class _ProjectLock:
+    """The lock of one project within one host, and which processes have a share in it. From any thread; no method
+    waits for anything but the disk."""
+
+    def __init__(self, project: Path) -> None:
+        self.interested: set[InstanceLock] = set()
+        """Those that have a share, or want one. Kept by :class:`HostLocks`."""
+        self.one_at_a_time = threading.Lock()
+        """Held by whoever waits for the lock to become free: two must not end the same leftovers."""
+        self._project = project
+        self._mutex = threading.Lock()
+        self._file: LockFile | None = None  # ours, locked
+        self._without = False  # no lock is to be had here
+        self._warning: str | None = None
+        self._shares: set[InstanceLock] = set()
+        self._holder = Holder()
+
+    @property
+    def descriptor(self) -> int | None:
+        file = self._file
+        return None if file is None else file.descriptor
+
+    def take(self, share: InstanceLock) -> tuple[Holder | None, str | None]:
+        """Give *share* its part of the lock, which is taken first if this host does not have it.
+
+        Returns:
+            whose it is, None: ours now; and what the operator has to know about the lock, if anything.
+
+        Raises:
+            OSError: for a shortage it cannot be told.
+        """
+        with self._mutex:
+            if self._file is None and not self._without:
+                holder = self._try_lock()
+                if holder is not None:
+                    return holder, self._warning
+            self._shares.add(share)
+            return None, self._warning
+
+    def note_child(self, child: ChildRecord) -> None:
+        with self._mutex:
+            # A reload may leave two of one name for a while.
+            others = [other for other in self._holder.children if other.pid != child.pid and other.lives()]
+            self._record(msgspec.structs.replace(self._holder, children=(*others, child)))
+
+    def release(self, share: InstanceLock, name: str) -> None:
+        with self._mutex:
+            self._shares.discard(share)
+            if self._shares:
+                children = tuple(child for child in self._holder.children if child.name != name)
+                self._record(msgspec.structs.replace(self._holder, children=children))
+                return
+            file, self._file = self._file, None
+            self._without, self._warning = False, None
+            if file is not None:
+                file.write(b"")  # the next one to be refused is not told of us
+                file.unlock()
+                file.close()
+
+    def _try_lock(self) -> Holder | None:
+        try:
+            file, elsewhere = lock_file.open_for(self._project)
         except OSError as exc:
             if is_shortage(exc) and exc.errno != errno.EROFS:
                 raise  # the bot waits, rather than run unprotected from now on
             self._go_without(exc)
             return None
+        if elsewhere is not None:
+            self._warning = f"{self._project} cannot be written ({elsewhere.strerror}); its lock is {file.path}"
         try:
-            held = _lock(descriptor)
+            is_ours = file.try_lock()
         except OSError as exc:  # a network disk without locks
-            os.close(descriptor)
+            file.close()
             self._go_without(exc)
             return None
-        if not held:
-            with os.fdopen(descriptor, "rb") as file:
-                return _decode(file.read(RECORD_LIMIT))
-        forks.close_in_forks(descriptor)
-        self._descriptor = descriptor
+        try:
+            record = lock_file.held_by_earlier_version(self._project) if is_ours else file.read()
+        except OSError:
+            file.unlock()
+            file.close()
+            raise
+        if record is not None:
+            if is_ours:
+                file.unlock()
+            file.close()
+            return _decode(record)
+        self._file = file
         pid = os.getpid()
-        self._write(Holder(host=pid, host_started=started_at(pid), since=time.time()))
+        self._record(Holder(host=pid, host_started=started_at(pid), since=time.time()))
         return None
 
-    def note_child(self, pid: int) -> None:
-        """After each spawn: the child that a later host may find left behind."""
-        self._write(msgspec.structs.replace(self._holder, child=pid, child_started=started_at(pid)))
-
-    def release(self) -> None:
-        """When no child is there any more. Free at once, whoever may have inherited it. Idempotent."""
-        self._goes_without = False
-        descriptor = self._descriptor
-        if descriptor is None:
-            return
-        with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)  # the next one to be refused is not told of us
-        self._descriptor = None
-        with contextlib.suppress(OSError):
-            _unlock(descriptor)
-        forks.close(descriptor)
-
-    def _open(self) -> int:
-        try:
-            return _open_file(_project_folder(self._project) / f"{self._name}.lock")
-        except OSError as exc:
-            if is_shortage(exc) and exc.errno != errno.EROFS:
-                raise  # another lock than that of hosts that are not short of anything
-            path = _user_folder() / f"{_key(self._project)}-{self._name}.lock"
-            descriptor = _open_file(path)
-            self._warn(f"{self._project} cannot be written ({exc.strerror}); its lock is {path}")
-            return descriptor
-
     def _go_without(self, exc: OSError) -> None:
-        self._goes_without = True
-        self._warn(f"no lock can be had ({exc.strerror}); nothing keeps a second host from running this bot too")
+        self._without, self._warning = True, _no_lock(exc)
 
-    def _warn(self, words: str) -> None:
-        if not self._warned:
-            self._warned = True
-            logger.warning(f"child {self._name}: {words}")
-
-    def _write(self, holder: Holder) -> None:
+    def _record(self, holder: Holder) -> None:
         self._holder = holder
-        if self._descriptor is not None:
-            line = msgspec.json.encode(holder) + b"\n"
-            with contextlib.suppress(OSError):  # a full disk, or a file of another user: words only
-                os.ftruncate(self._descriptor, 0)
-                os.lseek(self._descriptor, 0, os.SEEK_SET)
-                os.write(self._descriptor, line)
+        if self._file is not None:
+            self._file.write(msgspec.json.encode(holder) + b"\n")
 
 
 class _Shared(InheritedDescriptor):
@@ -247,6 +402,12 @@ def started_at(pid: int) -> float | None:
         return None
 
 
+def _identity(project: Path) -> object:
+    status = os.stat(project)
+    # Some file systems of Windows number no files.
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(project)
+
+
 def _is(pid: int, started: float | None) -> bool:
     return pid > 0 and started is not None and started_at(pid) == started
 
@@ -258,69 +419,5 @@ def _decode(record: bytes) -> Holder:
         return Holder()
 
 
-def _project_folder(project: Path) -> Path:
-    folder = project / FOLDER
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir()
-        with contextlib.suppress(OSError):  # a full disk; nothing depends on it
-            (folder / ".gitignore").write_text("*\n", encoding="utf-8")
-    return folder
-
-
-def _user_folder() -> Path:
-    """For projects that cannot be written. Raises PermissionError when somebody else has made it."""
-    if sys.platform == "win32":  # its folder for temporary files is the user's own
-        folder = Path(tempfile.gettempdir()) / "lycomm"
-        folder.mkdir(exist_ok=True)
-        return folder
-    folder = Path(tempfile.gettempdir()) / f"lycomm-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise PermissionError(errno.EACCES, f"{folder} is not this user's alone")
-    return folder
-
-
-def _key(project: Path) -> str:
-    return hashlib.sha256(os.fsencode(os.path.realpath(project))).hexdigest()[:16]
-
-
-def _open_file(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except PermissionError:
-        if not path.exists():
-            raise
-        return os.open(path, os.O_RDONLY)  # made by another user; it can be locked all the same
-
-
-if sys.platform == "win32":
-
-    def _lock(descriptor: int) -> bool:
-        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError as exc:
-            if exc.errno not in (errno.EACCES, 0):  # Wine gives no reason
-                raise
-            return False
-        finally:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-        return True
-
-    def _unlock(descriptor: int) -> None:
-        os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
-else:
-
-    def _lock(descriptor: int) -> bool:
-        """Whether it is ours now. The lock is the open file's: it lasts until all who inherit that have gone."""
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+def _no_lock(exc: OSError) -> str:
+    return f"no lock can be had ({exc.strerror}); nothing keeps a second host from running this bot too"

@@ -16,7 +16,7 @@ from liteyuki_host.comm.transport import open_link
 from liteyuki_host.supervisor import stopping
 from liteyuki_host.supervisor.leash import open_leash
 from liteyuki_host.supervisor.life import HubLike, Life
-from liteyuki_host.supervisor.lock import InstanceLock
+from liteyuki_host.supervisor.lock import HostLocks, InstanceLock
 from liteyuki_host.supervisor.memory import oom_kills
 from liteyuki_host.supervisor.output import Output
 from liteyuki_host.supervisor.process import Child, why_no_host_in
@@ -44,12 +44,14 @@ class Spawner:
         *,
         inspect: Callable[[ProcessSpec], ProjectPlan],
         host_python: Path,
+        locks: HostLocks,
     ) -> None:
         self._spec = spec
         self._hub = hub
         self._output = output
         self._inspect = inspect
         self._interpreters_seen = {host_python}
+        self._locks = locks
         self._lock: InstanceLock | None = None
 
     async def plan(self) -> ProjectPlan:
@@ -107,7 +109,7 @@ class Spawner:
 
     async def _locked(self, plan: ProjectPlan) -> InstanceLock:
         if self._lock is None:
-            self._lock = InstanceLock.for_process(self._spec.name, plan.folder)
+            self._lock = self._locks.for_process(self._spec.name, plan.folder)
         await anyio.to_thread.run_sync(self._lock.acquire)  # held already: returns at once
         return self._lock
 

@@ -16,6 +16,7 @@ import anyio
 from liteyuki_host.comm.errors import ProcessFailed, UnknownProcess
 from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.life import Context, HubLike, ProcessStatus, SupervisorEvents
+from liteyuki_host.supervisor.lock import HostLocks
 from liteyuki_host.supervisor.order import also_restarted, stop_levels
 from liteyuki_host.supervisor.output import Output
 from liteyuki_host.supervisor.reloading import Reloader
@@ -62,8 +63,9 @@ class Supervisor:
         self._outputs = dict(outputs or {name: Output(name) for name in specs})
         self._keepers: dict[str, Keeper] = {}
         self._reloaders: dict[str, Reloader] = {}
+        host_python, locks = Path(sys.executable), HostLocks()
         for name, spec in self._specs.items():
-            spawner = Spawner(spec, hub, self._outputs[name], inspect=inspect, host_python=Path(sys.executable))
+            spawner = Spawner(spec, hub, self._outputs[name], inspect=inspect, host_python=host_python, locks=locks)
             keeper = Keeper(spec, spawner, events=self, on_unasked_end=self._restart_neighbours)
             self._keepers[name] = keeper
             self._reloaders[name] = Reloader(keeper, spawner)

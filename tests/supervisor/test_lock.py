@@ -18,7 +18,7 @@ import pytest
 from loguru import logger
 
 from liteyuki_host.supervisor import lock as lock_module
-from liteyuki_host.supervisor.lock import AlreadyRuns, InstanceLock, started_at
+from liteyuki_host.supervisor.lock import AlreadyRuns, HostLocks, InstanceLock, holder_of, started_at
 
 fcntl = pytest.importorskip("fcntl", reason="on Windows the host alone holds the lock")
 
@@ -171,9 +171,9 @@ def test_it_is_taken_once_and_kept_through_restarts(tmp_path: Path, lock: Instan
     assert is_free(tmp_path)
 
 
-def test_two_names_in_one_folder_are_two_bots(tmp_path: Path, lock: InstanceLock) -> None:
+def test_another_name_for_the_same_project_is_the_same_bot(tmp_path: Path, lock: InstanceLock) -> None:
     lock.acquire()
-    assert is_free(tmp_path, "another")
+    assert not is_free(tmp_path, "another")
 
 
 def test_another_way_to_the_same_folder_is_the_same_bot(tmp_path: Path, lock: InstanceLock) -> None:
@@ -195,7 +195,7 @@ def test_a_refusal_names_the_other_host(host: Host, lock: InstanceLock) -> None:
     since = time.strftime("%Y-%m-%d %H:", time.localtime())
     words = str(refusal.value)
     assert words.startswith(f"the bot already runs under another host (pid {host.popen.pid}, since {since}")
-    assert words.endswith("): stop that one first")
+    assert words.endswith(", as bot): stop that one first")
 
 
 def test_a_child_goes_on_holding_it_when_its_host_is_killed(host: Host, lock: InstanceLock) -> None:
@@ -203,7 +203,7 @@ def test_a_child_goes_on_holding_it_when_its_host_is_killed(host: Host, lock: In
     holder = lock.try_acquire()
     assert holder is not None
     assert not holder.host_lives()
-    assert holder.child == host.child.pid
+    assert [child.pid for child in holder.children] == [host.child.pid]
 
 
 def test_what_host_and_child_have_started_or_forked_does_not_hold_it(host: Host, lock: InstanceLock) -> None:
@@ -236,9 +236,10 @@ def test_a_leftover_may_end_by_itself_first(host: Host, lock: InstanceLock, warn
 @pytest.mark.usefixtures("short_patience")
 def test_a_stranger_with_the_pid_of_a_leftover_is_left_alone(host: Host, lock: InstanceLock, tmp_path: Path) -> None:
     host.kill()
-    path = tmp_path / ".lycomm" / "bot.lock"
+    path = tmp_path / ".lycomm" / "host.lock"
     record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "child_started": record["child_started"] - 1}))
+    child = {**record["children"][0], "started": record["children"][0]["started"] - 1}
+    path.write_text(json.dumps({**record, "children": [child]}))
     with pytest.raises(AlreadyRuns, match=rf"under a host that cannot be seen from here \(pid {host.popen.pid} there"):
         lock.acquire()
     assert host.child.is_running()
@@ -248,7 +249,7 @@ def test_a_stranger_with_the_pid_of_a_leftover_is_left_alone(host: Host, lock: I
 @pytest.mark.parametrize("record", ["", "{", "[]", '{"host": "x"}'])
 def test_a_record_that_cannot_be_read_is_no_reason_to_start(lock: InstanceLock, tmp_path: Path, record: str) -> None:
     lock.acquire()
-    (tmp_path / ".lycomm" / "bot.lock").write_text(record)
+    (tmp_path / ".lycomm" / "host.lock").write_text(record)
     with pytest.raises(AlreadyRuns, match=r"^the bot already runs under another host: stop that one first$"):
         InstanceLock.for_process("bot", tmp_path).acquire()
 
@@ -274,16 +275,18 @@ def test_the_handles_are_closed_after_the_spawn_and_the_lock_is_not(lock: Instan
     assert not is_free(tmp_path)
 
 
-def test_the_record_tells_of_the_last_child(lock: InstanceLock, tmp_path: Path) -> None:
+def test_the_record_tells_of_the_children_that_live(lock: InstanceLock, tmp_path: Path) -> None:
     lock.acquire()
-    path = tmp_path / ".lycomm" / "bot.lock"
+    path = tmp_path / ".lycomm" / "host.lock"
     child = subprocess.Popen(["sleep", "600"])
     try:
         lock.note_child(os.getppid())
         lock.note_child(child.pid)
         record = json.loads(path.read_text())
         assert (record["host"], record["host_started"]) == (os.getpid(), started_at(os.getpid()))
-        assert (record["child"], record["child_started"]) == (child.pid, started_at(child.pid))
+        assert record["children"] == [
+            {"name": "bot", "pid": pid, "started": started_at(pid)} for pid in (os.getppid(), child.pid)
+        ]
     finally:
         child.kill()
         child.wait(DEADLINE)
@@ -298,6 +301,168 @@ def test_a_process_that_has_ended_has_no_start() -> None:
     child.wait(DEADLINE)
     assert started_at(child.pid) is None
     assert started_at(os.getpid()) == started_at(os.getpid()) is not None
+
+
+# Several processes of one project under one host
+
+
+def test_processes_of_one_host_share_the_lock_of_their_project(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    locks = HostLocks()
+    one, two = locks.for_process("one", tmp_path), locks.for_process("two", tmp_path / "link")
+    one.acquire()
+    two.acquire()
+    assert one.handles.popen_options == two.handles.popen_options != {}
+    one.release()
+    one.release()
+    assert not is_free(tmp_path)
+    one.acquire()
+    two.release()
+    assert not is_free(tmp_path)
+    one.release()
+    assert is_free(tmp_path)
+
+
+def test_processes_of_different_projects_share_nothing(tmp_path: Path) -> None:
+    locks = HostLocks()
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    one, two = (locks.for_process(folder.name, folder) for folder in folders)
+    one.acquire()
+    assert is_free(folders[1])
+    two.acquire()
+    one.release()
+    assert is_free(folders[0])
+    assert not is_free(folders[1])
+    two.release()
+
+
+def test_the_record_has_the_children_of_all_names(tmp_path: Path) -> None:
+    locks = HostLocks()
+    one, two = locks.for_process("one", tmp_path), locks.for_process("two", tmp_path)
+    one.acquire()
+    two.acquire()
+    one.note_child(os.getpid())
+    two.note_child(os.getppid())
+    holder = holder_of(tmp_path)
+    assert holder is not None
+    assert [(child.name, child.pid) for child in holder.children] == [("one", os.getpid()), ("two", os.getppid())]
+    assert holder.words().endswith(", as one, two): stop that one first")
+    one.release()
+    holder = holder_of(tmp_path)
+    assert holder is not None
+    assert [child.name for child in holder.children] == ["two"]
+    two.release()
+    assert holder_of(tmp_path) is None
+
+
+@pytest.mark.usefixtures("short_patience")
+def test_leftovers_of_all_names_are_ended_once(host: Host, tmp_path: Path, warnings: list[str]) -> None:
+    path = tmp_path / ".lycomm" / "host.lock"
+    record = json.loads(path.read_text())
+    other = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        children = [*record["children"], {"name": "other", "pid": other.pid, "started": started_at(other.pid)}]
+        path.write_text(json.dumps({**record, "children": children}))
+        host.kill()
+        locks = HostLocks()
+        shares = [locks.for_process(name, tmp_path) for name in ("x", "y", "z")]
+        threads = [threading.Thread(target=share.acquire) for share in shares]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert sorted(warnings) == [
+            f"child bot: ended a leftover of an earlier host (pid {host.child.pid})",
+            f"child other: ended a leftover of an earlier host (pid {other.pid})",
+        ]
+        assert other.wait(DEADLINE) < 0
+        for share in shares:
+            assert not is_free(tmp_path)
+            share.release()
+        assert is_free(tmp_path)
+    finally:
+        other.kill()
+        other.wait(DEADLINE)
+
+
+def test_shares_that_come_and_go_never_lose_the_lock(tmp_path: Path) -> None:
+    """A share that is taken while the last other one is given back must not find the lock held by its own host."""
+    locks = HostLocks()
+    errors: list[BaseException] = []
+
+    def come_and_go(name: str) -> None:
+        lock = locks.for_process(name, tmp_path)
+        try:
+            for _ in range(200):
+                lock.acquire()
+                assert lock.handles.popen_options
+                lock.release()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=come_and_go, args=[name]) for name in ("one", "two", "three")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert errors == []
+    assert is_free(tmp_path)
+    assert vars(locks)["_projects"] == {}
+
+
+# Hosts of an earlier version, which lock one file for each name
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Iterator[int]:
+    """A lock that such a host holds, as process ``web``; its descriptor."""
+    (tmp_path / ".lycomm").mkdir()
+    descriptor = os.open(tmp_path / ".lycomm" / "web.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_a_host_of_an_earlier_version_is_respected(tmp_path: Path, earlier: int, lock: InstanceLock) -> None:
+    pid = os.getppid()
+    os.write(earlier, json.dumps({"host": pid, "host_started": started_at(pid), "since": 1.0}).encode())
+    with pytest.raises(AlreadyRuns, match=rf"^the bot already runs under another host \(pid {pid}, since 19"):
+        lock.acquire()
+    holder = holder_of(tmp_path)
+    assert holder is not None
+    assert holder.host == pid
+    fcntl.flock(earlier, fcntl.LOCK_UN)
+    lock.acquire()
+    assert not is_free(tmp_path)
+
+
+@pytest.mark.usefixtures("short_patience")
+def test_the_leftover_of_an_earlier_version_is_ended(earlier: int, lock: InstanceLock, warnings: list[str]) -> None:
+    child = subprocess.Popen(["sleep", "600"], pass_fds=[earlier], start_new_session=True)
+    record = {"host": 1, "host_started": -1.0, "child": child.pid, "child_started": started_at(child.pid)}
+    os.write(earlier, json.dumps(record).encode())
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), earlier)  # the host itself is gone
+    lock.acquire()
+    assert warnings == [f"child bot: ended a leftover of an earlier host (pid {child.pid})"]
+    assert child.wait(DEADLINE) < 0
+
+
+# Looking at it only
+
+
+def test_looking_at_a_lock_writes_and_takes_nothing(tmp_path: Path, lock: InstanceLock) -> None:
+    assert holder_of(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    lock.acquire()
+    holder = holder_of(tmp_path)
+    assert holder is not None
+    assert (holder.host, holder.host_lives()) == (os.getpid(), True)
+    lock.release()
+    assert holder_of(tmp_path) is None
+    assert is_free(tmp_path)
 
 
 # Folders and file systems that do not play along.
@@ -322,7 +487,7 @@ def test_a_project_that_cannot_be_written_is_locked_elsewhere(unwritable: Path, 
     assert not is_free(unwritable)
     (unwritable.parent / "link").symlink_to(unwritable)
     assert not is_free(unwritable.parent / "link")
-    assert is_free(unwritable, "another")
+    assert not is_free(unwritable, "another")
     assert is_free(unwritable.parent)
     lock.release()
     (folder,) = (unwritable.parent / "tmp").iterdir()

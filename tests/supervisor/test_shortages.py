@@ -26,7 +26,7 @@ from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.hub import Hub
 from liteyuki_host.supervisor import process, stopping, vigil
-from liteyuki_host.supervisor.lock import InstanceLock
+from liteyuki_host.supervisor.lock import HostLocks, InstanceLock
 from liteyuki_host.supervisor.output import Output
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec, Strategy
@@ -132,7 +132,8 @@ async def test_two_hundred_spawns_that_fail_half_way_leave_nothing(limit: Any, t
     hub.declare_process("bot")
     await anyio.to_thread.run_sync(os.getpid)  # its worker thread is there
     spec = ProcessSpec("bot", FAKE_PROJECT, env={"FAKE_CHILD": ""})
-    spawner = Spawner(spec, hub, Output("bot", show=()), inspect=plan, host_python=Path(sys.executable))
+    output, python = Output("bot", show=()), Path(sys.executable)
+    spawner = Spawner(spec, hub, output, inspect=plan, host_python=python, locks=HostLocks())
     before = psutil.Process().num_fds()
     failed: list[Exception] = []
     succeeded = room = 0
@@ -163,8 +164,8 @@ REFUSALS = [
     pytest.param("subprocess.Popen", NO_MEMORY, id="memory of fork"),
     pytest.param("subprocess.Popen", MemoryError(), id="memory"),
     pytest.param("anyio.to_thread.run_sync", RuntimeError("can't start new thread"), id="worker"),
-    pytest.param("liteyuki_host.supervisor.lock._open_file", OSError(errno.ENOSPC, "No space left"), id="disk"),
-    pytest.param("liteyuki_host.supervisor.lock._open_file", OSError(errno.EIO, "I/O error"), id="disk fault"),
+    pytest.param("liteyuki_host.supervisor.lock_file._open", OSError(errno.ENOSPC, "No space left"), id="disk"),
+    pytest.param("liteyuki_host.supervisor.lock_file._open", OSError(errno.EIO, "I/O error"), id="disk fault"),
 ]
 
 
@@ -243,7 +244,7 @@ async def test_a_lock_that_cannot_be_had_for_a_shortage_is_not_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without one, nothing would keep a second host from running the bot too: for as long as it is wanted here."""
-    refuse(monkeypatch, "liteyuki_host.supervisor.lock._open_file", NO_FILES, times=1)
+    refuse(monkeypatch, "liteyuki_host.supervisor.lock_file._open", NO_FILES, times=1)
     lock, other = InstanceLock.for_process("bot", tmp_path), InstanceLock.for_process("bot", tmp_path)
     with pytest.raises(OSError, match="Too many open files"):
         lock.acquire()
