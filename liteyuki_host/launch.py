@@ -115,7 +115,12 @@ def _run_attached(node: Node, options: argparse.Namespace, ending: Ending, order
 
 def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders: Orders) -> int:
     from liteyuki_host._child.codes import CANNOT_START, STARTUP_FAILED
+    from liteyuki_host._child.trouble import unfit_pydantic
 
+    unfit = unfit_pydantic()
+    if unfit is not None:
+        _complain(f"{options.process}: {unfit}")
+        return CANNOT_START
     try:
         import nonebot  # noqa: F401
     except ModuleNotFoundError as exc:

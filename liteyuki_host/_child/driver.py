@@ -21,6 +21,7 @@ from loguru import logger
 from nonebot.drivers import ASGIMixin, Driver
 
 from liteyuki_host._child.codes import BESIDE, SHARE_PORT
+from liteyuki_host._child.configuration import explaining
 from liteyuki_host._child.drain import Draining
 from liteyuki_host._child.hooks import StartupHooks
 from liteyuki_host._child.listening import Listening
@@ -62,7 +63,7 @@ class DriverWatch:
         self._pulse = Pulse(node.beat)
         self._draining = Draining(lambda unfinished, refused: node.drained(unfinished=unfinished, refused=refused))
         self._driver: Driver | None = None
-        self._init = nonebot.init
+        self._init = explaining(nonebot.init)
         self._failed_plugins = FailedPlugins()
         self._opening: asyncio.Task[None] | None = None
 

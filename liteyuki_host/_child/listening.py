@@ -167,18 +167,12 @@ class Listening:
     def _try_to_bind(self) -> None:
         # Also for a socket of our own: without this, two different bots could share a port by mistake.
         for family, where in () if self.beside else self._places():
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                if sys.platform != "win32":  # as asyncio does: a port in TIME_WAIT is free
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                _for_one_family(probe)
-                probe.bind(where)
+            try_to_bind(family, where)
         if self.own is not None:
             self.own.bind(self._ours()[1])
 
     def _places(self) -> list[tuple[int, Any]]:
-        """Family and address of every socket that the server would open."""
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return [(family, where) for family, _, _, _, where in found]
+        return places_of(self.host, self.port)
 
     def _ours(self) -> tuple[int, Any]:
         """Of them the one for our own: IPv4 where a name (``localhost``) has both."""
@@ -210,6 +204,21 @@ class Listening:
             return await asyncio.open_unix_connection(self.uds)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
         return await asyncio.open_connection(host, self.port)
+
+
+def places_of(host: str, port: int) -> list[tuple[int, Any]]:
+    """Family and address of every socket that a server for *host* and *port* opens. Raises OSError: unknown host."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return [(family, where) for family, _, _, _, where in found]
+
+
+def try_to_bind(family: int, where: Any) -> None:
+    """Bind the address and let it go at once; nothing listens. Raises OSError: it is not to be had."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if sys.platform != "win32":  # as asyncio does: a port in TIME_WAIT is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _for_one_family(probe)
+        probe.bind(where)
 
 
 def _come_first(own: socket.socket) -> None:

@@ -49,8 +49,8 @@ def run_toml() -> None:
     _become_main("-c")
     import nonebot
 
-    table = _read_table(Path("pyproject.toml"))
-    adapters = [_import_adapter(package, module) for package, module in _adapters(table)]
+    table = read_table(Path("pyproject.toml"))
+    adapters = [_import_adapter(package, module) for package, module in declared_adapters(table)]
     nonebot.init()
     driver = nonebot.get_driver()
     for adapter in adapters:
@@ -79,7 +79,8 @@ def _become_main(argv0: str) -> types.ModuleType:
     return main
 
 
-def _read_table(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
+    """``[tool.nonebot]`` of that file. Raises CannotRun."""
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as exc:
@@ -91,8 +92,8 @@ def _read_table(path: Path) -> dict[str, Any]:
     return table
 
 
-def _adapters(table: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
-    """Package to install (where the project says so) and module of each adapter, of both formats."""
+def declared_adapters(table: dict[str, Any]) -> Iterator[tuple[str | None, str]]:
+    """Package to install (where the project says so) and module of each adapter, of both formats. Raises CannotRun."""
     declared = table.get("adapters", [])
     groups: Any = declared.items() if isinstance(declared, dict) else [(None, declared)]
     for package, adapters in groups:

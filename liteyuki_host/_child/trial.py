@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from liteyuki_host._child.trouble import CannotRun, locate, missing_module
+from liteyuki_host._child.trouble import CannotRun, locate, missing_module, unfit_pydantic
 from liteyuki_host.comm.errors import HostNotAttached, UnknownChannel
 from liteyuki_host.comm.node import current
 
@@ -51,22 +51,26 @@ class Trial:
         self._refuse(f"{entry} came to its end without having called nonebot.run()")
 
     def _load(self, process: str, script: Path | None) -> None:
+        unfit = unfit_pydantic()
+        if unfit is not None:
+            raise CannotRun(unfit)
         try:
             import nonebot
         except ModuleNotFoundError as exc:
             if exc.name != "nonebot":
                 raise
             raise CannotRun(missing_module("nonebot", "nonebot2[fastapi]")) from exc
+        from liteyuki_host._child.configuration import explaining
         from liteyuki_host._child.driver import FailedPlugins, load_our_plugin, use_line_format
         from liteyuki_host._child.project import run_script, run_toml
 
         use_line_format(process)
         failed = FailedPlugins()
-        init = nonebot.init
+        init = explaining(nonebot.init)
         followed: list[Driver] = []
 
         def all_is_loaded(*args: Any, **kwargs: Any) -> None:
-            self._pass(failed.take())
+            self._pass(failed.take(), _listens(nonebot.get_driver(), args, kwargs))
 
         def init_and_follow(*args: Any, **kwargs: Any) -> None:
             init(*args, **kwargs)
@@ -83,13 +87,17 @@ class Trial:
         else:
             run_script(script)
 
-    def _pass(self, failed: Mapping[str, BaseException]) -> NoReturn:
+    def _pass(self, failed: Mapping[str, BaseException], listens: Mapping[str, Any] | None = None) -> NoReturn:
+        """
+        Args:
+            listens: where its server would listen, as in `Listening`; empty: it has none; None: unknown.
+        """
         words = {
             name: locate(exc, self._folder, f"plugin {name}")
             for name, exc in failed.items()
             if not _wants_the_host(exc)
         }
-        self._end(failed_plugins=dict(list(words.items())[:MAX_FAILED]))
+        self._end(failed_plugins=dict(list(words.items())[:MAX_FAILED]), listens=listens)
 
     def _refuse(self, words: str) -> NoReturn:
         self._end(error=words)
@@ -101,6 +109,20 @@ class Trial:
             self._transport.write_all([json.dumps(verdict).encode() + b"\n"])
         finally:
             os._exit(0)
+
+
+def _listens(driver: Driver, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    from nonebot.drivers import ASGIMixin
+
+    from liteyuki_host._child.listening import Listening
+
+    try:
+        listening = Listening.of(driver.config, args, kwargs) if isinstance(driver, ASGIMixin) else None
+    except (OSError, TypeError, ValueError):  # wrong arguments; run() would say so
+        return None
+    if listening is None or listening.bound:
+        return {}
+    return {"host": listening.host, "port": listening.port, "uds": listening.uds}
 
 
 def _wants_the_host(exc: BaseException | None) -> bool:

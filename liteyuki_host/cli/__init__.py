@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    return check(options.project, settings_arguments(options.project, script=options.script))
+    return check(options.project, settings_arguments(options.project, script=options.script), load=options.load)
 
 
 def _settings(options: argparse.Namespace) -> int:
@@ -107,12 +107,21 @@ def _parser() -> argparse.ArgumentParser:
         description="Print every setting, in the form of a .env file.\n以 .env 文件的格式列出全部配置项。",
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    _verb(
+    check_verb = _verb(
         verbs,
         "check",
-        "say what would be started, start nothing\n检查配置, 不启动",
-        "Read the settings, look at every declared project, say what would be started.\n"
-        "读取配置, 检查每个已声明的项目, 说明将启动什么。",
+        "find what keeps the bots from starting, start nothing\n检查配置和机器人, 指出什么无法启动; 不启动",
+        "Read the settings, look at every declared bot and its port, import it in a throw-away process, and say\n"
+        "what would be started and what cannot be. Exit code 1 if something cannot start, 2 for a wrong setting.\n"
+        "读取配置, 检查每个已声明的机器人及其端口, 在临时进程中试导入, 说明将启动什么、什么无法启动。\n"
+        "有无法启动的内容时退出码为 1, 配置有误时为 2。",
+    )
+    check_verb.add_argument(
+        "--no-import",
+        dest="load",
+        action="store_false",
+        help="do not import the bots and their plugins: what they do when imported does not happen\n"
+        "不导入机器人及其插件: 它们在导入时执行的操作不会发生",
     )
     return parser
 

@@ -127,6 +127,13 @@ def holder_of(project: Path) -> Holder | None:
     return None if record is None else _decode(record)
 
 
+def project_identity(project: Path) -> object:
+    """Equal for two paths to the same folder. Raises OSError: there is none."""
+    status = os.stat(project)
+    # Some file systems of Windows number no files.
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(project)
+
+
 class HostLocks:
     """The locks of one host: those of its processes that are of one project share one. From any thread."""
 
@@ -147,7 +154,7 @@ class HostLocks:
         Raises:
             OSError: there is no such folder.
         """
-        folder = _identity(project)
+        folder = project_identity(project)
         with self._mutex:
             lock = self._projects.setdefault(folder, _ProjectLock(project))
             lock.interested.add(share)
@@ -400,12 +407,6 @@ def started_at(pid: int) -> float | None:
         return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except (psutil.Error, OSError):
         return None
-
-
-def _identity(project: Path) -> object:
-    status = os.stat(project)
-    # Some file systems of Windows number no files.
-    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(project)
 
 
 def _is(pid: int, started: float | None) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -60,13 +60,20 @@ class Trouble:
 
 
 async def trial(
-    spec: ProcessSpec, plan: ProjectPlan, *, known_failed: Collection[str] = (), timeout: float
+    spec: ProcessSpec,
+    plan: ProjectPlan,
+    *,
+    known_failed: Collection[str] = (),
+    timeout: float,
+    on_verdict: Callable[[Mapping[str, Any]], None] = lambda verdict: None,
 ) -> Trouble | None:
     """Load the project in a process of its own, which is gone afterwards with all it started; also when cancelled.
 
     Args:
         known_failed: plugins that the running bot does without; the changed code may, too.
         timeout: seconds that the loading may take.
+        on_verdict: called with what the child says when it has loaded the project, or failed to: ``error``, or
+            ``failed_plugins`` (name to words) and ``listens`` (see ``_child.trial``).
 
     Returns:
         None: it can start, as far as can be told without its start-up hooks.
@@ -95,6 +102,7 @@ async def trial(
         logger.debug(f"child {spec.name}: the trial printed:\n{output.text}")
     if verdict is None:
         return Trouble(end, output.text)
+    on_verdict(verdict)
     return _judge(verdict, known_failed)
 
 

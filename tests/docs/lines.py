@@ -77,6 +77,33 @@ def _value_of_reason(node: ast.AST) -> ast.expr | None:
     return None
 
 
+FOUND = ["liteyuki_host/examination/*.py", "liteyuki_host/_child/configuration.py", "liteyuki_host/_child/survey.py"]
+TELLING = {"fault", "note", "tell", "append", "Refused"}
+
+
+def findings() -> Iterator[tuple[str, str]]:
+    """The same of what ``lycomm check`` finds: the texts that are told and yielded there, and returned by ``no_...``
+    and ``wrong_...``."""
+    for pattern in FOUND:
+        for path in sorted(ROOT.glob(pattern)):
+            tree = ast.parse(path.read_text("utf-8"))
+            for node in ast.walk(tree):
+                for told in _told_by(node):
+                    told = _value_of(told, tree)
+                    for text in _patterns(told) if isinstance(told, ast.JoinedStr) else ():
+                        if len(re.findall(r"[a-z]{2}", text.replace(ANY, ""))) > 3:
+                            yield f"{path.relative_to(ROOT)}:{node.lineno}", text
+
+
+def _told_by(node: ast.AST) -> Iterator[ast.expr]:
+    if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in TELLING:
+        yield from node.args[:1]
+    elif isinstance(node, ast.Yield) and node.value is not None:
+        yield from node.value.args[:1] if isinstance(node.value, ast.Call) else [node.value]
+    elif isinstance(node, ast.FunctionDef) and node.name.lstrip("_").startswith(("no_", "wrong_")):
+        yield from (each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value is not None)
+
+
 ANY = "(?:.*)"
 
 

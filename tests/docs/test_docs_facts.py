@@ -22,7 +22,7 @@ from liteyuki_host.comm.protocol.states import TRANSITIONS, Input, State
 from liteyuki_host.settings import PLUGIN_SETTINGS, ProcessSettings, Settings, Supervision, load_settings
 from liteyuki_host.supervisor.exits import describe_exit
 from liteyuki_host.supervisor.spec import Reload, Restart, Strategy
-from tests.docs.lines import lines_of_the_log, reasons
+from tests.docs.lines import findings, lines_of_the_log, reasons
 from tests.docs.pages import PAGES, ROOT, blocks, code_in, table_rows, without_blocks
 from tests.settings.fields import unit_of
 
@@ -307,14 +307,14 @@ def test_every_line_that_the_host_can_say_is_explained() -> None:
     documented = _documented_lines()
     unexplained = [
         f"{place}: {pattern.replace('(?:.*)', '…')}".replace("\\", "")
-        for place, pattern in [*lines_of_the_log(), *reasons()]
+        for place, pattern in [*lines_of_the_log(), *reasons(), *findings()]
         if not any(_fits(pattern, line) for line in documented)
     ]
     assert not unexplained, "docs/operations.md does not explain:\n" + "\n".join(unexplained)
 
 
 def test_every_explained_line_can_be_said() -> None:
-    patterns = [pattern for _, pattern in [*lines_of_the_log(), *reasons()]]
+    patterns = [pattern for _, pattern in [*lines_of_the_log(), *reasons(), *findings()]]
     explained = [code_in(row[0]) for row in table_rows(DOCS / "operations.md") if len(row) in (2, 3)]
     lines = [line for line in explained if line.count(" ") > 1 and not line.startswith("lycomm")]
     unsaid = [line for line in lines if not any(_fits(pattern, line) for pattern in patterns)]

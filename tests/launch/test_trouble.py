@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from liteyuki_host._child.project import _adapters
+from liteyuki_host._child.project import declared_adapters
 from liteyuki_host._child.trouble import MAX_WORDS, CannotRun, explain, locate, missing_module, show_traceback
 
 
@@ -66,13 +66,13 @@ V11 = {"name": "OneBot V11", "module_name": "nonebot.adapters.onebot.v11"}
     ids=["table", "local", "list", "empty list", "empty table"],
 )
 def test_both_formats_of_declared_adapters(declared: object, adapters: list[tuple[str | None, str]]) -> None:
-    assert list(_adapters({"adapters": declared})) == adapters
+    assert list(declared_adapters({"adapters": declared})) == adapters
 
 
 @pytest.mark.parametrize("adapter", ["nonebot.adapters.onebot.v11", {"name": "x"}])
 def test_an_adapter_without_a_module_is_refused(adapter: object) -> None:
     with pytest.raises(CannotRun, match="has no module_name"):
-        list(_adapters({"adapters": [adapter]}))
+        list(declared_adapters({"adapters": [adapter]}))
 
 
 def error_in(file: Path, code: str) -> BaseException:

@@ -14,11 +14,13 @@ import liteyuki_host
 from liteyuki_host.cli import main
 from liteyuki_host.comm.errors import ProcessFailed, SettingsError
 
+PYTHON = os.path.normpath(sys.executable)  # a shell's "../venv/bin/python" does not reach the program as such
+
 
 def lycomm(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environ = {key: value for key, value in os.environ.items() if not key.startswith("LYCOMM_")}
     return subprocess.run(
-        [sys.executable, "-m", "liteyuki_host", *arguments],
+        [PYTHON, "-m", "liteyuki_host", *arguments],
         cwd=folder,
         env={**environ, **variables},
         capture_output=True,
@@ -65,9 +67,10 @@ def test_check_in_an_empty_folder_is_one_line(tmp_path: Path) -> None:
 
 
 def test_check_says_what_would_be_started_and_what_cannot(tmp_path: Path) -> None:
-    for name in ("script", "table"):
+    for name, port in (("script", 20101), ("table", 20102)):
         (tmp_path / name).mkdir()
-    (tmp_path / "script" / "bot.py").touch()
+        (tmp_path / name / ".env").write_text(f"DRIVER=~none\nPORT={port}\n")
+    (tmp_path / "script" / "bot.py").write_text("import nonebot\nnonebot.init()\nnonebot.run()\n")
     (tmp_path / "table" / "pyproject.toml").write_text("[tool.nonebot]")
     declared = "".join(
         f"[tool.lycomm.processes.{name}]\nproject = '{name}'\n" for name in ("script", "table", "missing")
@@ -76,8 +79,8 @@ def test_check_says_what_would_be_started_and_what_cannot(tmp_path: Path) -> Non
     done = lycomm("check", folder=tmp_path)
     assert done.returncode == 1
     assert done.stdout.splitlines() == [
-        f"script: bot.py in {tmp_path / 'script'} with {sys.executable}",
-        f"table: [tool.nonebot] in {tmp_path / 'table'} with {sys.executable}, only when asked (autostart = false)",
+        f"script: bot.py in {tmp_path / 'script'} with {PYTHON}",
+        f"table: [tool.nonebot] in {tmp_path / 'table'} with {PYTHON}, only when asked (autostart = false)",
     ]
     [line] = done.stderr.splitlines()
     assert line.startswith(f"lycomm: missing: project folder {tmp_path / 'missing'} does not exist")
@@ -85,10 +88,10 @@ def test_check_says_what_would_be_started_and_what_cannot(tmp_path: Path) -> Non
 
 def test_check_of_another_folder_that_is_good(tmp_path: Path) -> None:
     (tmp_path / "bot").mkdir()
-    (tmp_path / "bot" / "bot.py").touch()
+    (tmp_path / "bot" / "bot.py").write_text('import nonebot\nnonebot.init(driver="~none")\nnonebot.run()\n')
     done = lycomm("check", "--project", "bot", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"nonebot: bot.py in {tmp_path / 'bot'} with {sys.executable}\n"
+    assert done.stdout == f"nonebot: bot.py in {tmp_path / 'bot'} with {PYTHON}\n"
 
 
 def test_wrong_settings_are_one_line_each_and_exit_with_2(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from liteyuki_host.comm.errors import SettingsError
 from liteyuki_host.settings import ProcessSettings, Settings, Supervision, load_settings
 from tests.settings.test_cli import lycomm as run
 
-BOT = "import nonebot\n\nnonebot.init()\nnonebot.run()\n"
+BOT = 'import nonebot\n\nnonebot.init(driver="~none")\nnonebot.run()\n'
 HOST = "from liteyuki_host import Host\n\nHost().run()\n"
 
 

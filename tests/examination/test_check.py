@@ -1,0 +1,377 @@
+"""``lycomm check`` on real projects: what keeps a bot from starting is found before anything starts."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from liteyuki_host.cli import main
+
+TABLE = "[tool.nonebot]\n"
+NONE = "DRIVER=~none\n"
+BOT = "import nonebot\nnonebot.init()\nnonebot.run()\n"
+
+Check = Callable[..., tuple[int, list[str], list[str]]]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("PORT", "HOST", "DRIVER", "ENVIRONMENT", "SUPERUSERS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def check(project: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    """Write files and check: exit code, what stands on stdout, what on stderr without its ``lycomm: ``."""
+
+    def run(files: dict[str, str] | None = None, *arguments: str) -> tuple[int, list[str], list[str]]:
+        for name, text in (files or {}).items():
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            (project / name).write_text(textwrap.dedent(text), "utf-8")
+        before = written(project)
+        capsys.readouterr()
+        code = main(["check", "--project", str(project), *arguments])
+        captured = capsys.readouterr()
+        assert written(project) == before, "check has written something"
+        errors = captured.err.splitlines()
+        assert all(line.startswith("lycomm: ") for line in errors), captured.err
+        return code, captured.out.splitlines(), [line.removeprefix("lycomm: ") for line in errors]
+
+    return run
+
+
+def written(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def faults(check: Check, files: dict[str, str], *arguments: str) -> list[str]:
+    code, out, errors = check(files, *arguments)
+    assert code == 1, (out, errors)
+    assert errors
+    return errors
+
+
+# What NoneBot refuses
+
+
+def test_a_good_project_is_one_line(check: Check, project: Path) -> None:
+    code, out, errors = check({"pyproject.toml": TABLE, ".env": NONE})
+    assert (code, errors) == (0, [])
+    assert out == [f"nonebot: [tool.nonebot] in {project} with {sys.executable}"]
+
+
+@pytest.mark.parametrize("form", ["list", "table"])
+@pytest.mark.parametrize("option", [(), ("--no-import",)], ids=["import", "no import"])
+def test_an_adapter_that_is_not_installed(check: Check, form: str, option: tuple[str, ...]) -> None:
+    entry = '[{name="x", module_name="nonebot.adapters.nothere"}]'
+    adapters = f"adapters = {entry}" if form == "list" else f'[tool.nonebot.adapters]\n"some-adapter" = {entry}'
+    [line] = faults(check, {"pyproject.toml": f"{TABLE}{adapters}\n", ".env": NONE}, *option)
+    assert line.startswith("nonebot: adapter module 'nonebot.adapters.nothere' is not installed for this bot")
+    assert line.endswith(f"-m pip install {'nonebot-adapter-nothere' if form == 'list' else 'some-adapter'}`")
+
+
+def test_a_driver_that_is_not_there(check: Check) -> None:
+    [line] = faults(check, {"pyproject.toml": TABLE, ".env": "DRIVER=~fastap\n"})
+    assert line == "nonebot: DRIVER in .env: there is no driver ~fastap; did you mean ~fastapi?"
+
+
+@pytest.mark.parametrize("option", [(), ("--no-import",)], ids=["import", "no import"])
+def test_a_value_that_nonebot_refuses_in_front_of_a_script(check: Check, option: tuple[str, ...]) -> None:
+    [line] = faults(check, {"bot.py": BOT, ".env": f"{NONE}SUPERUSERS=[1,\n"}, *option)
+    assert line == """nonebot: SUPERUSERS in .env: '[1,' is not JSON; write it like SUPERUSERS=["123456789"]"""
+
+
+def test_a_value_is_told_with_the_place_that_counts(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"pyproject.toml": TABLE, ".env": f"{NONE}ENVIRONMENT=dev\nPORT=8080\n", ".env.dev": "PORT=dev\n"}
+    assert faults(check, files)[0].startswith("nonebot: PORT in .env.dev: 'dev': ")
+    monkeypatch.setenv("PORT", "outside")
+    assert faults(check, files)[0].startswith("nonebot: PORT in the environment: 'outside': ")
+    declared = "[tool.lycomm.processes.a]\nenv = { PORT = 'inside' }\n"
+    files["pyproject.toml"] = TABLE + declared
+    assert faults(check, files)[0].startswith("a: PORT in env of [tool.lycomm.processes.a]: 'inside': ")
+
+
+def test_all_problems_of_a_project_are_told(check: Check) -> None:
+    files = {
+        "pyproject.toml": f"""{TABLE}
+            adapters = [{{ name = "x", module_name = "nonebot.adapters.nothere" }}]
+            plugins = ["not_there"]
+            builtin_plugins = ["echo", "ecko"]
+            plugin_dirs = ["src/plugins"]
+        """,
+        ".env": "DRIVER=~fastap+~aiohttp\nSUPERUSERS=[1,\nPORT=abc\nno value\n",
+    }
+    code, out, errors = check(files)
+    assert code == 1
+    assert [line.split(": ")[1] for line in errors] == [
+        "PORT in .env",
+        "SUPERUSERS in .env",
+        "DRIVER in .env",
+        "DRIVER in .env",
+        "adapter module 'nonebot.adapters.nothere' is not installed for this bot",
+        "plugin module 'not_there' is not installed for this bot",
+        "builtin plugin 'ecko' does not exist in this NoneBot; the bot would run without it",
+    ]
+    assert out == [
+        "nonebot: note: line 4 of .env is not of the form NAME=value: NoneBot leaves it out",
+        "nonebot: note: plugin_dirs in [tool.nonebot]: folder src/plugins does not exist; no plugin is loaded from it",
+    ]
+
+
+def test_settings_that_a_script_passes_itself_are_not_looked_for_in_dotenv(check: Check) -> None:
+    """Only loading it tells what counts, and without that nothing wrong is claimed."""
+    files = {"bot.py": 'import nonebot\nnonebot.init(driver="~none")\nnonebot.run()\n', ".env": "DRIVER=~fastap\n"}
+    for option in ((), ("--no-import",)):
+        code, _, errors = check(files, *option)
+        assert (code, errors) == (0, [])
+
+
+# Loading the bot
+
+
+def test_a_plugin_that_cannot_be_loaded_is_told_with_its_line(check: Check) -> None:
+    files = {
+        "pyproject.toml": f'{TABLE}plugin_dirs = ["plugins"]\nplugins = ["not_there"]\n',
+        ".env": NONE,
+        "plugins/weather.py": "import nonebot\n\n1 / 0\n",
+        "plugins/news.py": "def\n",
+        "plugins/good.py": "",
+    }
+    not_there, news, weather = sorted(faults(check, files))
+    assert news.startswith("nonebot: plugins/news.py line 1: SyntaxError: ")
+    assert "'not_there' is not installed" in not_there
+    assert weather.startswith("nonebot: plugins/weather.py line 3: ZeroDivisionError: division by zero")
+    assert all(line.endswith("; the bot would run without this plugin") for line in (news, not_there, weather))
+    assert len(faults(check, {}, "--no-import")) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("import sys\nsys.exit('no')\n", "bot.py ended by sys.exit('no') before it called nonebot.run()"),
+        ("raise SystemExit\n", "bot.py ended by sys.exit(None)"),
+        ("", "bot.py came to its end without having called nonebot.run()"),
+        ("import nothing_like_it\n", "bot.py line 1: module 'nothing_like_it' is not installed"),
+        ("import os, signal\nos.kill(os.getpid(), 9)\n", "it killed by SIGKILL while it was loaded"),
+        ("import os\nprint('last words', flush=True)\nos._exit(4)\n", "it exited 4 while it was loaded; the last line"),
+        ("print('x' * 1000000)\n1 / 0\n", "bot.py line 2: ZeroDivisionError"),
+        ("import threading, time\nthreading.Thread(target=time.sleep, args=[600]).start()\n1 / 0\n", "bot.py line 3"),
+    ],
+)
+def test_a_script_that_cannot_be_loaded(check: Check, script: str, words: str) -> None:
+    [line] = faults(check, {"bot.py": script, ".env": NONE})
+    assert line.startswith(f"nonebot: {words}")
+    assert len(line) < 1000
+
+
+def test_a_script_that_never_returns_is_given_up(check: Check) -> None:
+    files = {
+        "bot.py": "while True: pass\n",
+        ".env": NONE,
+        "pyproject.toml": "[tool.lycomm]\nready_timeout = 1.0\n",
+    }
+    [line] = faults(check, files)
+    assert line.startswith("nonebot: it was not loaded in 1 s (an import that does not return?)")
+
+
+@pytest.mark.parametrize(
+    "noise",
+    ["print('x' * 10_000_000)", "import threading, time; threading.Thread(target=time.sleep, args=[600]).start()"],
+)
+def test_a_bot_that_prints_or_starts_threads_is_good(check: Check, noise: str) -> None:
+    code, _, errors = check({"bot.py": f"{noise}\n{BOT}", ".env": NONE})
+    assert (code, errors) == (0, [])
+
+
+def test_without_import_nothing_of_the_project_runs(check: Check, project: Path) -> None:
+    code, out, errors = check(
+        {
+            "pyproject.toml": f'{TABLE}plugins = ["package.plugin"]\n',
+            ".env": NONE,
+            "package/__init__.py": "open('ran', 'w')\n",
+            "package/plugin.py": "open('ran', 'w')\n",
+        },
+        "--no-import",
+    )
+    assert (code, errors, len(out)) == (0, [], 1)
+    assert check({"bot.py": f"open('ran', 'w')\n{BOT}"}, "--no-import")[0] == 0
+
+
+# Ports
+
+
+def test_a_port_that_another_program_has(check: Check, taken: int) -> None:
+    [line] = faults(check, {"pyproject.toml": TABLE, ".env": f"PORT={taken}\n"})
+    assert line.startswith(f"nonebot: port {taken} on 127.0.0.1 is in use by ")
+    assert "end that program, or give this bot another one, by PORT in its .env" in line
+    if sys.platform == "linux":
+        assert f"(pid {os.getpid()})" in line
+
+
+@pytest.mark.parametrize("option", [(), ("--no-import",)], ids=["import", "no import"])
+def test_two_bots_with_one_port(check: Check, port: int, option: tuple[str, ...]) -> None:
+    declared = "[tool.lycomm.processes.{0}]\nproject = '{0}'\n"
+    files = {"pyproject.toml": declared.format("a") + declared.format("b")}
+    for name, host in (("a", "0.0.0.0"), ("b", "127.0.0.1")):
+        files |= {f"{name}/pyproject.toml": TABLE, f"{name}/.env": f"PORT={port}\nHOST={host}\n"}
+    [line] = faults(check, files, *option)
+    assert line.startswith(
+        f"b: port {port} on 127.0.0.1 is also that of a: give one of the two another one, by PORT in"
+    )
+    files["b/.env"] = f"PORT={port}\nHOST=::1\n"
+    assert check(files, *option)[0] == 0
+    files["b/.env"] = f"PORT={port}\nDRIVER=~none\n"
+    assert check(files, *option)[0] == 0
+
+
+def test_the_port_of_a_bot_that_starts_only_when_asked_is_a_note(check: Check, port: int) -> None:
+    declared = "[tool.lycomm.processes.{0}]\nproject = '{0}'\nautostart = {1}\n"
+    files = {"pyproject.toml": declared.format("a", "true") + declared.format("b", "false")}
+    files |= {
+        f"{name}/{file}": text
+        for name in "ab"
+        for file, text in (("pyproject.toml", TABLE), (".env", f"PORT={port}\n"))
+    }
+    code, out, errors = check(files)
+    assert (code, errors) == (0, [])
+    assert next(line for line in out if "note" in line).startswith(
+        f"b: note: port {port} on 127.0.0.1 is also that of a"
+    )
+
+
+def test_a_port_in_the_environment_goes_for_all_bots(check: Check, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", str(port))
+    declared = "[tool.lycomm.processes.{0}]\nproject = '{0}'\n"
+    files = {"pyproject.toml": declared.format("a") + declared.format("b")}
+    files |= {
+        f"{name}/{file}": text
+        for name in "ab"
+        for file, text in (("pyproject.toml", TABLE), (".env", f"PORT={1000 + ord(name)}\n"))
+    }
+    [line] = faults(check, files)
+    assert line.endswith("by PORT in the environment, which beats every .env")
+
+
+def test_a_host_that_is_not_of_this_machine(check: Check, port: int) -> None:
+    [line] = faults(check, {"pyproject.toml": TABLE, ".env": f"HOST=192.0.2.1\nPORT={port}\n"})
+    assert line.startswith(f"nonebot: cannot listen on port {port} on 192.0.2.1: ")
+    assert line.endswith("correct HOST or PORT in .env")
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+def test_an_ipv6_port_that_another_program_has(check: Check) -> None:
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with server:
+        port = server.getsockname()[1]
+        [line] = faults(check, {"pyproject.toml": TABLE, ".env": f"HOST=::1\nPORT={port}\n"})
+    assert line.startswith(f"nonebot: port {port} on ::1 is in use by ")
+
+
+def test_the_port_that_a_script_passes_is_the_one_that_counts(check: Check, taken: int, port: int) -> None:
+    script = f"import nonebot\nnonebot.init()\nnonebot.run(port={port})\n"
+    assert check({"bot.py": script, ".env": f"PORT={taken}\n"})[0] == 0
+    assert check({}, "--no-import")[0] == 0
+    [line] = faults(check, {"bot.py": script.replace(str(port), str(taken)), ".env": f"PORT={port}\n"})
+    assert line.startswith(f"nonebot: port {taken} on 127.0.0.1 is in use by ")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Unix sockets in asyncio")
+def test_unix_sockets(check: Check) -> None:
+    script = "import nonebot\nnonebot.init()\nnonebot.run(uds='{}')\n"
+    declared = "[tool.lycomm.processes.{0}]\nproject = 'bots'\nentry = '{0}.py'\n"
+    files = {"pyproject.toml": declared.format("a") + declared.format("b"), "bots/a.py": script.format("bot.sock")}
+    files["bots/b.py"] = script.format("./bot.sock")
+    [line] = faults(check, files)
+    assert line.startswith("b: unix:./bot.sock is also that of a")
+    files["bots/b.py"] = script.format("run/bot.sock")
+    [line] = faults(check, files)
+    assert "b: cannot listen on unix:run/bot.sock: folder " in line
+    files["bots/b.py"] = script.format("b.sock")
+    assert check(files)[0] == 0
+
+
+# One project, two names; interpreters; the host itself
+
+
+def test_two_names_for_one_project(check: Check, project: Path) -> None:
+    (project / "bot").mkdir()
+    (project / "link").symlink_to(project / "bot")
+    declared = "[tool.lycomm.processes.a]\nproject = 'bot'\n[tool.lycomm.processes.b]\nproject = 'link'\n"
+    files = {"pyproject.toml": declared, "bot/pyproject.toml": TABLE, "bot/.env": NONE}
+    code, out, errors = check(files)
+    assert (code, errors) == (0, [])
+    [note] = [line for line in out if "note" in line]
+    assert note.startswith(
+        "b: note: runs the same project as a, with the same entry and env: probably the same bot twice"
+    )
+    assert 'env = { ENVIRONMENT = "b" } in [tool.lycomm.processes.b]' in note
+    files["pyproject.toml"] += "env = { ENVIRONMENT = 'b' }\n"
+    code, out, _ = check(files)
+    assert code == 0
+    assert "b: note: runs the same project as a, with another entry or env" in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script here")
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        ('{"version": "9.9", "protocol": 99, "unfit": []}', 1, "has lycomm 9.9, which speaks another protocol"),
+        ('{"version": "9.9", "protocol": 1, "unfit": ["no good"]}', 1, "no good"),
+        ("{", 1, "cannot be asked about the project: it exited 0 (another version of lycomm?"),
+        ("[]", 1, "cannot be asked about the project: it exited 0"),
+    ],
+)
+def test_a_bot_whose_lycomm_is_another_one(check: Check, project: Path, answer: str, code: int, words: str) -> None:
+    python = project / "my-python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in *_child.survey*) echo \'{answer}\'; exit;; esac\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    declared = f"{TABLE}[tool.lycomm.processes.a]\npython = './my-python'\n"
+    got, _, errors = check({"pyproject.toml": declared, ".env": NONE})
+    assert got == code
+    assert words in errors[0]
+
+
+def test_an_interpreter_that_never_answers_is_given_up(
+    check: Check, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liteyuki_host.examination.bot.SURVEY_SECONDS", 0.2)
+    [line] = faults(check, {"pyproject.toml": TABLE, ".env": NONE, "dotenv/__init__.py": "while True: pass\n"})
+    assert line.endswith("cannot be asked about the project: no answer in 0.2 s")
+
+
+def test_modules_and_log_files_of_the_host(check: Check, project: Path) -> None:
+    files = {
+        "pyproject.toml": f"{TABLE}[tool.lycomm]\nplugins = ['mine.x', 'json', 'not_there']\nlog_dir = 'file/logs'\n",
+        ".env": NONE,
+        "mine.py": "",
+        "file": "",
+    }
+    code, out, errors = check(files)
+    assert code == 1
+    assert errors == ["host: plugins: there is no module not_there: correct its name, or install it"]
+    assert out[0] == f"host: note: log_dir: {project / 'file'} is a file; the host would go on without log files"
