@@ -22,5 +22,8 @@ _HOMES = {"Host": ".host", "get_bot": ".host"}
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        from .requirements import require
+
+        require()
         return getattr(importlib.import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -115,7 +115,7 @@ def _run_attached(node: Node, options: argparse.Namespace, ending: Ending, order
 
 def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders: Orders) -> int:
     from liteyuki_host._child.codes import CANNOT_START, STARTUP_FAILED
-    from liteyuki_host._child.trouble import unfit_pydantic
+    from liteyuki_host.requirements import unfit_pydantic
 
     unfit = unfit_pydantic()
     if unfit is not None:

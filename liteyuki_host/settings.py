@@ -22,6 +22,7 @@ from .paths import FileProblem, absolute, is_dir
 from .project import find_table, read_env_files, read_pyproject
 from .settings_values import (
     CHILD_VARIABLES,
+    LOG_LEVELS,
     GiB,
     KiB,
     ListOf,
@@ -42,8 +43,6 @@ from .settings_values import (
 from .supervisor import order
 from .supervisor.spec import ProcessSpec, Reload, Restart, Strategy
 from .wording import one_line, short_repr, shown
-
-LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
 PLUGIN_SETTINGS = ("lycomm_commands", "lycomm_restart_command", "lycomm_status_command")
 """Settings of nonebot_plugin_lycomm. They stand in the same ``.env``; the plugin reads and checks them."""

@@ -20,6 +20,8 @@ from .wording import short_repr
 CHILD_VARIABLES = ("LYCOMM_LINK", "LYCOMM_PROCESS", "LYCOMM_LEASH", "LYCOMM_LOCK", "LYCOMM_SHARE_PORT")
 """What a host puts into its child's environment. A host may itself be the child of another one."""
 
+LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
+
 KiB = 1024
 MiB = 1024 * KiB
 GiB = 1024 * MiB

@@ -24,6 +24,8 @@ from nonebot.utils import resolve_dot_notation
 from pydantic import ValidationError, create_model
 
 from liteyuki_host._child.trouble import CannotRun, explain, missing_module
+from liteyuki_host.comm.command import shell_line
+from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.wording import one_line, short_repr, why
 
 DRIVERS = ("fastapi", "quart", "httpx", "websockets", "aiohttp", "none")
@@ -79,7 +81,9 @@ def explaining(init: Callable[..., None]) -> Callable[..., None]:
         try:
             init(*args, **kwargs)
         except Exception as exc:
-            problems = [] if kwargs.get("_env_file") else examine_configuration(kwargs).problems
+            if is_shortage(exc) or kwargs.get("_env_file"):
+                raise
+            problems = examine_configuration(kwargs).problems
             if not problems:
                 raise
             raise CannotRun("; ".join(problems)) from exc
@@ -187,8 +191,8 @@ def _wrong_driver(part: str, kind: str, exc: Exception) -> str:
     shown = one_line(part, 100)
     name = part.partition(":")[0].removeprefix("~")
     if name in DRIVERS and isinstance(exc, ImportError):
-        package = f"nonebot2[{name}]"
-        return f"driver {shown} needs what is not installed: run `{sys.executable} -m pip install '{package}'`"
+        install = shell_line(sys.executable, "-m", "pip", "install", f"nonebot2[{name}]")
+        return f"driver {shown} needs what is not installed: run `{install}`"
     if name in DRIVERS and isinstance(exc, AttributeError):
         if kind == "Mixin":
             return f"driver {shown} cannot be combined with another one"

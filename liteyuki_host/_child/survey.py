@@ -40,8 +40,8 @@ def survey(kind: str) -> dict[str, Any]:
         kind: ``script`` or ``toml``, as in ``ProjectPlan``. What ``[tool.nonebot]`` says counts for ``toml`` only: a
             script decides itself what it loads.
     """
-    from liteyuki_host._child.trouble import unfit_pydantic
     from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION
+    from liteyuki_host.requirements import unfit_pydantic
 
     found = {**SURVEY, "protocol": PROTOCOL_VERSION}
     problem = unfit_pydantic() or _no_nonebot()

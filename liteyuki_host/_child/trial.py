@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from liteyuki_host._child.trouble import CannotRun, locate, missing_module, unfit_pydantic
+from liteyuki_host._child.trouble import CannotRun, locate, missing_module
 from liteyuki_host.comm.errors import HostNotAttached, UnknownChannel
 from liteyuki_host.comm.node import current
+from liteyuki_host.requirements import unfit_pydantic
 
 if TYPE_CHECKING:
     from nonebot.drivers import Driver

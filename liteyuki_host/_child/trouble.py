@@ -71,18 +71,6 @@ def missing_module(name: str, package: str | None = None) -> str:
     return f"module {name!r} is not installed for this bot: correct its name, or run {install}"
 
 
-def unfit_pydantic() -> str | None:
-    """Why this interpreter's pydantic will not do; None: it does. NoneBot itself still runs on pydantic 1."""
-    try:
-        from pydantic import VERSION
-    except ImportError:  # then NoneBot is missing too, and that is what helps
-        return None
-    if not VERSION.startswith("1."):
-        return None
-    install = f"`{sys.executable} -m pip install 'pydantic>=2.7'`"
-    return f"pydantic {VERSION} is installed, and lycomm needs pydantic 2: run {install}"
-
-
 def show_traceback(exc: BaseException, script: Path) -> None:
     """As Python shows it for ``python bot.py``: without the frames that are ours."""
     tb = exc.__traceback__

@@ -1,6 +1,7 @@
 """The ``lycomm`` command, also ``python -m liteyuki_host``.
 
-This module parses the command line and calls the command. Each command is a module beside it.
+This module parses the command line and calls the command. Each command is a module beside it, and is imported when it
+is called: in an environment with other packages than lycomm needs, that is to be told in one line.
 """
 
 from __future__ import annotations
@@ -11,15 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from liteyuki_host import __version__
-from liteyuki_host.cli.arguments import settings_arguments
-from liteyuki_host.cli.check import check
-from liteyuki_host.cli.example import print_settings
 from liteyuki_host.cli.lines import FAILED, STOPPED, WRONG_SETTING, fail
 from liteyuki_host.cli.mistyped import explain
 from liteyuki_host.comm.errors import LycommError, SettingsError
 from liteyuki_host.log import use_utf8
-from liteyuki_host.project import inspect_project
-from liteyuki_host.settings import LOG_LEVELS
+from liteyuki_host.requirements import unfit_pydantic
+from liteyuki_host.settings_values import LOG_LEVELS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments[0].startswith("-") and arguments[0] not in VERBS:
         return fail(explain(arguments, VERBS), WRONG_SETTING)
     options = _parser().parse_args(arguments)
+    unfit = unfit_pydantic()
+    if unfit is not None:
+        return fail(unfit, FAILED)
     try:
         return VERBS[options.verb](options)
     except SettingsError as error:
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from liteyuki_host import Host  # here: the other verbs need none of it
+    from liteyuki_host import Host
+    from liteyuki_host.cli.arguments import settings_arguments
+    from liteyuki_host.project import inspect_project
 
     arguments = settings_arguments(
         options.project, script=options.script, reload=options.reload, log_level=options.log_level
@@ -57,10 +60,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from liteyuki_host.cli.arguments import settings_arguments
+    from liteyuki_host.cli.check import check
+
     return check(options.project, settings_arguments(options.project, script=options.script), load=options.load)
 
 
 def _settings(options: argparse.Namespace) -> int:
+    from liteyuki_host.cli.example import print_settings
+
     print_settings()
     return STOPPED
 

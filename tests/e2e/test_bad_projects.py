@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from pathlib import Path
 
@@ -104,4 +105,29 @@ def test_a_main_process_module_that_cannot_be_loaded(tmp_path: Path) -> None:
         assert host.wait() != 0
         assert "main-process module 'mine' cannot be loaded: ModuleNotFoundError" in host.text
         assert "mine.py line 1" in host.text
+        assert "Traceback" not in host.text
+
+
+@pytest.mark.parametrize("kind", ["script", "toml"])
+def test_a_value_that_nonebot_refuses_is_one_line_and_final(tmp_path: Path, kind: str) -> None:
+    """It used to be a traceback of forty lines, ten times in five minutes."""
+    files = {"bot.py": BOT} if kind == "script" else {"pyproject.toml": TOML}
+    write(tmp_path, {**files, ".env": "DRIVER=~none\nSUPERUSERS=[1,\nPORT=abc\n"})
+    with host_process(tmp_path) as host:
+        line = host.wait_for(r"\[ERROR\] nonebot .*SUPERUSERS in \.env: '\[1,' is not JSON")[0]
+        assert "PORT in .env: 'abc': Input should be a valid integer" in line
+        host.wait_for("child nonebot cannot start: exited 78")
+        host.send(signal.SIGINT)
+        host.wait()
+        assert "Traceback" not in host.text
+
+
+def test_a_bot_beside_pydantic_1_is_one_line_and_final(tmp_path: Path) -> None:
+    declared = f"[tool.lycomm.processes.web.env]\nPYTHONPATH = '{tmp_path / 'packages'}'\n"
+    write(tmp_path, {"pyproject.toml": TOML + declared, "packages/pydantic/__init__.py": 'VERSION = "1.10.27"\n'})
+    with host_process(tmp_path) as host:
+        host.wait_for("web: pydantic 1.10.27 is installed, and lycomm needs pydantic 2: run `")
+        host.wait_for("child web cannot start: exited 78")
+        host.send(signal.SIGINT)
+        host.wait()
         assert "Traceback" not in host.text

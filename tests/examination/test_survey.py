@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -100,6 +101,12 @@ def test_init_tells_what_is_wrong_in_one_line() -> None:
     Path(".env").write_text("PORT=abc\nDRIVER=~fastap\n")
     with pytest.raises(ValueError, match="of many lines"):
         explaining(init)(port=1, driver="~none")
+
+    def short_init(**kwargs: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many"):  # it passes; a wrong value in .env does not
+        explaining(short_init)()
     assert explaining(nonebot.init).__name__ == "init"
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import nonebot
 import pytest
+from nonebot.config import Config, Env
+from nonebot.drivers.none import Driver
 
 from liteyuki_host.comm.command import lycomm
 from liteyuki_host.comm.errors import HostNotAttached
@@ -40,6 +42,15 @@ async def test_the_start_says_in_exactly_one_line_that_there_is_no_host(app: obj
     (line,) = logged
     assert line.startswith("WARNING no host: channels to it are off, everything else works in this process; ")
     assert f"run `{lycomm('run')}` in this folder" in line
+
+
+async def test_pydantic_1_is_said_in_one_line(app: object, monkeypatch: pytest.MonkeyPatch, logged: Logged) -> None:
+    """NoneBot runs on it, and the plugin does without a host."""
+    monkeypatch.setattr("pydantic.VERSION", "1.10.27")
+    driver = Driver(Env(), Config(_env_file=None))
+    plugin_hooks.register(driver)
+    [line] = logged
+    assert line.startswith("WARNING pydantic 1.10.27 is installed, and lycomm needs pydantic 2: run `")
 
 
 async def test_the_hooks_are_nonebots(app: object) -> None:
