@@ -126,7 +126,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     except ModuleNotFoundError as exc:
         if exc.name != "nonebot":
             raise
-        from liteyuki_host._child.trouble import missing_module
+        from liteyuki_host._child.missing import missing_module
 
         _complain(f"{options.process}: {missing_module('nonebot', 'nonebot2[fastapi]')}")
         return CANNOT_START

@@ -23,7 +23,8 @@ from nonebot.drivers import ASGIMixin
 from nonebot.utils import resolve_dot_notation
 from pydantic import ValidationError, create_model
 
-from liteyuki_host._child.trouble import CannotRun, explain, missing_module
+from liteyuki_host._child.missing import missing_module
+from liteyuki_host._child.trouble import CannotRun, explain
 from liteyuki_host.comm.command import shell_line
 from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.wording import one_line, short_repr, why

@@ -13,7 +13,8 @@ from typing import Any
 
 from loguru import logger
 
-from liteyuki_host._child.trouble import CannotRun, explain, missing_module
+from liteyuki_host._child.missing import missing_module
+from liteyuki_host._child.trouble import CannotRun, explain
 from liteyuki_host.wording import short_repr, why
 
 if sys.version_info >= (3, 11):
@@ -27,9 +28,7 @@ def run_script(script: Path) -> None:
     main = _become_main(str(script))
     main.__file__ = str(script)
     main.__loader__ = SourceFileLoader("__main__", str(script))
-    # Isolated (also the embeddable Python for Windows): the first entry is not the script's folder but the library.
-    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
-        sys.path[0] = str(script.parent)
+    _look_first_in(script.parent)
     exec(_compile(script), main.__dict__)
 
 
@@ -47,6 +46,7 @@ def _compile(script: Path) -> types.CodeType:
 def run_toml() -> None:
     """What ``nb run`` does in a folder without a bot.py: adapters and plugins of ``[tool.nonebot]``, then run."""
     _become_main("-c")
+    _look_first_in(Path.cwd())
     import nonebot
 
     table = read_table(Path("pyproject.toml"))
@@ -61,6 +61,19 @@ def run_toml() -> None:
     except (AssertionError, AttributeError, TypeError, ValueError) as exc:
         raise CannotRun(f"[tool.nonebot] in pyproject.toml: {exc}") from exc
     nonebot.run()
+
+
+def _look_first_in(folder: Path) -> None:
+    """Let imports find the project's own modules first: the script's folder with ``python bot.py``, the project's with
+    ``nb run``.
+
+    Also where Python is told not to put any folder of the user's on its path: ``PYTHONSAFEPATH``, ``python -P`` or
+    ``-I``, and the embeddable Python for Windows. A bot without its own modules is no bot.
+    """
+    if sys.flags.isolated or getattr(sys.flags, "safe_path", False):
+        sys.path.insert(0, str(folder))  # the first entry is the standard library
+    else:
+        sys.path[0] = str(folder)  # in place of the current folder, for `python -m`
 
 
 def _become_main(argv0: str) -> types.ModuleType:

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from liteyuki_host._child.trouble import CannotRun, explain, missing_module
+from liteyuki_host._child.missing import missing_module
+from liteyuki_host._child.trouble import CannotRun, explain
 from liteyuki_host._version import __version__
 from liteyuki_host.wording import one_line, short_repr
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from liteyuki_host._child.trouble import CannotRun, locate, missing_module
+from liteyuki_host._child.missing import missing_module
+from liteyuki_host._child.trouble import CannotRun, locate
 from liteyuki_host.comm.errors import HostNotAttached, UnknownChannel
 from liteyuki_host.comm.node import current
 from liteyuki_host.requirements import unfit_pydantic

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from pathlib import Path
+
+from liteyuki_host._child.missing import missing_module
 
 MAX_WORDS = 500
 """Characters of one line. Validation errors repeat whole configurations."""
@@ -16,16 +17,18 @@ class CannotRun(Exception):
 
 
 def explain(exc: BaseException, folder: Path | None = None) -> str:
-    """
+    """Put an error into one line of at most ``MAX_WORDS`` characters.
+
     Args:
-        folder: the project's; of the traceback's places the innermost one in here is named.
+        folder: the project's, by default the current one; of the traceback's places the innermost one in here is named.
     """
+    folder = folder or Path.cwd()
     if isinstance(exc, ModuleNotFoundError) and exc.name:
-        return missing_module(exc.name)
+        return missing_module(exc.name, folder=folder)
     if isinstance(exc, SyntaxError):
         return f"{exc.filename} line {exc.lineno}: {exc.msg}"
-    words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-    place = _place(exc, folder or Path.cwd())
+    words = _one_line(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+    place = _place(exc, folder)
     return f"{words} ({place})" if place else words
 
 
@@ -38,7 +41,7 @@ def locate(exc: BaseException, folder: Path, otherwise: str | None = None) -> st
     """
     place = _place(exc, folder)
     if isinstance(exc, ModuleNotFoundError) and exc.name:
-        words = _missing(exc.name, folder)
+        words = missing_module(exc.name, folder=folder)
     elif isinstance(exc, SyntaxError):
         words = f"{type(exc).__name__}: {exc.msg}"
         inside = _relative(exc.filename, folder)
@@ -48,27 +51,12 @@ def locate(exc: BaseException, folder: Path, otherwise: str | None = None) -> st
             words += f" ({exc.filename} line {exc.lineno})"
     else:
         words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-    line = " ".join(": ".join(filter(None, [place or otherwise, words])).split())
+    return _one_line(": ".join(filter(None, [place or otherwise, words])))
+
+
+def _one_line(words: str) -> str:
+    line = " ".join(words.split())
     return line if len(line) <= MAX_WORDS else f"{line[: MAX_WORDS - 4]} ..."
-
-
-def _missing(name: str, folder: Path) -> str:
-    top = name.partition(".")[0]
-    if (folder / top).is_dir() or (folder / f"{top}.py").is_file():
-        return f"there is no module {name!r} in this project"
-    return missing_module(name)
-
-
-def missing_module(name: str, package: str | None = None) -> str:
-    """
-    Args:
-        package: what to install, where the project says so; otherwise it is guessed from the module's name.
-    """
-    parts = name.split(".")
-    if package is None:
-        package = f"nonebot-adapter-{parts[2]}" if parts[:2] == ["nonebot", "adapters"] and parts[2:] else parts[0]
-    install = f"`{sys.executable} -m pip install {package.replace('_', '-')}`"
-    return f"module {name!r} is not installed for this bot: correct its name, or run {install}"
 
 
 def show_traceback(exc: BaseException, script: Path) -> None:

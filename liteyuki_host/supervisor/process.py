@@ -246,9 +246,9 @@ def launch_command(spec: ProcessSpec, plan: ProjectPlan) -> list[str]:
 
 def child_environment(spec: ProcessSpec, link: Mapping[str, str]) -> dict[str, str]:
     environment = dict(os.environ)
+    environment.setdefault("PYTHONUTF8", "1")  # unless the operator has decided
     # Before the operator's own, so that `env` can overrule each of them.
     environment.update(
-        PYTHONUTF8="1",
         # A console that cannot show a character gets "?", not a traceback instead of the line.
         PYTHONIOENCODING="utf-8:replace",
         PYTHONUNBUFFERED="1",

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from launch_kit import DEADLINE, PYPROJECT, StartHost, accepts, free_port, is_gone, make_project, until
+from launch_kit import DEADLINE, PYPROJECT, HostProcess, StartHost, accepts, free_port, is_gone, make_project, until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -84,8 +84,56 @@ def test_an_ordinary_project_runs_and_ends_cleanly(
     host.line("shutdown hook ran")
     host.line(r"child nonebot stopped after the stop message in .* \(exited 0\)$")
     assert not accepts(port)
-    host.line('Succeeded to load plugin "nonebot_plugin_lycomm"')
+    assert count_of_our_plugin(host) == 1
     assert not re.search("ERROR|WARNING.*lycomm|Traceback", host.text)
+
+
+def count_of_our_plugin(host: HostProcess) -> int:
+    return host.text.count('Succeeded to load plugin "nonebot_plugin_lycomm"')
+
+
+LISTED = '[tool.nonebot]\nplugin_dirs = ["plugins"]\nplugins = ["nonebot_plugin_lycomm"]\n'
+TABLED = '[tool.nonebot]\nplugin_dirs = ["plugins"]\n[tool.nonebot.plugins]\n'
+TABLED += 'nonebot-plugin-lycomm = ["nonebot_plugin_lycomm"]\n"@local" = []\n'
+OURS = '"nonebot_plugin_lycomm"'
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "plugin", "load"),
+    [
+        (LISTED, "", None),
+        (TABLED, "", None),
+        (LISTED, f"import nonebot\nnonebot.require({OURS})", None),
+        (TABLED, "import nonebot_plugin_lycomm", None),
+        (LISTED, "", 'nonebot.load_from_toml("pyproject.toml")'),
+        (TABLED, f"import nonebot\nnonebot.require({OURS})", 'nonebot.load_from_toml("pyproject.toml")'),
+        ("", "", f"nonebot.load_plugin({OURS})"),
+        ("", "", f"nonebot.require({OURS})"),
+        ("", f"import nonebot\nnonebot.require({OURS})", 'nonebot.load_plugins("plugins")'),
+        ("", f"import nonebot\nnonebot.require({OURS})", f'nonebot.load_all_plugins([{OURS}], ["plugins"])'),
+        ("", "", f'nonebot.require({OURS})\nnonebot.load_plugin({OURS})\nnonebot.load_plugins("plugins")'),
+        ("", "", ""),
+    ],
+)
+def test_our_plugin_is_said_to_be_loaded_once(
+    start_host: StartHost, tmp_path: Path, pyproject: str, plugin: str, load: str | None
+) -> None:
+    bot = "" if load is None else f"import nonebot\nnonebot.init()\n{load}\nnonebot.run()\n"
+    project = make_project(tmp_path / "bot", plugin, driver="~none", pyproject=pyproject, bot=bot)
+    host = start_host(project)
+    host.line("child nonebot ready")
+    host.stop()
+    assert count_of_our_plugin(host) == 1
+    assert not re.search("ERROR|already exists|Traceback", host.text)
+
+
+def test_our_plugin_that_cannot_be_loaded_is_named_and_the_bot_runs(start_host: StartHost, tmp_path: Path) -> None:
+    project = make_project(tmp_path / "bot", driver="~none")
+    with (project / ".env").open("a") as env:
+        env.write("LYCOMM_COMMANDS=perhaps\n")
+    host = start_host(project)
+    host.line("plugin nonebot_plugin_lycomm was not loaded: .*; the bot runs without it$")
+    host.line("child nonebot ready")
 
 
 @pytest.mark.parametrize("driver", ["~none", "~httpx+~websockets"])
@@ -120,6 +168,42 @@ print("process", os.environ["LYCOMM_PROCESS"])
     host.line(re.escape(f"main {project}/bot.py __main__ {project}/bot.py link None"))
     host.line("process nonebot$")
     host.line("child nonebot ready")
+
+
+IMPORTS_ITS_OWN = """
+import sys
+import helper
+print("path", sys.path[0], "helper", helper.__file__)
+"""
+
+
+@pytest.mark.parametrize("way", ["PYTHONSAFEPATH", "-P", "-I"])
+@pytest.mark.parametrize("kind", ["script", "toml"])
+def test_a_python_that_keeps_folders_off_its_path_finds_the_project(
+    start_host: StartHost, tmp_path: Path, way: str, kind: str
+) -> None:
+    if way == "-P" and sys.version_info < (3, 11):
+        pytest.skip("from Python 3.11 on")
+    spec: dict[str, object] = {"env": {"PYTHONSAFEPATH": "1"}}
+    if way != "PYTHONSAFEPATH":
+        python = tmp_path / "python"
+        python.write_text(f'#!/bin/sh\nexec {sys.executable} {way} "$@"\n')
+        python.chmod(0o755)
+        spec = {"python": str(python)}
+    bot = "" if kind == "toml" else BOT
+    project = make_project(tmp_path / "bot", IMPORTS_ITS_OWN, driver="~none", bot=bot)
+    (project / "helper.py").touch()
+    host = start_host(project, **spec)
+    host.line(re.escape(f"path {project} helper {project}/helper.py"))
+    host.line("child nonebot ready")
+
+
+@pytest.mark.parametrize("value", ["0", "1", None])
+def test_utf8_mode_is_on_and_can_be_turned_off(start_host: StartHost, tmp_path: Path, value: str | None) -> None:
+    plugin = "import sys\nprint('utf8 mode', sys.flags.utf8_mode, '中文')\n"
+    env = {} if value is None else {"PYTHONUTF8": value}
+    host = start_host(make_project(tmp_path / "bot", plugin, driver="~none"), env=env)
+    host.line(f"utf8 mode {value or '1'} 中文$")
 
 
 PAGE_OF_2024 = """
@@ -317,7 +401,7 @@ def test_a_missing_adapter(start_host: StartHost, tmp_path: Path) -> None:
     host = start_host(make_project(tmp_path / "bot", pyproject=NOT_THERE))
     host.line(
         r"\[ERROR\] nonebot .* adapter module 'nonebot\.adapters\.nothere\.v11' is not installed for this bot: "
-        r".* -m pip install nonebot-adapter-nothere`$"
+        r"correct its name, or run `.* -m pip install nonebot-adapter-nothere`$"
     )
     host.line(r"child nonebot cannot start: exited 78 before it was ready")
     host.stop()

@@ -1,27 +1,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from liteyuki_host._child.project import declared_adapters
-from liteyuki_host._child.trouble import MAX_WORDS, CannotRun, explain, locate, missing_module, show_traceback
-
-
-@pytest.mark.parametrize(
-    ("module", "package", "install"),
-    [
-        ("nonebot.adapters.onebot.v11", None, "nonebot-adapter-onebot"),
-        ("nonebot.adapters.onebot.v11", "my-own-package", "my-own-package"),
-        ("nonebot_plugin_x.sub", None, "nonebot-plugin-x"),
-    ],
-)
-def test_what_to_install_for_a_missing_module(module: str, package: str | None, install: str) -> None:
-    words = missing_module(module, package)
-    assert repr(module) in words
-    assert f"`{sys.executable} -m pip install {install}`" in words
+from liteyuki_host._child.trouble import MAX_WORDS, CannotRun, explain, locate, show_traceback
 
 
 def test_a_syntax_error_names_file_and_line() -> None:
@@ -38,6 +23,20 @@ def test_another_error_names_the_innermost_place_in_the_project(tmp_path: Path) 
     assert explain(caught.value, tmp_path).endswith("(bot.py line 3)")
     assert explain(caught.value, tmp_path / "elsewhere").startswith("JSONDecodeError: Expecting")
     assert not explain(caught.value, tmp_path / "elsewhere").endswith("line 3)")
+
+
+def test_an_error_of_many_lines_becomes_one(tmp_path: Path) -> None:
+    assert explain(ValueError("two\n  lines"), tmp_path) == "ValueError: two lines"
+    assert len(explain(ValueError("x" * 9999), tmp_path)) == MAX_WORDS
+
+
+def test_a_module_of_the_project_is_nobodys_package(tmp_path: Path) -> None:
+    (tmp_path / "plugins").mkdir()
+    with pytest.raises(ModuleNotFoundError) as caught:
+        exec("import plugins.weather_x")
+    for words in (explain(caught.value, tmp_path), locate(caught.value, tmp_path)):
+        assert "in this project" in words
+        assert "pip install" not in words
 
 
 def test_the_traceback_begins_with_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
