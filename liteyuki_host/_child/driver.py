@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ import nonebot
 import nonebot.log
 from loguru import logger
 from nonebot.drivers import ASGIMixin, Driver
+from nonebot.plugin.manager import PluginManager
 
 from liteyuki_host._child.codes import BESIDE, SHARE_PORT
 from liteyuki_host._child.configuration import explaining
@@ -90,6 +92,7 @@ class DriverWatch:
             return func  # it is used as a decorator
 
         def run_and_report(*args: Any, **kwargs: Any) -> None:
+            say_that_our_plugin_is_loaded()
             failed_plugins = self._failed_plugins.report()
             _no_reload(driver)
             listening = Listening.of(driver.config, args, kwargs) if isinstance(driver, ASGIMixin) else None
@@ -155,21 +158,32 @@ class DriverWatch:
 
 
 def load_our_plugin() -> None:
-    """For projects that do not declare it. The bot starts without it rather than not at all.
+    """Load our plugin for projects that do not declare it. The bot starts without it rather than not at all.
 
-    Loaded before the project's own plugins: one that imports it without ``require()``, as the page of 2024 does,
+    It is loaded before the project's own plugins: one that imports it without ``require()``, as the page of 2024 does,
     would otherwise make a plain module of it, which NoneBot then refuses to load as a plugin.
+
+    NoneBot says "Succeeded to load" whenever a declared plugin is loaded, again for one that was loaded before. So
+    nothing is said here; :func:`say_that_our_plugin_is_loaded` does so for a project that does not declare it.
     """
-    declared = getattr(nonebot.plugin, "_managers", [])
-    before = list(declared)
+    managers = getattr(nonebot.plugin, "_managers", [])
+    before = list(managers)
     try:
         if nonebot.get_plugin(PLUGIN) is None:
-            nonebot.load_plugin(PLUGIN)
+            managers.append(PluginManager([PLUGIN]))
+            importlib.import_module(PLUGIN)
     except Exception as exc:
-        logger.warning(f"plugin {PLUGIN} was not loaded: {explain(exc)}; the bot runs without it")
+        logger.opt(exception=exc).error(f'Failed to import "{PLUGIN}"')  # as NoneBot says it; see FailedPlugins
     # Loaded, but not declared: a project that declares it is right to, and NoneBot refuses a second declaration.
     # There is no public way to load without declaring.
-    declared[:] = before
+    managers[:] = before
+
+
+def say_that_our_plugin_is_loaded() -> None:
+    """Log what NoneBot logs for a declared plugin, unless the project has declared it. After all plugins are loaded."""
+    declared = any(PLUGIN in manager.available_plugins for manager in getattr(nonebot.plugin, "_managers", []))
+    if not declared and nonebot.get_plugin(PLUGIN) is not None:
+        logger.success(f'Succeeded to load plugin "{PLUGIN}"')
 
 
 class FailedPlugins:
@@ -202,7 +216,8 @@ class FailedPlugins:
         record = message.record
         # load_plugin() returns None and keeps the reason to itself; the log record is where it can be had.
         match = re.match(r'Failed to import "([^"]+)"', record["message"])
-        if match and record["function"] == "load_plugin" and record["exception"] is not None:
+        loading = record["function"] in ("load_plugin", load_our_plugin.__name__)
+        if match and loading and record["exception"] is not None:
             self._failed[match[1]] = record["exception"].value
 
 
