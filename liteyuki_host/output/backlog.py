@@ -6,16 +6,18 @@ for a while, so a backlog needs no owner to end it.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from liteyuki_host.log import HOST
 
-from .text import Block
+from .text import Block, date_and_time
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -36,15 +38,41 @@ BAND = 64 * KiB
 LINGER_SECONDS = 1.0
 BLOCK_OVERHEAD = 200  # bytes of objects around each block's data; else a million empty lines would weigh nothing
 
-Taken = tuple[int, Block]
-"""A block, and how many lines of its process before it have been left out."""
+NOTE_SECONDS = 5.0
+"""Between two notes that lines of one process were left out. A flood would fill the log with them: one each 16 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Omitted:
+    """Lines of one process that there was no room for."""
+
+    lines: int
+    """Since the note before this one; their sum over all notes is exact."""
+    total: int
+    """Since this flood began: as long as notes follow each other."""
+    since: float
+    """``time.time()`` of that beginning."""
+
+    def words(self, what: str, why: str) -> str:
+        """For a log line: ``1,204 lines of bot were not shown: they came faster than the console takes them``.
+
+        Args:
+            what: follows the number.
+            why: follows a colon.
+        """
+        in_all = f" ({self.total:,} since {date_and_time(self.since)})" if self.total > self.lines else ""
+        return f"{self.lines:,} {what}: {why}{in_all}"
+
+
+Taken = tuple[Omitted | None, Block]
+"""A block, and a note that is to stand before it. The block of a note that stands alone has no lines."""
 
 
 class Backlog:
     """Bounded, fair between processes, newest first to keep.
 
     When it is full, the process that has most in it loses its oldest block; the host itself comes last, after
-    all others have nothing left.
+    all others have nothing left. What was left out is noted at the end of the flood and every ``NOTE_SECONDS`` of it.
 
     Args:
         thread_name: of the writing thread.
@@ -66,6 +94,7 @@ class Backlog:
         self._idle = idle
         self._limit = limit
         self._rate = rate
+        self._closing = False
         self._closed = False
         self._empty()
         _backlogs.add(self)
@@ -109,8 +138,12 @@ class Backlog:
 
     def close(self, timeout: float) -> bool:
         """Flush, then accept nothing more. What is not written by then is lost. Returns whether all was."""
-        written = self.flush(timeout)
         with self._changed:
+            self._closing = True
+            if self._thread is None and self._owes_notes():
+                self._start()
+            self._changed.notify_all()
+            written = self._changed.wait_for(lambda: not (self._size or self._writing or self._owes_notes()), timeout)
             self._closed = True
             self._sources.clear()
             self._size = 0
@@ -124,7 +157,7 @@ class Backlog:
         children = [source for name, source in self._sources.items() if name != HOST and source.waiting]
         loser = max(children, key=lambda source: source.size) if children else self._sources[HOST]
         block = self._pop(loser)
-        loser.missing += block.lines
+        loser.leave_out(block.lines)
 
     def _pop(self, source: _Source) -> Block:
         _, block = source.waiting.popleft()
@@ -156,8 +189,8 @@ class Backlog:
     def _work(self) -> bool:
         """One round. False: there is nothing more to do."""
         with self._changed:
-            rested = self._changed.wait_for(lambda: self._size or self._closed, LINGER_SECONDS)
-            taken = [] if self._closed else self._take()
+            rested = self._changed.wait_for(self._has_work, LINGER_SECONDS)
+            taken = [] if self._closed else [*self._take_notes(), *self._take()]
             self._writing = bool(taken)
         if taken:
             began, worked = time.monotonic(), time.thread_time()
@@ -171,7 +204,7 @@ class Backlog:
             return True
         self._idle()
         with self._changed:
-            if self._closed or not (rested or self._size):
+            if self._closed or not (rested or self._size or self._owes_notes()):
                 self._thread = None
                 return False
         return True
@@ -187,11 +220,25 @@ class Backlog:
             block = self._pop(source)
             source.served += _weight(block)
             weight += _weight(block)
-            taken.append((source.missing, block))
-            source.missing = 0
+            taken.append((source.note(flood_is_over=not source.waiting, at_once=self._closing), block))
         if not self._size:  # nobody is ahead any more
             self._served = max(source.served for source in self._sources.values())
         return taken
+
+    def _has_work(self) -> bool:
+        return bool(self._size or self._closed or (self._closing and self._owes_notes()))
+
+    def _take_notes(self) -> list[Taken]:
+        """Those that are due of processes with no block that they could stand before."""
+        notes: list[Taken] = []
+        for process, source in self._sources.items():
+            note = None if source.waiting else source.note(flood_is_over=True, at_once=self._closing)
+            if note is not None:
+                notes.append((note, Block(process, 0, 0, time.time(), b"")))
+        return notes
+
+    def _owes_notes(self) -> bool:
+        return any(source.missing for source in self._sources.values())
 
 
 _backlogs: weakref.WeakSet[Backlog] = weakref.WeakSet()
@@ -208,13 +255,34 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Source:
-    """What waits of one process."""
+    """What waits of one process, and what has been left out of it."""
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[int, Block]] = deque()
         self.size = 0
-        self.missing = 0
         self.served = 0  # bytes it has had, and those it could have had while it was silent
+        self.missing = 0  # lines left out since the last note
+        self._missing_since = 0.0  # time.monotonic()
+        self._noted_at = -math.inf  # time.monotonic()
+        self._total = 0
+        self._since = 0.0  # time.time()
+
+    def leave_out(self, lines: int) -> None:
+        if not self.missing:
+            self._missing_since = time.monotonic()
+            if self._missing_since - self._noted_at > 2 * NOTE_SECONDS:  # else the last flood goes on
+                self._total, self._since = 0, time.time()
+        self.missing += lines
+        self._total += lines
+
+    def note(self, *, flood_is_over: bool, at_once: bool) -> Omitted | None:
+        """What is to be noted now, if anything."""
+        now = time.monotonic()
+        due = flood_is_over or now - self._missing_since >= NOTE_SECONDS
+        if not self.missing or not (at_once or (due and now - self._noted_at >= NOTE_SECONDS)):
+            return None
+        lines, self.missing, self._noted_at = self.missing, 0, now
+        return Omitted(lines, self._total, self._since)
 
 
 def _weight(block: Block) -> int:

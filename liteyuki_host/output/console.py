@@ -17,7 +17,7 @@ from typing import TextIO
 
 from liteyuki_host.log import HOST
 
-from .backlog import Backlog, Taken
+from .backlog import Backlog, Omitted, Taken
 from .text import Block, date_and_time
 
 BLOCKED_SECONDS = 0.1
@@ -76,15 +76,15 @@ class Console:
 
     def _write(self, taken: list[Taken]) -> None:
         device = self._device
-        lines = sum(missing + block.lines for missing, block in taken)
+        lines = sum((omitted.lines if omitted else 0) + block.lines for omitted, block in taken)
         if device is None:
             return
         if time.monotonic() < self._retry_at:
             self._missing += lines
             return
-        text = "".join(_shown(missing, block) for missing, block in taken)
+        text = "".join(_shown(omitted, block) for omitted, block in taken)
         if self._missing:
-            text = _note(self._missing, "lines", "the console did not take them") + text
+            text = _note(f"{self._missing:,} lines were not shown: the console did not take them") + text
         try:
             device(text)
         except (OSError, ValueError) as error:  # ValueError: somebody has closed the stream
@@ -97,16 +97,19 @@ class Console:
             self._missing = 0
 
 
-def _shown(missing: int, block: Block) -> str:
-    text = block.text() + "\n" if block.process == HOST else block.for_console()
-    if not missing:
-        return text
-    return _note(missing, f"lines of {block.process}", "they came faster than the console takes them") + text
+def _shown(omitted: Omitted | None, block: Block) -> str:
+    text = ""
+    if omitted is not None:
+        why = "they came faster than the console takes them"
+        text = _note(omitted.words(f"lines of {block.process} were not shown", why))
+    if block.lines:
+        text += block.text() + "\n" if block.process == HOST else block.for_console()
+    return text
 
 
-def _note(count: int, what: str, why: str) -> str:
+def _note(words: str) -> str:
     # Not a log call: it belongs to this place of this console.
-    return f"{date_and_time(time.time())} [WARNING] {HOST} | {count:,} {what} were not shown: {why}\n"
+    return f"{date_and_time(time.time())} [WARNING] {HOST} | {words}\n"
 
 
 # The process's console.

@@ -10,7 +10,7 @@ from loguru import logger
 
 from liteyuki_host.log import HOST
 
-from .backlog import Backlog, Taken
+from .backlog import Backlog, Omitted, Taken
 from .log_file import LogFile
 from .text import Block, date_and_time
 
@@ -81,10 +81,10 @@ class LogFiles:
     def _write(self, taken: list[Taken]) -> None:
         texts: dict[str, str] = {}
         lines: dict[str, int] = {}
-        for missing, block in taken:
+        for omitted, block in taken:
             name = block.process
-            texts[name] = texts.get(name, "") + _written(missing, block)
-            lines[name] = lines.get(name, 0) + missing + block.lines
+            texts[name] = texts.get(name, "") + _written(omitted, block)
+            lines[name] = lines.get(name, 0) + (omitted.lines if omitted else 0) + block.lines
         for name, text in texts.items():
             self._append(name, text, lines[name])
 
@@ -95,7 +95,8 @@ class LogFiles:
             if time.monotonic() < trouble.retry_at:
                 trouble.missing += lines
                 return
-            text = _note(trouble.missing, f"they could not be written ({trouble.why})") + text
+            missing = f"{trouble.missing:,} lines are missing here"
+            text = _note(f"{missing}: they could not be written ({trouble.why})") + text
         try:
             self._file_of(name).write(text)
         except Exception as error:  # for MemoryError and bugs the same holds as for a full disk
@@ -144,11 +145,12 @@ class LogFiles:
             file.close()
 
 
-def _written(missing: int, block: Block) -> str:
-    if not missing:
-        return block.for_file()
-    return _note(missing, "they came faster than log files are written") + block.for_file()
+def _written(omitted: Omitted | None, block: Block) -> str:
+    text = block.for_file() if block.lines else ""
+    if omitted is None:
+        return text
+    return _note(omitted.words("lines are missing here", "they came faster than log files are written")) + text
 
 
-def _note(missing: int, why: str) -> str:
-    return f"{date_and_time(time.time())} [WARNING] {HOST} | {missing:,} lines are missing here: {why}\n"
+def _note(words: str) -> str:
+    return f"{date_and_time(time.time())} [WARNING] {HOST} | {words}\n"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
+import pytest
 from output_kit import DEADLINE, block
 
-from liteyuki_host.output.backlog import BAND, Backlog, Taken
+from liteyuki_host.output import backlog as backlogs
+from liteyuki_host.output.backlog import BAND, LIMIT, Backlog, Omitted, Taken
 
 
 class Gate:
@@ -90,3 +93,80 @@ def test_work_that_costs_more_than_its_bytes_takes_half_of_one_core_at_most() ->
     pauses = [begin - end for end, begin in zip(times[1::2], times[2::2], strict=False)]
     assert len(pauses) == 3
     assert min(pauses) > 0.045
+
+
+class Notes:
+    """A writer that keeps the notes, each with its time, and counts the lines."""
+
+    def __init__(self) -> None:
+        self.notes: list[tuple[float, str, Omitted]] = []
+        self.lines = 0
+        self._noted = threading.Condition()
+
+    def __call__(self, taken: list[Taken]) -> None:
+        with self._noted:
+            for omitted, block in taken:
+                self.lines += block.lines
+                if omitted is not None:
+                    self.notes.append((time.monotonic(), block.process, omitted))
+            self._noted.notify_all()
+
+    def wait(self, count: int) -> None:
+        with self._noted:
+            assert self._noted.wait_for(lambda: len(self.notes) >= count, DEADLINE)
+
+    @property
+    def omitted(self) -> int:
+        return sum(omitted.lines for _, _, omitted in self.notes)
+
+
+def flood(backlog: Backlog, process: str, blocks: int) -> int:
+    for _ in range(blocks):
+        backlog.add(block(process, "x" * 9_999))
+    return blocks
+
+
+def test_a_flood_is_noted_once_and_exactly() -> None:
+    writer = Notes()
+    backlog = Backlog("lycomm-backlog", writer)
+    count = flood(backlog, "bot", 4 * LIMIT // 10_000)
+    assert backlog.close(DEADLINE)
+    assert len(writer.notes) == 1
+    assert writer.omitted == count - writer.lines > 0
+
+
+def test_floods_in_a_row_are_noted_rarely_and_with_their_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlogs, "NOTE_SECONDS", 0.5)
+    writer = Notes()
+    backlog = Backlog("lycomm-backlog", writer, limit=50_000, rate=20_000_000)
+    count, begin = 0, time.monotonic()
+    while time.monotonic() - begin < 2.2:
+        count += flood(backlog, "bot", 20)
+        count += flood(backlog, "other", 20)
+        assert backlog.flush(DEADLINE)  # each of them is over at once
+    assert backlog.close(DEADLINE)
+    for process in ("bot", "other"):
+        times = [at for at, who, _ in writer.notes if who == process]
+        assert 3 <= len(times) <= 6
+        assert all(after - before >= 0.5 for before, after in itertools.pairwise(times[:-1]))
+        last = [omitted for _, who, omitted in writer.notes if who == process][-1]
+        assert last.total == sum(omitted.lines for _, who, omitted in writer.notes if who == process)
+        assert last.words("lines", "why").startswith(f"{last.lines:,} lines: why ({last.total:,} since 20")
+    assert writer.omitted == count - writer.lines > 0
+
+
+def test_what_is_left_out_last_is_noted_without_another_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backlogs, "NOTE_SECONDS", 0.3)
+    writer = Notes()
+    backlog = Backlog("lycomm-backlog", writer, limit=50_000, rate=20_000_000)
+    count = flood(backlog, "bot", 20)
+    assert backlog.flush(DEADLINE)
+    count += flood(backlog, "bot", 20)
+    writer.wait(2)
+    assert writer.omitted == count - writer.lines
+    assert writer.notes[1][0] - writer.notes[0][0] >= 0.3
+    thread = backlog._thread
+    if thread is not None:
+        thread.join(DEADLINE)
+    assert backlog.close(0.0)
+    assert len(writer.notes) == 2, "and once"
