@@ -145,6 +145,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     ending.before_interrupt(hooks.release_all)
     watch = DriverWatch(node, hooks, orders)
     watch.install()
+    ending.before_interrupt(watch.draining.stop)
     try:
         run_toml() if script is None else run_script(script)
     except CannotRun as exc:
@@ -165,6 +166,8 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
             return shortage
         # Nothing of these would be changed by another start.
         return CANNOT_START if isinstance(exc, (ImportError, SyntaxError)) else 1
+    finally:
+        watch.draining.report_last()
     return 0
 
 

@@ -1,160 +1,113 @@
-"""Lets a bot come to rest before it ends: begins no more events, and waits for the handlers that run.
+"""Lets a bot come to rest before it ends: begins no more events, and tells the host what runs and what is lost.
 
-Only NoneBot's public hooks are used, and everything happens on its event loop.
+The host asks on the link's thread, and a thread of its own reports: the bot's event loop may be too full to get to
+either in time, or blocked altogether.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
 
-from nonebot.adapters import Event
-from nonebot.exception import IgnoredException
-from nonebot.matcher import Matcher, current_event, current_matcher
-from nonebot.message import event_preprocessor, run_postprocessor, run_preprocessor
-from nonebot.params import Depends
+from loguru import logger
 
-MAX_NAMED = 20
-"""Handlers that a report names; of more there is only the number."""
+from liteyuki_host._child.events import Events
 
-MAX_WORDS = 200
-"""Characters for one handler: adapters and authors choose the names in them."""
+REPORT_SECONDS = 0.1
+"""Between two reports at least. The last one before a violent end is this old at most."""
 
-
-@dataclass(eq=False)  # equal only to itself: it is counted in a dict
-class _Begun:
-    event: Event
-    since: float
-    """``time.monotonic()``, seconds."""
+Report = Callable[[list[str], int, int], None]
 
 
 class Draining:
-    """Counts the events that are being handled, and reports when none is left.
+    """Reports when no event is being handled any more, or when the time for that is up, and from then on each change.
+
+    Its methods may be called from any thread.
 
     Args:
-        report: called with the handlers that still run, in words, and with how many events were refused so far;
-            after the first time once more for each event that comes until the end.
+        report: called with the handlers that still run, in words, with how many events were not begun, and with how
+            many were begun and are not finished. Not on the event loop.
     """
 
-    def __init__(self, report: Callable[[list[str], int], None]) -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
-        self._draining = False
-        self._refused = 0
-        self._deadline: asyncio.TimerHandle | None = None
-        # An ordered set. The matchers are there to name what runs and for nothing else, so they are held weakly:
-        # one that another plugin's hook cancels never comes to the hook after its run.
-        self._events: dict[_Begun, None] = {}
-        self._matchers: WeakKeyDictionary[Matcher, _Begun] = WeakKeyDictionary()
+        self._events = Events(changed=self._wake)
+        self._changed = threading.Condition()
+        self._version = 0  # counts changes
+        self._telling = threading.Lock()  # reports go out one after the other, and none that is older than the last
+        self._reported = -1  # the version of the last report
+        self._told = (-1, -1)  # its numbers
+        self._reported_at = 0.0  # time.monotonic()
+        self._deadline: float | None = None  # of a report that is owed: time.monotonic()
+        self._thread: threading.Thread | None = None
 
     def install(self) -> None:
-        """Call once, after ``nonebot.init()``."""
-
-        # A dependency that yields is left when NoneBot is done with the event, whichever way that came about.
-        async def refuse(begun: bool = Depends(self._handle_event)) -> None:
-            if not begun:
-                raise IgnoredException("the bot is about to end")
-
-        event_preprocessor(refuse)
-        run_preprocessor(self._matcher_begins)
-        run_postprocessor(self._matcher_ends)
+        """Call once, before the project imports an adapter."""
+        self._events.install()
 
     def drain(self, timeout: float) -> None:
-        """Begin no events from now on. Report at once when nothing runs, and after *timeout* seconds in any case.
+        """Begin no events from now on. Report when nothing runs, and after *timeout* seconds in any case.
 
         Takes the place of an earlier one that has not been reported yet.
         """
-        self._draining = True
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = asyncio.get_running_loop().call_later(max(timeout, 0.0), self._finish)
-        self._finish_if_idle()
+        self._events.refuse()
+        with self._changed:
+            self._deadline = time.monotonic() + max(timeout, 0.0)
+            self._changed.notify()
+            if self._thread is None:
+                self._start()
 
-    def _finish_if_idle(self) -> None:
-        if self._deadline is not None and not self._events:
-            self._deadline.cancel()
-            self._finish()
+    def stop(self) -> None:
+        """The bot is to end: begin no events, and report at once and whenever that changes."""
+        self.drain(0.0)
 
-    def _finish(self) -> None:
-        self._deadline = None
-        self._report(self._unfinished(), self._refused)
+    def report_last(self) -> None:
+        """Report now if anything has changed, on this thread. For the end of the process, when no event is handled."""
+        if self._events.refusing:
+            self._tell()
 
-    # --- NoneBot's hooks --------------------------------------------------------------------------------------
+    def _wake(self) -> None:
+        with self._changed:
+            self._version += 1
+            self._changed.notify()
 
-    async def _handle_event(self, event: Event) -> AsyncIterator[bool]:
-        """Around everything that NoneBot does for one event; yields whether it is begun."""
-        if self._draining:
-            if not _is_meta(event):
-                self._refused += 1
-                if self._deadline is None:
-                    self._finish()  # reported already, without this one
-            yield False
-            return
-        begun = _Begun(event, time.monotonic())
-        self._events[begun] = None
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="lycomm-drain", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no more threads: the host's next wish tries again
+            thread.start()
+            self._thread = thread
+
+    # The thread. It lives until the process ends.
+
+    def _run(self) -> None:
         try:
-            yield True
-        finally:
-            del self._events[begun]
-            self._finish_if_idle()
+            while True:
+                with self._changed:
+                    while (left := self._due_in()) is None or left > 0:
+                        self._changed.wait(left)
+                    owed = self._deadline is not None
+                    self._deadline = None
+                self._tell(even_if_unchanged=owed)
+        except Exception:
+            logger.exception("what the bot loses by its end could not be reported to the host")
 
-    # These two run for every matcher. Without parameters they cost a third of what injected ones would.
-
-    async def _matcher_begins(self) -> None:
-        self._matchers[current_matcher.get()] = _Begun(current_event.get(), time.monotonic())
-
-    async def _matcher_ends(self) -> None:
-        self._matchers.pop(current_matcher.get(), None)
-
-    # --- in words -----------------------------------------------------------------------------------------------
-
-    def _unfinished(self) -> list[str]:
-        words = [text[:MAX_WORDS] for text in self._running()]
-        if len(words) > MAX_NAMED:
-            words[MAX_NAMED:] = [f"and {len(words) - MAX_NAMED} more"]
-        return words
-
-    def _running(self) -> Iterator[str]:
-        """One text for each handler that runs, those of the oldest event first."""
-        handlers: dict[int, list[tuple[str, float]]] = {}
-        for matcher, run in self._matchers.items():
-            if handler := _handler_name(matcher):
-                handlers.setdefault(id(run.event), []).append((handler, run.since))
+    def _due_in(self) -> float | None:
+        """Seconds until the next report; None: nothing has to be reported."""
         now = time.monotonic()
-        for begun in self._events:
-            name = _event_name(begun.event)
-            # Without one, a rule, a permission or another plugin's hook is at work.
-            if id(begun.event) not in handlers:
-                yield f"{name}, running for {now - begun.since:.0f} s"
-            for handler, since in handlers.get(id(begun.event), []):
-                yield f"{handler} ({name}), running for {now - since:.0f} s"
+        if self._deadline is not None:
+            return 0.0 if self._events.none_runs else self._deadline - now
+        return None if self._reported == self._version else self._reported_at + REPORT_SECONDS - now
 
-
-def _is_meta(event: Event) -> bool:
-    """A heartbeat or the like, which nobody misses."""
-    with contextlib.suppress(Exception):  # an adapter's code; its own trouble shows elsewhere
-        return event.get_type() == "meta_event"
-    return False
-
-
-def _event_name(event: Event) -> str:
-    with contextlib.suppress(Exception):
-        return event.get_event_name()
-    return type(event).__name__
-
-
-def _handler_name(matcher: Matcher) -> str | None:
-    """``plugins.weather.forecast``; for a function called ``_`` the line instead. None: its handlers do not run yet."""
-    # NoneBot takes a handler off the remaining ones before it runs it.
-    begun = len(matcher.handlers) - len(matcher.remain_handlers)
-    if begun <= 0:
-        return None
-    function: Any = matcher.handlers[begun - 1].call
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    module = getattr(function, "__module__", matcher.module_name)
-    code = getattr(function, "__code__", None)
-    return f"{module}, line {code.co_firstlineno}" if name == "_" and code is not None else f"{module}.{name}"
+    def _tell(self, *, even_if_unchanged: bool = False) -> None:
+        version = self._version
+        losses = self._events.losses()
+        told = (losses.not_begun, losses.unfinished)
+        with self._telling:
+            if version < self._reported:
+                return
+            unchanged = told == self._told
+            self._reported, self._reported_at, self._told = version, time.monotonic(), told
+            if even_if_unchanged or not unchanged:
+                self._report(losses.names, *told)

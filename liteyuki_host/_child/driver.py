@@ -27,11 +27,10 @@ from liteyuki_host._child.configuration import explaining
 from liteyuki_host._child.drain import Draining
 from liteyuki_host._child.hooks import StartupHooks
 from liteyuki_host._child.listening import Listening
-from liteyuki_host._child.orders import LoopOrder, Orders
+from liteyuki_host._child.orders import Orders
 from liteyuki_host._child.pulse import Pulse
 from liteyuki_host._child.siblings import sibling_on
 from liteyuki_host._child.trouble import CannotRun, explain
-from liteyuki_host.comm.protocol.messages import Watch
 from liteyuki_host.log import line_format
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class DriverWatch:
         self._hooks = hooks
         self._orders = orders
         self._pulse = Pulse(node.beat)
-        self._draining = Draining(lambda unfinished, refused: node.drained(unfinished=unfinished, refused=refused))
+        self.draining = Draining(node.drained)
         self._driver: Driver | None = None
         self._init = explaining(nonebot.init)
         self._failed_plugins = FailedPlugins()
@@ -73,6 +72,8 @@ class DriverWatch:
         # There is no public hook on init(). Replacing the module's function reaches every caller, because nobody
         # can have imported it before us.
         nonebot.init = self._init_and_follow
+        self.draining.install()
+        self._orders.drain_by(self.draining.drain)
 
     def _init_and_follow(self, *args: Any, **kwargs: Any) -> None:
         self._init(*args, **kwargs)
@@ -83,7 +84,6 @@ class DriverWatch:
 
     def _follow(self, driver: Driver) -> None:
         self._failed_plugins.listen()
-        self._draining.install()
         on_startup = driver.on_startup
         run: Callable[..., None] = driver.run
 
@@ -141,13 +141,7 @@ class DriverWatch:
         except RuntimeError:  # trio; no driver of NoneBot's own uses it. No beat ever comes, and so none is missed
             return
         self._node.beat(0.0)  # it can; without this one, a loop that blocks before the host asks is never judged
-        self._orders.follow(loop, self._obey)
-
-    def _obey(self, order: LoopOrder) -> None:
-        if isinstance(order, Watch):
-            self._pulse.watch(order.interval)
-        else:
-            self._draining.drain(order.timeout)
+        self._orders.watch_by(self._pulse.watch, loop)
 
     async def _report_open(self, listening: Listening, adapters: list[str]) -> None:
         try:

@@ -14,36 +14,47 @@ if TYPE_CHECKING:
 
     from liteyuki_host._child.stacks import Stacks
 
-LoopOrder = Watch | Drain
-
 
 class Orders:
     def __init__(self, stacks: Stacks) -> None:
         self._stacks = stacks
         self._lock = threading.Lock()
-        self._early: dict[type[LoopOrder], LoopOrder] = {}
+        self._drain: Callable[[float], None] | None = None
+        self._early_drain: Drain | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._obey: Callable[[LoopOrder], None] = lambda order: None
+        self._watch: Callable[[float], None] = lambda interval: None
+        self._early_watch: Watch | None = None
 
-    def take(self, order: LoopOrder | DumpStacks) -> None:
-        """Called by whoever reads the link. What needs the event loop waits until there is one."""
+    def take(self, order: Watch | Drain | DumpStacks) -> None:
+        """Called by whoever reads the link. Only a watch needs the event loop, and waits until there is one."""
         if isinstance(order, DumpStacks):
             self._stacks.write()  # here and now: the loop may be what hangs
-            return
-        with self._lock:
-            if self._loop is None:
-                self._early[type(order)] = order  # a later one takes its place, as it would on the loop
-            else:
-                self._post(self._loop, order)
+        elif isinstance(order, Drain):
+            with self._lock:
+                if self._drain is None:
+                    self._early_drain = order
+                    return
+            self._drain(order.timeout)  # here and now: the loop may be what is full
+        else:
+            with self._lock:
+                self._early_watch = order  # a later one takes its place, as it would on the loop
+                self._post_watch()
 
-    def follow(self, loop: asyncio.AbstractEventLoop, obey: Callable[[LoopOrder], None]) -> None:
-        """From now on *obey* is called with each order, on *loop*."""
+    def drain_by(self, drain: Callable[[float], None]) -> None:
+        """From now on *drain* is called with the seconds of each order to come to rest, by whoever reads the link."""
         with self._lock:
-            self._loop, self._obey = loop, obey
-            for order in self._early.values():
-                self._post(loop, order)
-            self._early.clear()
+            self._drain, early = drain, self._early_drain
+        if early is not None:
+            drain(early.timeout)
 
-    def _post(self, loop: asyncio.AbstractEventLoop, order: LoopOrder) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and the process is about to
-            loop.call_soon_threadsafe(self._obey, order)
+    def watch_by(self, watch: Callable[[float], None], loop: asyncio.AbstractEventLoop) -> None:
+        """From now on *watch* is called with the seconds between beats that are asked for, on *loop*."""
+        with self._lock:
+            self._watch, self._loop = watch, loop
+            self._post_watch()
+
+    def _post_watch(self) -> None:
+        if self._loop is not None and self._early_watch is not None:
+            order, self._early_watch = self._early_watch, None
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the process is about to
+                self._loop.call_soon_threadsafe(self._watch, order.interval)

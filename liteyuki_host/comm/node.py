@@ -231,9 +231,15 @@ class Node(Exchange):
         if self._phase is _Phase.ATTACHED:
             self._tell(messages.MoreTime(float(seconds), reason[:200]))
 
-    def drained(self, *, unfinished: Sequence[str], refused: int) -> None:
-        """Tell the host that no new events are begun and which handlers still run."""
-        self._tell(messages.Drained(list(unfinished), refused))
+    def drained(self, names: Sequence[str], not_begun: int, unfinished: int) -> None:
+        """Tell the host that no new events are begun, and what would be lost if this process ended now.
+
+        Args:
+            names: handlers that still run, in words.
+            not_begun: events that were taken and not begun.
+            unfinished: events that were begun and are not finished.
+        """
+        self._tell(messages.Drained(list(names), not_begun, unfinished))
 
     def request_restart(self, process: str | None = None) -> None:
         """Ask the host to restart *process* (None: this one). Returns at once; from any thread.

@@ -51,7 +51,7 @@ class _Listener:
     def on_more_time(self, seconds: Any, reason: Any) -> None:
         pass
 
-    def on_drained(self, unfinished: Any, refused: Any) -> None:
+    def on_drained(self, names: Any, not_begun: Any, unfinished: Any) -> None:
         pass
 
     def on_closed(self, cause: str | None) -> None:

@@ -53,8 +53,9 @@ class SessionListener(Protocol):
         """The child asks for *seconds* more than its limits allow."""
         ...
 
-    def on_drained(self, unfinished: Sequence[str], refused: int) -> None:
-        """The child begins no events any more, and only the *unfinished* handlers still run."""
+    def on_drained(self, names: Sequence[str], not_begun: int, unfinished: int) -> None:
+        """The child begins no events any more; so many events were *not_begun*, and so many *unfinished*, of whose
+        handlers it gives the *names*."""
         ...
 
     def on_closed(self, cause: str | None) -> None:
@@ -250,7 +251,7 @@ class Session:
         elif isinstance(message, messages.MoreTime):
             self._listener.on_more_time(message.seconds, message.reason)
         elif isinstance(message, messages.Drained):
-            self._listener.on_drained(message.unfinished, message.refused)
+            self._listener.on_drained(message.unfinished, message.refused, message.unfinished_events)
         elif isinstance(message, messages.Ready):
             self._listener.on_ready(message.address, message.details)
         elif isinstance(message, messages.ControlRequest):

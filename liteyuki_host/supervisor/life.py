@@ -111,8 +111,10 @@ class Life:
         self.asked_until = 0.0
         """Until when the child has asked for more time; ``time.monotonic()``."""
         self.asked_why = ""
-        self.unfinished: tuple[str, ...] = ()
-        self.refused = 0
+        self.unfinished = 0
+        """Events that it had begun and not finished, when it last told."""
+        self.unfinished_names: tuple[str, ...] = ()
+        self.not_begun = 0
         self.address: str | None = None
         self.details: Mapping[str, str] = {}
         self.link_closed_at: float | None = None
@@ -174,8 +176,8 @@ class Life:
     def on_more_time(self, seconds: float, reason: str) -> None:
         self._heard(asked_until=time.monotonic() + seconds, asked_why=reason)
 
-    def on_drained(self, unfinished: Sequence[str], refused: int) -> None:
-        self._heard(unfinished=tuple(unfinished), refused=refused, then=self.drained.set)
+    def on_drained(self, names: Sequence[str], not_begun: int, unfinished: int) -> None:
+        self._heard(unfinished_names=tuple(names), not_begun=not_begun, unfinished=unfinished, then=self.drained.set)
 
     def on_closed(self, cause: str | None) -> None:
         self._heard(link_closed_at=time.monotonic(), link_cause=cause, then=self.link_closed.set)

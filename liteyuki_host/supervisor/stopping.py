@@ -22,6 +22,9 @@ LAST_WORDS_SECONDS = 1.0
 STACKS_SECONDS = 0.3
 """For the stacks of all threads to be written; a C-level handler does it in milliseconds and says nothing after."""
 
+LAST_REPORT_SECONDS = 0.2
+"""For the link's thread of a child to answer; it takes milliseconds while the interpreter's lock can be had."""
+
 DRAIN_ANSWER_SECONDS = 1.0
 """Beyond ``drain_timeout`` for the child to say how it went, before the ladder begins without a word of it."""
 
@@ -35,19 +38,26 @@ async def drain(spec: ProcessSpec, life: Life, hurry: asyncio.Event) -> None:
     ends = (life.drained, life.link_closed, life.gone, hurry)
     while (left := life.put_off(deadline) - time.monotonic()) > 0 and not any(end.is_set() for end in ends):
         await first_of(*ends, timeout=left)
-    if life.unfinished:
-        names = "; ".join(life.unfinished)
-        logger.warning(f"child {spec.name}: not finished in {spec.drain_timeout:g} s and ended with the bot: {names}")
-    elif not any(end.is_set() for end in ends):
+    # What it loses is told when it is gone: until then some more may finish.
+    if not any(end.is_set() for end in ends):
         logger.warning(f"child {spec.name} did not say within {spec.drain_timeout:g} s that its handlers have finished")
 
 
 async def show_stacks(life: Life, hurry: asyncio.Event) -> None:
-    """Have the stack of every thread written to the child's output. Nothing else is told of it to the child."""
+    """Before a kill: have the stack of every thread written to the child's output, and the child tell what it loses."""
     if not life.greeting.is_set():  # it may not listen to that signal yet, and would die of it
         return
     life.live_child.show_stacks(over_link=life.live_session.dump_stacks)
+    life.live_session.drain(0.0)
     await first_of(life.gone, hurry, timeout=STACKS_SECONDS)
+
+
+async def _last_report(life: Life) -> None:
+    """Before a kill that somebody is impatient for: let the child tell what it loses, if it can do so at once."""
+    if life.ready and not life.link_closed.is_set():
+        life.drained.clear()
+        life.live_session.drain(0.0)
+        await first_of(life.drained, life.link_closed, life.gone, timeout=LAST_REPORT_SECONDS)
 
 
 async def end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event, *, kill: bool = False) -> str | None:
@@ -87,6 +97,8 @@ async def _end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event,
         return rung
     # An interpreter that is just coming up answers SIGINT with a traceback: let it greet first.
     await first_of(life.greeting, life.link_closed, life.gone, hurry, timeout=GREETING_SECONDS)
+    if hurry.is_set():
+        await _last_report(life)
     session = life.live_session
     reachable = life.greeting.is_set() and not life.link_closed.is_set()
     ask = (lambda: session.stop(reason)) if reachable else None
@@ -106,8 +118,22 @@ async def _end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event,
 async def close_link(spec: ProcessSpec, life: Life) -> None:
     """After the child's end: read what it sent and wrote before, then forget the link."""
     await first_of(life.link_closed, timeout=LAST_WORDS_SECONDS)
-    if life.refused:
-        logger.info(f"child {spec.name}: {life.refused} events came while it was stopping and were not begun")
+    _tell_losses(spec, life)
     if life.session is not None:
         life.session.close(f"{spec.name} {describe_exit(life.exit_code)}")
     await in_thread_or_here(life.belongings.close)
+
+
+def _tell_losses(spec: ProcessSpec, life: Life) -> None:
+    """The events that a child had taken and that ended with it, as it told last."""
+    if life.not_begun:
+        events = _events(life.not_begun)
+        logger.warning(f"child {spec.name}: {events} came while it was stopping, or before, and were not begun")
+    if life.unfinished or life.unfinished_names:
+        events = _events(life.unfinished or len(life.unfinished_names))
+        names = "; ".join(life.unfinished_names)
+        logger.warning(f"child {spec.name}: {events} not finished and ended with the bot: {names}")
+
+
+def _events(count: int) -> str:
+    return "1 event" if count == 1 else f"{count} events"

@@ -130,7 +130,7 @@ def test_the_supervisor_hears_of_hello_hooks_and_ready_in_order() -> None:
         def on_more_time(self, seconds: Any, reason: Any) -> None:
             pass
 
-        def on_drained(self, unfinished: Any, refused: Any) -> None:
+        def on_drained(self, names: Any, not_begun: Any, unfinished: Any) -> None:
             pass
 
         def on_closed(self, cause: str | None) -> None:

@@ -229,9 +229,9 @@ class Restarts:
         self._late += len(late)
         self._late_answered += sum(answer in said for answer in late)
         for line in lines:
-            if found := re.match(about + r"(\d+) events came while it was stopping", line):
+            if found := re.match(about + r"(\d+) events? came while it was stopping", line):
                 self._late_told += int(found[1])
-            if line.startswith(about + "not finished in"):
+            if re.match(about + r"\d+ events? not finished", line):
                 self._too_long_told += line.count("slow.too_long (message.private.friend)")
                 self._wrong += [line] * ("forecast" in line)
 

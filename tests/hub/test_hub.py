@@ -53,7 +53,7 @@ class Listener:
     def on_more_time(self, seconds: object, reason: object) -> None:
         pass
 
-    def on_drained(self, unfinished: object, refused: object) -> None:
+    def on_drained(self, names: object, not_begun: object, unfinished: object) -> None:
         pass
 
     def on_closed(self, cause: str | None) -> None:

@@ -31,7 +31,8 @@ class Watched:
         self.lines: list[str] = []
         self.beats: list[tuple[float, float]] = []  # when it came, and its `late`
         self.more_time: list[tuple[float, str]] = []
-        self.drained: list[tuple[list[str], int]] = []
+        self.drained: list[tuple[list[str], int, int]] = []
+        """Names, events not begun, events unfinished."""
         self.failed_plugins: list[str] | None = None
         self.greeted = self.ready = self.closed = False
         self._exit: int | None = None
@@ -129,9 +130,9 @@ class Watched:
         with self._heard():
             self.more_time.append((seconds, reason))
 
-    def on_drained(self, unfinished: Sequence[str], refused: int) -> None:
+    def on_drained(self, names: Sequence[str], not_begun: int, unfinished: int) -> None:
         with self._heard():
-            self.drained.append((list(unfinished), refused))
+            self.drained.append((list(names), not_begun, unfinished))
 
     def on_closed(self, cause: str | None) -> None:
         with self._heard():

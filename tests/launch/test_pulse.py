@@ -106,22 +106,25 @@ class NoStacks:
         self.written += 1
 
 
-async def test_orders_wait_for_the_loop_and_stacks_do_not() -> None:
-    stacks, obeyed = NoStacks(), asyncio.Queue[object]()
+async def test_watches_wait_for_the_loop_and_nothing_else_does() -> None:
+    stacks, intervals = NoStacks(), asyncio.Queue[float]()
+    timeouts: list[float] = []
     orders = Orders(stacks)  # type: ignore[arg-type]
-    for order in (Watch(5.0), Drain(1.0), Watch(7.0), DumpStacks()):
+    for order in (Watch(5.0), Drain(3.0), Drain(1.0), Watch(7.0), DumpStacks()):
         await asyncio.to_thread(orders.take, order)
     assert stacks.written == 1
-    orders.follow(asyncio.get_running_loop(), obeyed.put_nowait)
-    await asyncio.to_thread(orders.take, Drain(2.0))
-    seen = [await asyncio.wait_for(obeyed.get(), 5) for _ in range(3)]
-    assert seen == [Watch(7.0), Drain(1.0), Drain(2.0)], "of each kind the last one, then as they come"
+    orders.drain_by(timeouts.append)
+    orders.take(Drain(2.0))
+    assert timeouts == [1.0, 2.0], "the last one from before, then at once"
+    orders.watch_by(intervals.put_nowait, asyncio.get_running_loop())
+    await asyncio.to_thread(orders.take, Watch(9.0))
+    assert [await asyncio.wait_for(intervals.get(), 5) for _ in range(2)] == [7.0, 9.0]
 
 
 def test_orders_to_a_loop_that_has_ended_are_nobodys() -> None:
     loop = asyncio.new_event_loop()
     orders = Orders(NoStacks())  # type: ignore[arg-type]
-    orders.follow(loop, print)
+    orders.watch_by(print, loop)
     loop.close()
     orders.take(Watch(1.0))
 

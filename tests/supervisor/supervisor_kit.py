@@ -88,7 +88,7 @@ class FakeSession:
         elif "more_time" in message:
             self._listener.on_more_time(message["more_time"], message.get("reason", ""))
         elif "drained" in message:
-            self._listener.on_drained(message["drained"], message.get("refused", 0))
+            self._listener.on_drained(message["drained"], message.get("refused", 0), message.get("unfinished", 0))
         elif "goodbye" in message:
             self._cause = None
 

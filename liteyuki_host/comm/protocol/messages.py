@@ -142,10 +142,11 @@ class Drain(Message, frozen=True, tag=17):
 
 
 class Drained(Message, frozen=True, tag=18):
-    """No handler runs any more, or the time was up."""
+    """No event is being handled any more, or the time was up; after that again when the numbers have changed."""
 
     unfinished: list[str] = []  # handlers that still ran, in words for the log
-    refused: int = 0  # events that came meanwhile and were not begun
+    refused: int = 0  # events that were not begun
+    unfinished_events: int = 0  # those that were begun and not finished
 
 
 class DumpStacks(Message, frozen=True, tag=19):

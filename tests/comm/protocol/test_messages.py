@@ -33,7 +33,7 @@ CONTROL = [
     m.Beat(0.25),
     m.MoreTime(120.0, "building an index"),
     m.Drain(10.0),
-    m.Drained(["echo (message.private.friend)"], 3),
+    m.Drained(["echo (message.private.friend)"], 3, 2),
     m.DumpStacks(),
 ]
 REQUESTS = [

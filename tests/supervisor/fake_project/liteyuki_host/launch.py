@@ -115,10 +115,11 @@ for line in orders.makefile():
         say(more_time=request["more_time"], reason="on request")
     if "eat" in request:
         eaten = bytearray(os.urandom(1)) * request["eat"]
-    if "drain" in request and "never-drained" not in behaviour:
+    if "drain" in request and "never-drained" not in behaviour and not ("slowly" in behaviour and request["drain"]):
         if "slow-handler" in behaviour:
             time.sleep(0.3)
-        say(drained=["slow.handler (test)"] if "unfinished" in behaviour else [], refused=2)
+        unfinished = "unfinished" in behaviour
+        say(drained=["slow.handler (test)"] if unfinished else [], refused=2, unfinished=3 if unfinished else 0)
     if "exit" in request:
         say(goodbye=True)
         os._exit(request["exit"])
