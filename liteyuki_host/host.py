@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import sys
@@ -29,6 +30,7 @@ from .lifespan import Lifespan
 from .output.files import LogFiles
 from .self_watch import SelfWatch
 from .settings import Settings, load_settings
+from .supervisor import terminal
 from .supervisor.output import Output, to_the_console
 from .supervisor.states import Transition
 from .supervisor.supervisor import Context, Supervisor
@@ -305,7 +307,7 @@ class Host:
     def _signal_handlers(self) -> dict[str, signals.Handler]:
         """Ctrl+C and SIGTERM stop the host, a second one does not wait; SIGHUP reloads, or means a closed window."""
         stop = dict.fromkeys(("SIGINT", "SIGTERM", "SIGBREAK"), self._signalled)
-        return {**stop, "SIGHUP": self._reload_signalled}
+        return {**stop, "SIGHUP": self._reload_signalled, "SIGWINCH": self._resize_signalled}
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
@@ -321,6 +323,11 @@ class Host:
             return
         for process in self._processes:
             self._supervisor.reload(process, "SIGHUP")
+
+    def _resize_signalled(self, number: int, frame: FrameType | None) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(terminal.resized)
 
     # --- inside ---------------------------------------------------------------------------------------------
 

@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             _complain(f"liteyuki_host.launch is started by the host only: run `{lycomm('run')}` in the bot's folder")
             return NOT_UNDER_HOST
+        from liteyuki_host._child import keyboard
+
+        keyboard.install(options.process)
         if options.trial:
             from liteyuki_host._child.trial import Trial
 

@@ -178,6 +178,11 @@ class ProcessSettings(Supervision):
         description="environment variables for this process; numbers, lists and tables are passed as JSON",
     )
     autostart: Switch = Field(default=True, description="start it with the host")
+    terminal: Switch = Field(
+        default=False,
+        description="give it the host's terminal, for one process: keyboard and screen; its output is not captured, "
+        "and ready_timeout and loop_timeout are off unless they stand beside it",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -253,6 +258,10 @@ class Settings(Supervision):
         supervision["reload_dirs"] = tuple(self._absolute(folder) for folder in supervision["reload_dirs"])
         if "after" not in process.model_fields_set and name in self.after:
             supervision["after"] = ()  # the first ones cannot come after themselves
+        if process.terminal:
+            # Whoever waits for a key that nobody presses, in a debugger for instance, is not stuck.
+            patient = {"ready_timeout": float(DAY), "loop_timeout": 0.0}
+            supervision |= {name: value for name, value in patient.items() if name not in process.model_fields_set}
         return ProcessSpec(
             name=name,
             # Not resolved: a link to the current release is followed anew at each start.
@@ -261,6 +270,7 @@ class Settings(Supervision):
             python=python,
             env=process.env,
             autostart=process.autostart,
+            terminal=process.terminal,
             **supervision,
         )
 
@@ -350,6 +360,7 @@ def _impossible(settings: Settings, sources: Mapping[str, _Source]) -> Iterator[
     for name, process in settings.processes.items():
         yield from _impossible_in(settings, process, ("processes", name), sources)
     specs = settings.process_specs()
+    yield from _terminal_problems(specs, sources)
     unknown = [name for name in settings.after if name not in specs]
     for name in unknown:
         guess = did_you_mean(name, {known: known for known in specs})
@@ -381,6 +392,17 @@ def _impossible_in(
                 yield f"{place('reload_dirs')}: {missing}"
         except FileProblem as error:
             yield f"{place('reload_dirs')}: {error}"
+
+
+def _terminal_problems(specs: Mapping[str, ProcessSpec], sources: Mapping[str, _Source]) -> Iterator[str]:
+    """Two bots on one terminal take each other's keys and overwrite each other's screen."""
+    first, *others = [name for name, spec in specs.items() if spec.terminal] or [""]
+    for name in others:
+        place = sources["processes"].spell("processes", name, "terminal")
+        yield f"{place}: {first} has the terminal already, and only one process can have it"
+    if first and specs[first].reload is Reload.OVERLAP:
+        place = sources["processes"].spell("processes", first, "terminal")
+        yield f'{place}: does not go with reload = "overlap", which runs two bots for a moment: use "swap"'
 
 
 def _layers(
@@ -429,6 +451,8 @@ def _unknown(source: _Source, name: str) -> str:
     for plugin_setting in (name, f"lycomm_{name}"):
         if plugin_setting in PLUGIN_SETTINGS:
             return f"a setting of the plugin: write {plugin_setting.upper()}=... in .env of the bot"
+    if name in ProcessSettings.model_fields:
+        return "a setting of one process: write it in [tool.lycomm.processes.NAME]"
     known = list(Settings.model_fields)
     if source.variables:
         known += [setting.removeprefix("lycomm_") for setting in PLUGIN_SETTINGS]

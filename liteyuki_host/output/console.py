@@ -21,7 +21,7 @@ from .backlog import Backlog, Omitted, Taken
 from .text import Block, date_and_time
 
 BLOCKED_SECONDS = 0.1
-"""How often a writer that cannot write looks whether it is still wanted."""
+"""How often a writer that cannot write, or must not, looks whether it is still wanted."""
 
 RETRY_SECONDS = 1.0
 """After an error that may pass: a full disk behind ``lycomm run > file``, a terminal that is being resized away."""
@@ -142,6 +142,15 @@ def _show_the_rest() -> None:
         _shared.flush(EXIT_SECONDS)
 
 
+_somebody_draws: Callable[[], bool] | None = None
+
+
+def hold_back_while(somebody_draws: Callable[[], bool]) -> None:
+    """Write to a terminal or pipe only while *somebody_draws* is false; it is asked before each piece of text."""
+    global _somebody_draws
+    _somebody_draws = somebody_draws
+
+
 # Where text goes to. Raises OSError, or ValueError for a stream that has been closed.
 
 Device = Callable[[str], None]
@@ -190,6 +199,9 @@ class _RawDevice:
     def _ready(self) -> bool:
         """Wait until it takes something. False: nobody wants it any more."""
         while not self._given_up():
+            if _somebody_draws is not None and _somebody_draws():
+                time.sleep(BLOCKED_SECONDS)
+                continue
             if sys.platform == "win32":  # has no such question; a stuck console keeps the thread, not the host
                 return True
             ready = select.poll()

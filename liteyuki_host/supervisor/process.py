@@ -60,6 +60,7 @@ class Child:
         on_exit: Callable[[int], None],
         *,
         output: int | None = None,
+        keyboard: bool = False,
         arguments: Sequence[str] = (),
     ) -> Child:
         """Start the child. ``on_exit(returncode)`` is called once, on a thread of ours, when it is gone.
@@ -67,6 +68,7 @@ class Child:
         Args:
             handles: what the child inherits; they stay the caller's to close.
             output: descriptor for the child's stdout and stderr; None: the host's own.
+            keyboard: the child gets the host's standard input, otherwise none.
             arguments: more of them for the launcher.
 
         Raises:
@@ -91,7 +93,7 @@ class Child:
                 [*launch_command(spec, plan), *arguments],
                 cwd=plan.folder,
                 env=child_environment(spec, environment),
-                stdin=subprocess.DEVNULL,
+                stdin=None if keyboard else subprocess.DEVNULL,
                 **options,
             )
         except OSError as exc:
@@ -137,6 +139,11 @@ class Child:
         else:
             self._signal(lambda: os.kill(self.pid, signal.SIGUSR2))
             self._signal(lambda: os.kill(self.pid, signal.SIGCONT))
+
+    def resize(self) -> None:
+        """Its terminal has another size."""
+        if sys.platform != "win32":
+            self._signal(lambda: os.kill(self.pid, signal.SIGWINCH))
 
     def kill(self) -> None:
         """Kill the child and everything it started."""

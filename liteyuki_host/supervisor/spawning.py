@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.transport import open_link
-from liteyuki_host.supervisor import stopping
+from liteyuki_host.supervisor import stopping, terminal
 from liteyuki_host.supervisor.leash import open_leash
 from liteyuki_host.supervisor.life import HubLike, Life
 from liteyuki_host.supervisor.lock import HostLocks, InstanceLock
@@ -88,15 +88,31 @@ class Spawner:
             theirs.callback(leash.handles.close)
             life.belongings.callback(leash.release)
             undo.callback(leash.release)
-            pipe = self._output.open_pipe()
-            undo.callback(pipe.abort)
+            loan = terminal.lend(self._spec.name) if self._spec.terminal else None
+            pipe = None
+            if loan is not None:
+                undo.callback(loan.end)
+            else:
+                pipe = self._output.open_pipe()
+                undo.callback(pipe.abort)
             given: list[ChildHandles] = [link, leash.handles, lock.handles]
             if self._spec.reload is Reload.OVERLAP:
                 given.append(SharedPort(beside=standby))
-            life.child = Child.spawn(self._spec, plan, given, life.on_exit, output=pipe.fileno)
+            life.child = Child.spawn(
+                self._spec,
+                plan,
+                given,
+                life.on_exit,
+                output=None if pipe is None else pipe.fileno,
+                keyboard=loan is not None,
+            )
             undo.pop_all()
-        pipe.start()
-        life.belongings.callback(pipe.finish, OUTPUT_SECONDS)
+        if loan is not None:
+            loan.begin(life.child.resize)
+            life.belongings.callback(loan.end)
+        if pipe is not None:
+            pipe.start()
+            life.belongings.callback(pipe.finish, OUTPUT_SECONDS)
         try:
             lock.note_child(life.child.pid)
             life.session = self._hub.connect(self._spec.name, transport, life, standby=standby)

@@ -74,6 +74,9 @@ class ProcessSpec:
     autostart: bool = True
     """Start it with the host. False: it waits for ``start``."""
 
+    terminal: bool = False
+    """It gets the host's own standard input and output, while the host has a terminal. Of one process at most."""
+
     restart: Restart = Restart.ON_FAILURE
     """What an end that nobody asked for leads to."""
 

@@ -67,7 +67,7 @@ def test_the_only_declared_process_keeps_what_was_written_of_it(folder: Path) ->
         "autostart = false\nready_timeout = 5\ndrain_timeout = 1.5\nstop_timeout = 2\ninterrupt_timeout = 2\n"
         "terminate_timeout = 2\nrestart = 'never'\nmax_restarts = 3\nrestart_window = 10\nbackoff_base = 2\n"
         "backoff_max = 3\nloop_timeout = 0\nfreeze_timeout = 7\nmemory_limit = '512MiB'\nmax_age = 3600\n"
-        "reload = 'overlap'\nreload_dirs = ['src']\nafter = []\nstrategy = 'all'\n"
+        "reload = 'overlap'\nreload_dirs = ['src']\nafter = []\nstrategy = 'all'\nterminal = false\n"
     )
     before = settings_of(folder).processes["qq"]
     assert before.model_fields_set == ProcessSettings.model_fields.keys() - {"entry"}, "every setting is tried"

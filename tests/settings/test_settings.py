@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from liteyuki_host.comm.errors import SettingsError
-from liteyuki_host.settings import PLUGIN_SETTINGS, ProcessSettings, Settings, Supervision, load_settings
+from liteyuki_host.settings import DAY, PLUGIN_SETTINGS, ProcessSettings, Settings, Supervision, load_settings
 from liteyuki_host.settings_values import GiB, MiB
 from liteyuki_host.supervisor.spec import ProcessSpec, Reload, Restart, Strategy
 
@@ -193,6 +193,7 @@ def test_a_process_has_the_settings_of_all_where_it_has_none_of_its_own(folder: 
         python = "envs/own/bin/python"
         env = {{ PORT = 8081, SUPERUSERS = ["1"], NAME = "小雪", FLAG = true }}
         autostart = false
+        terminal = true
         {toml(OWN)}
     """)
     of_all = in_spec(folder.path, OF_ALL)
@@ -206,9 +207,27 @@ def test_a_process_has_the_settings_of_all_where_it_has_none_of_its_own(folder: 
             str(folder.path / "envs/own/bin/python"),
             {"PORT": "8081", "SUPERUSERS": '["1"]', "NAME": "小雪", "FLAG": "true"},
             False,
+            True,
             **in_spec(folder.path, OWN),
         ),
     }
+
+
+def test_who_has_the_terminal_may_wait_for_a_key_for_ever(folder: Folder) -> None:
+    folder.toml("""
+        [tool.lycomm]
+        ready_timeout = 5
+        loop_timeout = 5
+        [tool.lycomm.processes.plain]
+        [tool.lycomm.processes.shown]
+        terminal = true
+    """)
+    specs = folder.load().process_specs()
+    assert (specs["plain"].ready_timeout, specs["plain"].loop_timeout) == (5, 5)
+    assert (specs["shown"].ready_timeout, specs["shown"].loop_timeout) == (DAY, 0)
+    own = {"shown": {"terminal": True, "ready_timeout": 7, "loop_timeout": 8}}
+    spec = folder.load(processes=own).process_specs()["shown"]
+    assert (spec.ready_timeout, spec.loop_timeout) == (7, 8)
 
 
 @pytest.mark.parametrize("name", OF_ALL)
@@ -510,6 +529,25 @@ def test_a_problem_in_the_environment_is_one_line(folder: Folder, environ: dict[
         (
             "processes.web.autostart = 'yes'",
             "autostart in [tool.lycomm.processes.web] of pyproject.toml: 'yes' is not true or false",
+        ),
+        (
+            "processes.web.terminal = 1",
+            "terminal in [tool.lycomm.processes.web] of pyproject.toml: 1 is not true or false",
+        ),
+        (
+            "processes = { one = { terminal = true }, plain = {}, two = { terminal = true } }",
+            "terminal in [tool.lycomm.processes.two] of pyproject.toml: "
+            "one has the terminal already, and only one process can have it",
+        ),
+        (
+            "processes.web.terminal = true\nreload = 'overlap'",
+            "terminal in [tool.lycomm.processes.web] of pyproject.toml: "
+            'does not go with reload = "overlap", which runs two bots for a moment: use "swap"',
+        ),
+        (
+            "terminal = true",
+            "terminal in [tool.lycomm] of pyproject.toml: "
+            "a setting of one process: write it in [tool.lycomm.processes.NAME]",
         ),
         (
             "processes.web.entry = ''",

@@ -1,0 +1,119 @@
+"""Standard input of a bot that has no terminal, as most bots: it is empty, and whoever reads it is told what to do.
+
+``input()`` raises EOFError, as it would without us. A debugger that reads its commands from there is told to go on:
+otherwise it would end the bot's code at that place by an exception (``BdbQuit``).
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import pdb  # noqa: T100
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+DEBUGGERS = ("pdb", "bdb", "cmd")
+
+MAX_PLACES = 100
+"""Places in the code that are told of, each once."""
+
+ADVICE = "set terminal = true in [tool.lycomm.processes.{process}] and start the host in a terminal"
+
+
+def install(process: str) -> None:
+    """Call once, before the project runs. Where there is a keyboard, standard input stays as it is."""
+    _keep_interrupts_from_debuggers()
+    stdin = sys.stdin
+    if isinstance(stdin, io.TextIOWrapper) and not _is_keyboard(stdin):
+        sys.stdin = NoKeyboard(stdin, process)
+
+
+def _keep_interrupts_from_debuggers() -> None:
+    """pdb's ``continue`` takes SIGINT for "stop here again"; but it is how the host asks for the end of the bot."""
+    init = pdb.Pdb.__init__
+
+    @functools.wraps(init)
+    def init_without_sigint(self: pdb.Pdb, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        vars(self)["nosigint"] = True  # as its argument of that name does
+
+    pdb.Pdb.__init__ = init_without_sigint  # type: ignore[method-assign]
+
+
+class NoKeyboard(io.TextIOWrapper):
+    """A stream on the buffer of *stdin*. Text that is there all the same is read as usual."""
+
+    def __init__(self, stdin: io.TextIOWrapper, process: str) -> None:
+        super().__init__(stdin.buffer, encoding=stdin.encoding, errors=stdin.errors)
+        self._advice = ADVICE.format(process=process)
+        self._told: set[str] = set()
+
+    def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
+        line = super().readline(-1 if size is None else size)
+        if line or size == 0:
+            return line
+        frame = _without(sys._getframe(1), (__name__,))
+        user = _without(frame, DEBUGGERS)
+        if user is not frame:
+            self._tell(user, "the debugger goes on at once", "this bot has no keyboard: to stop there")
+            return "continue\n"
+        self._tell(user, "input() finds no line (EOFError)", "this bot has no keyboard: to type one")
+        return line
+
+    def read(self, size: int | None = -1, /) -> str:
+        text = super().read(size)
+        if not text and size != 0:
+            frame = _without(sys._getframe(1), (__name__,))
+            self._tell(frame, "standard input is empty", "this bot has no keyboard: to have one")
+        return text
+
+    def _tell(self, frame: FrameType, what: str, why: str) -> None:
+        place = _place(frame)
+        if place in self._told or len(self._told) >= MAX_PLACES:
+            return
+        self._told.add(place)
+        from loguru import logger
+
+        if sys.stdout is not None:
+            sys.stdout.write("\n")  # after a prompt
+        logger.warning(f"{place}: {what}, {why}, {self._advice}")
+
+
+def _is_keyboard(stdin: io.TextIOWrapper) -> bool:
+    if sys.platform != "win32":
+        return stdin.isatty()
+    import ctypes  # isatty() is true of the null device there
+    import msvcrt
+
+    mode = ctypes.c_uint32()
+    return bool(ctypes.windll.kernel32.GetConsoleMode(msvcrt.get_osfhandle(stdin.fileno()), ctypes.byref(mode)))
+
+
+def _without(frame: FrameType, modules: tuple[str, ...]) -> FrameType:
+    """The innermost frame that is none of these modules'."""
+    while frame.f_globals.get("__name__") in modules and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _place(frame: FrameType) -> str:
+    """``plugins/weather.py line 12``: the innermost place in the project, or else the one that reads."""
+    folder = Path(os.path.realpath(Path.cwd()))
+    at: FrameType | None = frame
+    while at is not None:
+        file = Path(os.path.realpath(at.f_code.co_filename))
+        if folder in file.parents and "site-packages" not in file.parts:
+            return f"{file.relative_to(folder)} line {at.f_lineno}"
+        at = at.f_back
+    return f"{frame.f_code.co_filename} line {frame.f_lineno}"
+
+
+def wants_a_terminal(exc: BaseException) -> bool:
+    """Whether *exc* probably means that there is no keyboard or screen."""
+    if isinstance(exc, EOFError):
+        return True
+    kind: Any = type(exc)
+    return kind.__module__ in ("termios", "_curses")
