@@ -429,7 +429,17 @@ def _log_files(settings: Settings) -> LogFiles | None:
 
 
 def _refuse_inside_a_child() -> None:
+    from ._child.codes import CANNOT_START
     from .comm.exchange import peek
+    from .comm.transport import LINK_VARIABLE
+
+    if LINK_VARIABLE in os.environ:  # which the launcher of a bot would have taken out
+        name = os.environ.get("LYCOMM_PROCESS", "?")
+        sys.stderr.write(
+            f"this program was started as the bot {name}, but starts a host: "
+            "python of its process must be a Python interpreter\n"
+        )
+        raise SystemExit(CANNOT_START)
 
     exchange = peek()
     if isinstance(exchange, Node) and exchange.attached:

@@ -117,6 +117,12 @@ def _interpreter(spec: ProcessSpec, folder: Path) -> Path:
                 f"virtual environment {shown(venv)} has lost its interpreter {shown(python)}: create it anew"
             )
         # No such folder: the environment was made on another system that shares this disk.
+    if not sys.executable or _is_frozen():
+        raise ProcessFailed(
+            "this host is a program without a Python of its own for the bot (made by PyInstaller, Nuitka or the like): "
+            f"make a .venv with lycomm in {folder}, or name an interpreter by python in "
+            f"[tool.lycomm.processes.{spec.name}]"
+        )
     return Path(sys.executable)
 
 
@@ -126,6 +132,13 @@ def _on_path(python: str) -> str | None:
         return shutil.which(python)
     except (OSError, ValueError):
         return None
+
+
+def _is_frozen() -> bool:
+    """Whether ``sys.executable`` is a program of somebody's, which would start itself as its bot."""
+    # Nuitka has its mark in each module that it has compiled; the mode without "standalone" uses the installed Python.
+    compiled = getattr(sys.modules.get("__main__"), "__compiled__", None)
+    return bool(getattr(sys, "frozen", False)) or bool(compiled and getattr(compiled, "standalone", True))
 
 
 def _script(spec: ProcessSpec, folder: Path, python: Path, host_main: Path | None) -> Path | None:

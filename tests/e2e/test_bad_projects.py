@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,23 @@ def test_a_bot_beside_pydantic_1_is_one_line_and_final(tmp_path: Path) -> None:
         host.send(signal.SIGINT)
         host.wait()
         assert "Traceback" not in host.text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a program without a line of its own")
+def test_a_program_that_takes_the_place_of_the_interpreter_and_starts_a_host(tmp_path: Path) -> None:
+    """It waited for its bot, was killed after the ready timeout, and started again, for ever."""
+    app = "import sys\nfrom liteyuki_host import Host\nprint('app', sys.argv[1:], flush=True)\nHost().run()\n"
+    folder = write(tmp_path / "bot", {"app.py": app, "pyproject.toml": "[tool.nonebot]\n", ".env": "DRIVER=~none\n"})
+    program = folder / "app"
+    program.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\nexec {sys.executable} app.py "$@"\n')
+    program.chmod(0o755)
+    with (folder / "pyproject.toml").open("a") as file:
+        file.write(f'[tool.lycomm.processes.nonebot]\npython = "{program}"\n')
+    with host_process(folder) as host:
+        host.wait_for(
+            r"^nonebot \| this program was started as the bot nonebot, but starts a host: "
+            "python of its process must be a Python interpreter$"
+        )
+        host.wait_for("child nonebot cannot start: exited 78")
+        host.stop()
+        assert host.text.count("nonebot | app") == 1

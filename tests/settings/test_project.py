@@ -156,6 +156,36 @@ def test_a_folder_that_is_no_virtual_environment_of_this_system_is_passed_over(t
     assert inspect(tmp_path).python == OURS
 
 
+class Compiled:
+    """What Nuitka puts into the modules that it has compiled."""
+
+    def __init__(self, standalone: bool) -> None:
+        self.standalone = standalone
+
+
+@pytest.mark.parametrize("how", ["sys.frozen", "Nuitka", "embedded"])
+def test_a_host_without_a_python_of_its_own_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    write(tmp_path, bot_py=BOT)
+    if how == "sys.frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    elif how == "Nuitka":
+        monkeypatch.setattr(sys.modules["__main__"], "__compiled__", Compiled(standalone=True), raising=False)
+    else:
+        monkeypatch.setattr(sys, "executable", "")
+    words = problem(tmp_path)
+    assert words.startswith("this host is a program without a Python of its own for the bot")
+    assert words.endswith(f"{tmp_path}, or name an interpreter by python in [tool.lycomm.processes.web]")
+    assert inspect(tmp_path, python=str(OURS)).python == OURS
+    venv = make_venv(tmp_path / ".venv")
+    assert inspect(tmp_path).python == venv
+
+
+def test_a_compiled_host_on_an_installed_python_uses_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, bot_py=BOT)
+    monkeypatch.setattr(sys.modules["__main__"], "__compiled__", Compiled(standalone=False), raising=False)
+    assert inspect(tmp_path).python == OURS
+
+
 def test_the_link_of_a_virtual_environment_is_not_followed(tmp_path: Path) -> None:
     write(tmp_path, bot_py=BOT)
     python = make_venv(tmp_path / ".venv")
