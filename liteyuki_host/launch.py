@@ -138,6 +138,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     from liteyuki_host._child.driver import DriverWatch, use_line_format
     from liteyuki_host._child.hooks import StartupHooks
     from liteyuki_host._child.project import run_script, run_toml
+    from liteyuki_host._child.replacing import SelfReplacement
     from liteyuki_host._child.trouble import CannotRun, explain, show_traceback
 
     script = _script(options)
@@ -149,6 +150,12 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     watch = DriverWatch(node, hooks, orders)
     watch.install()
     ending.before_interrupt(watch.draining.stop)
+    SelfReplacement(
+        options.process,
+        is_ready=lambda: watch.ready,
+        is_ending=lambda: ending.requested,
+        restart=node.request_restart,
+    ).install()
     try:
         run_toml() if script is None else run_script(script)
     except CannotRun as exc:

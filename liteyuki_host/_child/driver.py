@@ -12,7 +12,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,8 @@ class DriverWatch:
     def __init__(self, node: Node, hooks: StartupHooks, orders: Orders) -> None:
         self.cannot_listen = False
         """The start is failing because the port is not to be had."""
+        self.ready = False
+        """The host has been told that the bot can be reached."""
         self._node = node
         self._hooks = hooks
         self._orders = orders
@@ -124,7 +126,7 @@ class DriverWatch:
             adapters = list(nonebot.get_adapters())
             self._node.hooks_done(adapters=adapters, failed_plugins=failed_plugins)
             if listening is None:
-                self._node.ready(address=None, details={})
+                self._tell_ready(None, {})
                 return
             await listening.wait_until_free(partial(sibling_on, self._node))
             # Not in driver.task_group: what fails in there takes the bot along.
@@ -143,10 +145,14 @@ class DriverWatch:
         self._node.beat(0.0)  # it can; without this one, a loop that blocks before the host asks is never judged
         self._orders.watch_by(self._pulse.watch, loop)
 
+    def _tell_ready(self, address: str | None, details: Mapping[str, str]) -> None:
+        self.ready = True
+        self._node.ready(address=address, details=details)
+
     async def _report_open(self, listening: Listening, adapters: list[str]) -> None:
         try:
             await listening.wait_until_open()
-            self._node.ready(address=listening.address, details=listening.details(adapters))
+            self._tell_ready(listening.address, listening.details(adapters))
         except Exception:
             logger.exception("the open port could not be reported to the host")
 

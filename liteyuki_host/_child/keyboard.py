@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import pdb  # noqa: T100
 import sys
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+from liteyuki_host._child.trouble import place_of
 
 DEBUGGERS = ("pdb", "bdb", "cmd")
 
@@ -71,7 +72,7 @@ class NoKeyboard(io.TextIOWrapper):
         return text
 
     def _tell(self, frame: FrameType, what: str, why: str) -> None:
-        place = _place(frame)
+        place = place_of(frame, Path.cwd())
         if place in self._told or len(self._told) >= MAX_PLACES:
             return
         self._told.add(place)
@@ -97,23 +98,3 @@ def _without(frame: FrameType, modules: tuple[str, ...]) -> FrameType:
     while frame.f_globals.get("__name__") in modules and frame.f_back is not None:
         frame = frame.f_back
     return frame
-
-
-def _place(frame: FrameType) -> str:
-    """``plugins/weather.py line 12``: the innermost place in the project, or else the one that reads."""
-    folder = Path(os.path.realpath(Path.cwd()))
-    at: FrameType | None = frame
-    while at is not None:
-        file = Path(os.path.realpath(at.f_code.co_filename))
-        if folder in file.parents and "site-packages" not in file.parts:
-            return f"{file.relative_to(folder)} line {at.f_lineno}"
-        at = at.f_back
-    return f"{frame.f_code.co_filename} line {frame.f_lineno}"
-
-
-def wants_a_terminal(exc: BaseException) -> bool:
-    """Whether *exc* probably means that there is no keyboard or screen."""
-    if isinstance(exc, EOFError):
-        return True
-    kind: Any = type(exc)
-    return kind.__module__ in ("termios", "_curses")

@@ -477,6 +477,11 @@ class Keeper:
             self._why = cause.words
             hint = "" if life.ready else " (does its entry call nonebot.run()?)"
             logger.info(f"child {name} ended by itself: {cause.words}{hint}; not starting it again")
+            for program in life.live_child.left_behind:
+                logger.warning(
+                    f"child {name} had started {program}, which was ended with it. If that was to be the bot itself: "
+                    "restart it by nonebot_plugin_lycomm.restart_process()"
+                )
             self._ready_waiters.tell_everybody(f"{name} ended by itself: {cause.words}")
             return None
         logger.error(f"child {name} {cause.words}; {decision.words}")

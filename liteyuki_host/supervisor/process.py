@@ -20,6 +20,7 @@ from liteyuki_host.boundary import Boundary
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.log import wants_colours
+from liteyuki_host.supervisor.leftovers import left_behind
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.transport import ChildHandles
@@ -46,6 +47,8 @@ class Child:
         self._popen = popen
         self._on_exit = on_exit
         self._signals = threading.Lock()  # nobody signals while the pid is being given back
+        self.left_behind: Sequence[str] = ()
+        """What it had started and was still there at its end, in words; set before ``on_exit`` is called."""
         self._reaped = False
         self._job = _confine(popen)
         self._boundary = Boundary(f"child {name}: waiting for its end")
@@ -179,6 +182,7 @@ class Child:
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         else:
             self._popen.wait()
+        self.left_behind = left_behind(self.pid)
         with self._signals:
             if sys.platform == "win32":
                 self._close_job()

@@ -19,8 +19,8 @@ pytestmark = [
 ]
 
 if sys.platform != "win32":
-    from tests.e2e.kit import HostProcess, write
-    from tests.e2e.terminal_kit import Terminal, on_a_terminal
+    from kit import HostProcess, write
+    from terminal_kit import Terminal, on_a_terminal
 
 WITH_TERMINAL = "[tool.lycomm.processes.nonebot]\nterminal = true\n"
 

@@ -1,0 +1,164 @@
+"""A bot that replaces its process by itself, the way bots restart themselves without a host."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from kit import HostProcess, write
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(sys.platform == "win32", reason="signals; Windows has tests of its own"),
+]
+
+# Does it when the file "go" is there, once.
+WHEN_TOLD = """
+import asyncio, os, signal, subprocess, sys, threading
+from pathlib import Path
+from nonebot import get_driver
+
+driver = get_driver()
+
+async def when_told():
+    while not Path("go").exists():
+        await asyncio.sleep(0.02)
+    Path("go").unlink()
+    {what}
+
+@driver.on_startup
+async def _():
+    driver.task = asyncio.create_task(when_told())
+
+@driver.on_shutdown
+async def _():
+    print("shutdown hook ran", flush=True)
+"""
+
+BOT = """
+import nonebot, os, sys
+if __name__ == "__main__":
+    nonebot.init()
+    nonebot.load_plugins("plugins")
+    nonebot.run()
+"""
+
+
+AFTER = "    os.execv(sys.executable, [sys.executable, *sys.argv])\n"
+
+
+@contextmanager
+def ready(folder: Path, what: str, after: str = "") -> Iterator[tuple[HostProcess, Path]]:
+    """A bot that is ready and does *what* when the file is there."""
+    project = write(folder / "bot", {".env": "DRIVER=~none\n", "bot.py": BOT + after, "pyproject.toml": ""})
+    (project / "plugins").mkdir()
+    (project / "plugins" / "mine.py").write_text(WHEN_TOLD.replace("{what}", what))
+    host = HostProcess(project)
+    try:
+        host.wait_for("child nonebot ready")
+        yield host, project / "go"
+    finally:
+        host.close()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "os.execv(sys.executable, [sys.executable, *sys.argv])",
+        "os.execl(sys.executable, sys.executable, *sys.argv)",
+        "os.execve(sys.executable, [sys.executable, *sys.argv], os.environ)",
+        "os.execvp('python3', ['python3', *sys.argv])",
+        "os.execlp('nb', 'nb', 'run')",
+        "await asyncio.to_thread(os.execv, sys.executable, [sys.executable, *sys.argv])",
+    ],
+)
+def test_a_bot_that_replaces_itself_is_restarted_as_planned(tmp_path: Path, what: str) -> None:
+    with ready(tmp_path, what) as (host, go):
+        go.touch()
+        host.wait_for(
+            r"\[INFO\] nonebot \| .* (plugins/mine|\S*/thread)\.py line \d+ restarts the bot \(os\.execv\): its host"
+        )
+        host.wait_for("shutdown hook ran$")
+        host.wait_for("child nonebot stopped after the stop message")
+        host.wait_for("child nonebot ready", count=2)
+        host.stop()
+        assert not re.search(r"starting it again|lost its link|host \| .*(ERROR|WARNING)", host.text)
+
+
+def test_also_after_nonebot_has_ended(tmp_path: Path) -> None:
+    with ready(tmp_path, "os.kill(os.getpid(), signal.SIGINT)", AFTER) as (host, go):
+        go.touch()
+        host.wait_for(r"bot\.py line \d+ restarts the bot \(os\.execv\): its host does so$")
+        host.wait_for("child nonebot ready", count=2)
+        host.stop()
+        assert host.text.count("child nonebot started") == 2, "and the host's stop is no restart"
+
+
+def test_a_stop_by_the_host_is_no_restart(tmp_path: Path) -> None:
+    with ready(tmp_path, "pass", AFTER) as (host, _):
+        host.stop()
+        assert "restarts the bot" not in host.text
+        assert host.text.count("child nonebot started") == 1
+        host.wait_for(r"child nonebot stopped after the stop message in .* \(exited 0\)$")
+
+
+def test_a_bot_that_replaces_itself_before_it_is_ready_cannot_start(tmp_path: Path) -> None:
+    bot = (
+        "import os, sys\nif 'SET' not in os.environ:\n    os.environ['SET'] = '1'\n"
+        f"    os.execv(sys.executable, [sys.executable, *sys.argv])\n{BOT}"
+    )
+    project = write(tmp_path / "bot", {".env": "DRIVER=~none\n", "bot.py": bot, "pyproject.toml": ""})
+    host = HostProcess(project)
+    try:
+        host.wait_for(
+            r"bot\.py line 4 replaces the bot by another program \(os\.execv\) before it is ready, where its host "
+            r"cannot follow: set variables by env, .* in \[tool\.lycomm\.processes\.nonebot\]$"
+        )
+        host.wait_for("child nonebot cannot start: exited 78")
+        host.stop()
+        assert host.text.count("child nonebot started") == 1
+    finally:
+        host.close()
+
+
+def test_programs_that_are_started_are_nobodys_restart(tmp_path: Path) -> None:
+    what = (
+        'os.spawnv(os.P_WAIT, "/bin/echo", ["echo", "spawned"]); os.fork() or os.execv("/bin/echo", ["echo", "forked"])'
+    )
+    with ready(tmp_path, what) as (host, go):
+        go.touch()
+        host.wait_for(r"^nonebot \| spawned$")
+        host.wait_for(r"^nonebot \| forked$")
+        host.stop()
+        assert "restarts the bot" not in host.text
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "subprocess.Popen([sys.executable, *sys.argv])",
+        "os.posix_spawn(sys.executable, [sys.executable, *sys.argv], os.environ)",
+    ],
+)
+def test_a_bot_that_starts_itself_anew_and_ends_is_told_of(tmp_path: Path, start: str) -> None:
+    with ready(tmp_path, f"{start}; os._exit(0)") as (host, go):
+        go.touch()
+        host.wait_for("child nonebot ended by itself: exited 0; not starting it again$")
+        host.wait_for(
+            r"child nonebot had started python\S* \S+bot\.py \(pid \d+\), which was ended with it\. If that was to be "
+            r"the bot itself: restart it by nonebot_plugin_lycomm\.restart_process\(\)$"
+        )
+
+
+def test_a_process_pool_is_no_new_bot(tmp_path: Path) -> None:
+    what = "import multiprocessing as m; p = m.get_context('spawn').Pool(1); p.apply(len, ['x']); os._exit(0)"
+    with ready(tmp_path, what) as (host, go):
+        go.touch()
+        host.wait_for("child nonebot ended by itself: exited 0; not starting it again$")
+        host.stop()
+        assert "had started" not in host.text
