@@ -20,10 +20,11 @@ from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor import stopping
 from liteyuki_host.supervisor.exits import describe_failed_start
+from liteyuki_host.supervisor.file_watch import FileWatch
 from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.ladder import first_of
 from liteyuki_host.supervisor.life import Life
-from liteyuki_host.supervisor.reload import FileWatch, can_overlap
+from liteyuki_host.supervisor.overlap import can_overlap
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import Reload
 from liteyuki_host.supervisor.states import State

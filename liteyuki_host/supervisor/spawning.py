@@ -19,8 +19,8 @@ from liteyuki_host.supervisor.life import HubLike, Life
 from liteyuki_host.supervisor.lock import HostLocks, InstanceLock
 from liteyuki_host.supervisor.memory import oom_kills
 from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.overlap import SharedPort
 from liteyuki_host.supervisor.process import Child, why_no_host_in
-from liteyuki_host.supervisor.reload import SharedPort
 from liteyuki_host.supervisor.spec import ProcessSpec, Reload
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from kit import eventually, free_port, write
 from live_kit import SERVING, LiveHost, Traces, live_host, percentile
 from planned_restarts import host_lines
 
-from liteyuki_host.supervisor.reload import QUIET_SECONDS
+from liteyuki_host.supervisor.file_watch import QUIET_SECONDS
 from liteyuki_host.supervisor.states import State, Transition
 
 TITLE = "reloads"

@@ -155,7 +155,7 @@ BUGS = (
     ),
     Bug(
         "what has nothing to do with the bot's code counts as new code",
-        "supervisor/reload.py",
+        "supervisor/code_files.py",
         'name.endswith((".py", ".toml"))',
         'name.endswith((".py", ".toml", ".txt"))',
         "reloads",

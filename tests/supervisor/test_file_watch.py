@@ -25,18 +25,18 @@ from loguru import logger
 from supervisor_kit import DEADLINE, LogLines, child
 
 from liteyuki_host import boundary
-from liteyuki_host.supervisor import reload
-from liteyuki_host.supervisor.reload import FileWatch, SharedPort, can_overlap
+from liteyuki_host.supervisor import code_files, file_watch
+from liteyuki_host.supervisor.file_watch import FileWatch
 
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need a privilege")
 
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload, "QUIET_SECONDS", 0.15)
-    monkeypatch.setattr(reload, "STEP_SECONDS", 0.03)
-    monkeypatch.setattr(reload, "TICK_SECONDS", 0.2)
-    monkeypatch.setattr(reload, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(file_watch, "QUIET_SECONDS", 0.15)
+    monkeypatch.setattr(file_watch, "STEP_SECONDS", 0.03)
+    monkeypatch.setattr(file_watch, "TICK_SECONDS", 0.2)
+    monkeypatch.setattr(file_watch, "POLL_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -175,18 +175,18 @@ async def test_a_save_in_several_steps_is_told_when_it_has_come_to_rest(bot: Pat
         told = asyncio.ensure_future(project.saved())
         for number in range(8):
             (bot / f"new{number}.py").touch()
-            await asyncio.sleep(reload.QUIET_SECONDS / 3)
+            await asyncio.sleep(file_watch.QUIET_SECONDS / 3)
         assert await told == [f"new{number}.py" for number in range(8)]
         await project.only_the_next_save()
 
 
 async def test_a_save_that_does_not_end_is_told_after_a_while(bot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload, "LONGEST_SECONDS", 0.5)
+    monkeypatch.setattr(file_watch, "LONGEST_SECONDS", 0.5)
 
     async def go_on() -> None:
         while True:
             (bot / "bot.py").touch()
-            await asyncio.sleep(reload.QUIET_SECONDS / 3)
+            await asyncio.sleep(file_watch.QUIET_SECONDS / 3)
 
     async with watched(bot) as project:
         saving = asyncio.ensure_future(go_on())
@@ -278,7 +278,7 @@ async def test_a_folder_that_goes_and_comes_back(bot: Path, log_lines: LogLines)
         bot.rename(away)
         await log_lines.line("child bot: folder .*bot is not there; its files are watched once it is")
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(project.watch.changed(), 4 * reload.QUIET_SECONDS)
+            await asyncio.wait_for(project.watch.changed(), 4 * file_watch.QUIET_SECONDS)
         shutil.copytree(away, bot)  # keeps the times
         (bot / "bot.py").write_text("# 2\n")
         assert "bot.py" in await project.saved()  # the others are the same, but other files
@@ -372,7 +372,7 @@ UNDER_A_LIMIT = """
 import asyncio, sys
 from pathlib import Path
 from typing import Any
-from liteyuki_host.supervisor.reload import FileWatch
+from liteyuki_host.supervisor.file_watch import FileWatch
 from liteyuki_host.supervisor.spec import ProcessSpec
 
 async def main(folder):
@@ -406,7 +406,7 @@ def test_the_real_limits_of_linux(bot: Path, limit: str, words: str) -> None:
 async def test_more_files_than_are_watched_are_told(
     bot: Path, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
 ) -> None:
-    monkeypatch.setattr(reload, "MAX_WATCHED", 4)
+    monkeypatch.setattr(code_files, "MAX_WATCHED", 4)
     async with watched(bot) as project:
         await log_lines.line("child bot: more than 4 files and folders to watch; the rest is left out")
         (bot / "bot.py").write_text("# 2\n")  # of the folder itself, which comes first
@@ -455,26 +455,3 @@ async def test_a_shortage_deletes_no_files(bot: Path, monkeypatch: pytest.Monkey
         short = False
         assert await project.saved() == ["bot.py"]  # all the others are still there
         await log_lines.line("child bot: looking at its files works again")
-
-
-@pytest.mark.parametrize(
-    ("address", "platform", "can"),
-    [
-        (None, "linux", True),
-        (None, "win32", True),
-        ("http://127.0.0.1:8080", "linux", True),
-        ("http://127.0.0.1:8080", "darwin", True),
-        ("http://127.0.0.1:8080", "win32", False),
-        ("unix:/run/bot", "linux", False),
-    ],
-)
-def test_where_two_incarnations_can_be_there_at_once(address: str | None, platform: str, can: bool) -> None:
-    assert can_overlap(address, platform) is can
-
-
-@pytest.mark.parametrize(("beside", "value"), [(False, "alone"), (True, "beside")])
-def test_how_a_child_is_told_to_share_its_port(beside: bool, value: str) -> None:
-    handles = SharedPort(beside=beside)
-    assert handles.environment == {"LYCOMM_SHARE_PORT": value}
-    assert handles.popen_options == {}
-    handles.close()

@@ -10,20 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import watchfiles
 from loguru import logger
 
-from liteyuki_host._child.codes import ALONE, BESIDE, SHARE_PORT
 from liteyuki_host.boundary import Boundary
-from liteyuki_host.comm.shortage import is_shortage
+from liteyuki_host.supervisor import code_files
+from liteyuki_host.supervisor.code_files import Snapshot, Stamp, is_no_code, is_watched, look_into
 from liteyuki_host.supervisor.spec import ProcessSpec
 
 QUIET_SECONDS = 0.3
@@ -45,29 +42,6 @@ POLL_SECONDS = 2.0
 POLLING_SECONDS = 60.0
 """Until the system is asked again for reports: what it was short of, it may have by then."""
 
-MAX_WATCHED = 20_000
-"""Files and folders that are looked at: about 6 MB for us, and 0.2 s for each comparison."""
-
-_NEVER = {
-    *("__pycache__", "site-packages", "node_modules", ".lycomm"),
-    *(".git", ".hg", ".svn", ".venv", "venv", ".tox", ".nox", ".idea", ".vscode"),
-    *(".mypy_cache", ".pytest_cache", ".ruff_cache"),
-}
-_NEVER_AT_THE_TOP = {"build", "dist"}  # further down they may be packages of the bot
-_LEFT_BY_EDITORS = ("~", ".swp", ".swo", ".swx", ".tmp", ".bak", ".orig")  # of `.env` for instance
-
-Stamp = tuple[int, int, int]
-"""When a file was last changed in ns, its size in bytes, its number on the disk."""
-
-
-@dataclass
-class _Snapshot:
-    files: dict[str, dict[str, Stamp]] = field(default_factory=dict)
-    """By watched folder, as it was declared; a folder that is not there has no entry."""
-    folders: set[str] = field(default_factory=set)
-    """Every folder that was looked into, without symbolic links: the way the system reports them."""
-    complete: bool = True
-
 
 class FileWatch:
     """The files of one process: ``.py``, ``.toml`` and ``.env*`` in its ``reload_dirs``, or in its project.
@@ -87,7 +61,7 @@ class FileWatch:
         self._news = asyncio.Event()
         self._stop = threading.Event()
         # From here on only the thread's:
-        self._known = _Snapshot()
+        self._known = Snapshot()
         self._polling = False
         self._poll_until = 0.0  # then the system is asked again
         self._told_of_polling = False
@@ -99,7 +73,7 @@ class FileWatch:
         await self._started  # always comes, also when nothing can be looked at yet
 
     async def changed(self) -> list[Path]:
-        """Wait for a save; returns what has changed since the last call, at most ``MAX_WATCHED`` paths.
+        """Wait for a save; returns what has changed since the last call, at most ``code_files.MAX_WATCHED`` paths.
 
         Call it again when what came of it is done: all saves in between are then told as one.
         """
@@ -115,7 +89,7 @@ class FileWatch:
     # On the event loop, posted by the thread.
 
     def _take(self, paths: list[Path]) -> None:
-        self._pending.update(dict.fromkeys(paths[: MAX_WATCHED - len(self._pending)]))
+        self._pending.update(dict.fromkeys(paths[: code_files.MAX_WATCHED - len(self._pending)]))
         self._news.set()
 
     def _post(self, action: Callable[[], None]) -> None:
@@ -195,11 +169,11 @@ class FileWatch:
         folder, name = os.path.split(path)
         if folder not in self._known.folders:
             return False
-        if _is_watched(name):
+        if is_watched(name):
             return True
         if change is watchfiles.Change.deleted:
             return path in self._known.folders
-        return name not in _NEVER and path not in self._known.folders and os.path.isdir(path)
+        return not is_no_code(name) and path not in self._known.folders and os.path.isdir(path)
 
     def _compare(self) -> None:
         """Tell what has changed, if anything has, once it has come to rest."""
@@ -216,11 +190,11 @@ class FileWatch:
         if changed:
             self._post(lambda: self._take(changed))
 
-    def _look(self) -> _Snapshot:
-        now = _Snapshot()
+    def _look(self) -> Snapshot:
+        now = Snapshot()
         seen: set[tuple[int, int]] = set()  # folders are met twice: by links, and where declared ones overlap
         for folder in self._declared:
-            files = _look_into(folder, now, seen)
+            files = look_into(folder, now, seen)
             if files is not None:
                 now.files[folder] = files
                 self._missing.discard(folder)
@@ -232,62 +206,10 @@ class FileWatch:
                 now.files[folder] = self._known.files[folder]
         if not now.complete and self._known.complete:
             logger.warning(
-                f"child {self._name}: more than {MAX_WATCHED} files and folders to watch; the rest is left out. "
-                "Name the folders with the bot's code in reload_dirs"
+                f"child {self._name}: more than {code_files.MAX_WATCHED} files and folders to watch; "
+                "the rest is left out. Name the folders with the bot's code in reload_dirs"
             )
         return now
-
-
-def _look_into(folder: str, snapshot: _Snapshot, seen: set[tuple[int, int]]) -> dict[str, Stamp] | None:
-    """The watched files in and below *folder*; None: there is no such folder."""
-    files: dict[str, Stamp] = {}
-    top = os.path.realpath(folder)
-    if not os.path.isdir(top):
-        return None
-    ahead = [(top, folder)]
-    while ahead:
-        real, shown = ahead.pop()
-        with _suppress_missing(), os.scandir(real) as entries:
-            info = os.stat(real)
-            identity = (info.st_dev, info.st_ino)
-            if identity in seen or (real != top and os.path.exists(os.path.join(real, "pyvenv.cfg"))):
-                continue
-            seen.add(identity)
-            snapshot.folders.add(real)
-            for entry in entries:
-                name = entry.name
-                with _suppress_missing():  # a link to nothing, too
-                    if entry.is_dir():
-                        if not (_is_no_code(name) or (real == top and name in _NEVER_AT_THE_TOP)):
-                            ahead.append((entry.path, os.path.join(shown, name)))
-                    elif _is_watched(name):
-                        stat = entry.stat()
-                        files[os.path.join(shown, name)] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if len(snapshot.folders) + len(files) >= MAX_WATCHED:
-            snapshot.complete = False
-            break
-    return files
-
-
-@contextlib.contextmanager
-def _suppress_missing() -> Iterator[None]:
-    """Around a look at what may be gone meanwhile, or not be ours to read. A shortage says nothing of that: it is
-    raised, lest files count as deleted."""
-    try:
-        yield
-    except OSError as error:
-        if is_shortage(error):
-            raise
-
-
-def _is_watched(name: str) -> bool:
-    if name.startswith(".#") or name.endswith(_LEFT_BY_EDITORS):
-        return False
-    return name.endswith((".py", ".toml")) or name.startswith(".env")
-
-
-def _is_no_code(folder: str) -> bool:
-    return folder in _NEVER or folder.endswith(".egg-info")
 
 
 def _difference(before: dict[str, dict[str, Stamp]], now: dict[str, dict[str, Stamp]]) -> list[Path]:
@@ -308,30 +230,3 @@ def _short(exc: BaseException) -> str:
 def _done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def can_overlap(address: str | None, platform: str = sys.platform) -> bool:
-    """Whether a second incarnation can be ready while the one that runs still serves.
-
-    Args:
-        address: what the one that runs listens on. None: nothing, or a port of the system's choice.
-    """
-    if address is None:
-        return True
-    # A Unix socket's file belongs to one server, and would be removed by the one that ends.
-    return platform != "win32" and not address.startswith("unix:")
-
-
-class SharedPort:
-    """For a child of a process that is reloaded by overlap, to be spawned with (``ChildHandles``)."""
-
-    def __init__(self, *, beside: bool) -> None:
-        """
-        Args:
-            beside: another incarnation serves at this moment.
-        """
-        self.environment = {SHARE_PORT: BESIDE if beside else ALONE}
-        self.popen_options: dict[str, Any] = {}
-
-    def close(self) -> None:
-        """There is nothing to give back."""
