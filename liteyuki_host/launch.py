@@ -30,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from liteyuki_host._child.guard import arm
 
         without = arm(os.environ)  # before anything that takes time
+        from liteyuki_host._child.writes import record_writes
+
+        record_writes(os.environ)  # after arm(), which starts a program of ours
         from liteyuki_host._child.stacks import Stacks
 
         stacks = Stacks(options.process)

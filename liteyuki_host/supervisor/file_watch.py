@@ -1,8 +1,8 @@
-"""Notices that the files of a bot were saved: one save is told once, and nothing is told without one.
+"""Notices that the content of a bot's code files has changed: one save is told once, and nothing is told without one.
 
 What the system reports (through ``watchfiles``) is only taken as a hint. Such reports differ between systems and
 editors, miss files in folders that have just been made, and come without any change at all. What counts is a
-comparison: of each watched file the time of its last change, its size and its number, before and after.
+comparison of the files' contents before and after. Who has written them is not looked at here.
 """
 
 from __future__ import annotations
@@ -12,15 +12,18 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import anyio.to_thread
 import watchfiles
 from loguru import logger
 
+from liteyuki_host._child.writes import is_code
 from liteyuki_host.boundary import Boundary
 from liteyuki_host.supervisor import code_files
-from liteyuki_host.supervisor.code_files import Snapshot, Stamp, is_no_code, is_watched, look_into
+from liteyuki_host.supervisor.code_files import Content, Snapshot, differences, is_no_code, look_into, watched_folders
 from liteyuki_host.supervisor.spec import ProcessSpec
 
 QUIET_SECONDS = 0.3
@@ -43,8 +46,23 @@ POLLING_SECONDS = 60.0
 """Until the system is asked again for reports: what it was short of, it may have by then."""
 
 
+@dataclass(frozen=True)
+class Change:
+    """One file that holds something else than before."""
+
+    path: Path
+    before: Content | None
+    now: Content | None
+    """None: there is no such file."""
+    since: float
+    """``time.monotonic()`` when it was seen to hold what it did before, and"""
+    seen: float
+    """when it was first seen to hold what it does now. The change happened in between."""
+
+
 class FileWatch:
-    """The files of one process: ``.py``, ``.toml`` and ``.env*`` in its ``reload_dirs``, or in its project.
+    """The code files of one process: ``.py`` and ``.env*`` in its project, and its ``pyproject.toml``; where there are
+    ``reload_dirs``, each ``.py``, ``.toml`` and ``.env*`` in those.
 
     Caches, virtual environments, version control and what editors leave behind do not count. Symbolic links are
     followed. A folder that is not there is waited for, and its files are not held to be deleted.
@@ -52,45 +70,40 @@ class FileWatch:
     Made on the event loop; the looking is done by a thread of its own, from :meth:`start` to :meth:`close`.
     """
 
-    def __init__(self, spec: ProcessSpec) -> None:
+    def __init__(self, spec: ProcessSpec, on_changes: Callable[[Sequence[Change]], None]) -> None:
+        """
+        Args:
+            on_changes: called on the event loop with the changes that came to rest together, by path.
+        """
         self._name = spec.name
-        self._declared = [os.path.abspath(folder) for folder in spec.reload_dirs or [spec.project]]
+        self._folders = watched_folders(spec)
+        self._on_changes = on_changes
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
-        self._pending: dict[Path, None] = {}  # in the order of their changes
-        self._news = asyncio.Event()
         self._stop = threading.Event()
-        # From here on only the thread's:
+        self._comparing = threading.Lock()  # guards the following two
         self._known = Snapshot()
+        self._missing: set[str] = set()
+        # From here on only the thread's:
         self._polling = False
         self._poll_until = 0.0  # then the system is asked again
         self._told_of_polling = False
-        self._missing: set[str] = set()
 
     async def start(self) -> None:
         """Returns when it is known what is there now: every change from here on is told. Call once."""
         threading.Thread(target=self._run, name=f"lycomm-reload-{self._name}", daemon=True).start()
         await self._started  # always comes, also when nothing can be looked at yet
 
-    async def changed(self) -> list[Path]:
-        """Wait for a save; returns what has changed since the last call, at most ``code_files.MAX_WATCHED`` paths.
+    async def look(self) -> None:
+        """Returns when every change up to now has been told. Takes a comparison, and what a save takes to come to rest.
 
-        Call it again when what came of it is done: all saves in between are then told as one.
+        Only after :meth:`start`. Raises OSError: there is a shortage; the changes are told later.
         """
-        await self._news.wait()
-        self._news.clear()
-        pending, self._pending = self._pending, {}
-        return list(pending)
+        await anyio.to_thread.run_sync(self._compare)
 
     def close(self) -> None:
         """The thread ends in ``STEP_SECONDS``, or when the comparison it is in has ended. More calls do nothing."""
         self._stop.set()
-
-    # On the event loop, posted by the thread.
-
-    def _take(self, paths: list[Path]) -> None:
-        self._pending.update(dict.fromkeys(paths[: code_files.MAX_WATCHED - len(self._pending)]))
-        self._news.set()
 
     def _post(self, action: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody's interest
@@ -158,9 +171,9 @@ class FileWatch:
     def _roots(self) -> dict[str, tuple[int, int]]:
         """The declared folders that are there: where they really are, and which ones."""
         found = {}
-        for folder in self._declared:
+        for folder in self._folders:
             with contextlib.suppress(OSError):
-                real = os.path.realpath(folder)
+                real = os.path.realpath(folder.path)
                 info = os.stat(real)
                 found[real] = (info.st_dev, info.st_ino)
         return found
@@ -169,53 +182,61 @@ class FileWatch:
         folder, name = os.path.split(path)
         if folder not in self._known.folders:
             return False
-        if is_watched(name):
+        if is_code(name):
             return True
         if change is watchfiles.Change.deleted:
             return path in self._known.folders
         return not is_no_code(name) and path not in self._known.folders and os.path.isdir(path)
 
     def _compare(self) -> None:
-        """Tell what has changed, if anything has, once it has come to rest."""
-        now = self._look()
+        """Tell what has changed, if anything has, once it has come to rest. Raises OSError: there is a shortage."""
+        with self._comparing:
+            changes = self._changes()
+            if changes:
+                self._post(lambda: self._on_changes(changes))
+
+    def _changes(self) -> list[Change]:
+        before, now = self._known, self._look()
+        changed = dict.fromkeys((path for path, _, _ in differences(before, now)), now.ended)
         deadline = time.monotonic() + LONGEST_SECONDS
-        while now.files != self._known.files and time.monotonic() < deadline:
+        moving = bool(changed)
+        while moving and time.monotonic() < deadline:
             if self._stop.wait(QUIET_SECONDS):
-                return
-            before, now = now, self._look()
-            if now.files == before.files:
-                break
-        changed = _difference(self._known.files, now.files)
+                return []
+            last, now = now, self._look()
+            moved = [path for path, _, _ in differences(last, now)]
+            changed.update(dict.fromkeys(moved, now.ended))
+            moving = bool(moved)
         self._known = now
-        if changed:
-            self._post(lambda: self._take(changed))
+        return [
+            Change(Path(path), content_before, content, since=before.began, seen=changed[path])
+            for path, content_before, content in differences(before, now)
+        ]
 
     def _look(self) -> Snapshot:
-        now = Snapshot()
+        now = Snapshot(began=time.monotonic())
         seen: set[tuple[int, int]] = set()  # folders are met twice: by links, and where declared ones overlap
-        for folder in self._declared:
-            files = look_into(folder, now, seen)
+        for folder in self._folders:
+            known = self._known.files.get(folder.path)
+            files = look_into(folder, now, seen, known or {})
             if files is not None:
-                now.files[folder] = files
-                self._missing.discard(folder)
+                now.files[folder.path] = files
+                self._missing.discard(folder.path)
                 continue
-            if folder not in self._missing:
-                self._missing.add(folder)
-                logger.warning(f"child {self._name}: folder {folder} is not there; its files are watched once it is")
-            if folder in self._known.files:
-                now.files[folder] = self._known.files[folder]
+            if folder.path not in self._missing:
+                self._missing.add(folder.path)
+                logger.warning(
+                    f"child {self._name}: folder {folder.path} is not there; its files are watched once it is"
+                )
+            if known is not None:
+                now.files[folder.path] = known
         if not now.complete and self._known.complete:
             logger.warning(
                 f"child {self._name}: more than {code_files.MAX_WATCHED} files and folders to watch; "
                 "the rest is left out. Name the folders with the bot's code in reload_dirs"
             )
+        now.ended = time.monotonic()
         return now
-
-
-def _difference(before: dict[str, dict[str, Stamp]], now: dict[str, dict[str, Stamp]]) -> list[Path]:
-    old = {path: stamp for files in before.values() for path, stamp in files.items()}
-    new = {path: stamp for files in now.values() for path, stamp in files.items()}
-    return [Path(path) for path in sorted(old.keys() | new.keys()) if old.get(path) != new.get(path)]
 
 
 def _ms(seconds: float) -> int:

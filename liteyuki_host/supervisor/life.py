@@ -117,6 +117,8 @@ class Life:
         self.not_begun = 0
         self.address: str | None = None
         self.details: Mapping[str, str] = {}
+        self.ending_at: float | None = None
+        """When it was first asked to finish its work or to end."""
         self.link_closed_at: float | None = None
         self.link_cause: str | None = None
         """None after the end of the link: the child said goodbye."""
@@ -150,6 +152,16 @@ class Life:
     @property
     def reachable(self) -> bool:
         return self.ready and self.link_closed_at is None and self.returncode is None
+
+    def serves_at(self, moment: float) -> bool:
+        """Whether it was serving at that moment (``time.monotonic()``): ready, and neither asked to end nor ending."""
+        ends = [at for at in (self.ending_at, self.link_closed_at) if at is not None]
+        return self.ready_at is not None and self.ready_at <= moment < min(ends, default=float("inf"))
+
+    def is_to_end(self) -> None:
+        """Call when it is asked to finish its work or to end; the first time counts."""
+        if self.ending_at is None:
+            self.ending_at = time.monotonic()
 
     def put_off(self, deadline: float) -> float:
         """The later one, if the child has asked for more time."""

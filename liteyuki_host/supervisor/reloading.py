@@ -7,7 +7,6 @@ beside the old one, which goes when the new one is ready.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,25 +24,35 @@ from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.ladder import first_of
 from liteyuki_host.supervisor.life import Life
 from liteyuki_host.supervisor.overlap import can_overlap
+from liteyuki_host.supervisor.own_writes import OwnWrites
+from liteyuki_host.supervisor.saves import Saves
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import Reload
 from liteyuki_host.supervisor.states import State
 from liteyuki_host.supervisor.trial import Trouble, trial
 
+MAX_TRIALS = 3
+"""Trials before one restart. Another one is made when files were saved during the last one, so that what is started is
+what was tried; a file that is saved all the time must not put the restart off for ever."""
+
 
 class Reloader:
     """Reloads one process, one reload at a time. For the event loop only."""
 
-    def __init__(self, keeper: Keeper, spawner: Spawner) -> None:
+    def __init__(self, keeper: Keeper, spawner: Spawner, own_writes: OwnWrites) -> None:
         self._keeper = keeper
         self._spec = keeper.spec
         self._spawner = spawner
+        self._own_writes = own_writes
+        self._saves = Saves(keeper.spec, own_writes)
+        self._watch: FileWatch | None = None
         self._one_at_a_time = asyncio.Lock()
         self._to_begin = False  # a reload is asked for that has not looked at the new code yet
+        spawner.on_spawn = self._saves.started
 
     async def follow_files(self) -> None:
-        """Reload at each change of the files, until cancelled, whatever fails meanwhile. Returns at once for a process
-        that does not reload."""
+        """Reload at each save, until cancelled, whatever fails meanwhile. Returns at once for a process that does not
+        reload."""
         boundary = Boundary(f"child {self._spec.name}: watching its files")
         while self._spec.reload is not Reload.OFF:
             try:
@@ -52,18 +61,30 @@ class Reloader:
                 await asyncio.sleep(boundary.failed(error))
 
     async def _follow_files(self) -> None:
-        watch = FileWatch(self._spec)
+        watch = FileWatch(self._spec, self._saves.changed)
         try:
             await watch.start()
+            self._watch = watch
             while True:
-                await self.reload(f"{self._names(await watch.changed())} changed")
+                await self._saves.wait()
+                saved = self._saves.take()
+                if saved:
+                    await self._reload(f"{self._saves.names(saved)} changed", saved)
         finally:
+            self._watch = None
             watch.close()
 
     async def reload(self, why: str) -> None:
         """Try the new code and let it take over. What fails is logged, and the bot that runs goes on.
 
         Asked again before it has begun, it is one reload.
+        """
+        await self._reload(why, ())
+
+    async def _reload(self, why: str, saved: Sequence[Path]) -> None:
+        """
+        Args:
+            saved: the files that it is for; none: somebody has asked for it.
         """
         if self._to_begin:
             return
@@ -73,7 +94,7 @@ class Reloader:
             again = False
             while True:
                 try:
-                    return await self._reload(why, again=again)
+                    return await self._reload_once(why, saved, again=again)
                 except Exception as error:
                     delay = boundary.failed(error)
                     self._to_begin = is_shortage(error)  # the next try takes what is saved by then
@@ -82,22 +103,24 @@ class Reloader:
                 again = True
                 await asyncio.sleep(delay)
 
-    async def _reload(self, why: str, *, again: bool) -> None:
-        keeper = self._keeper
+    async def _reload_once(self, why: str, saved: Sequence[Path], *, again: bool) -> None:
+        keeper, name = self._keeper, self._spec.name
         await keeper.alone()  # one that still ends after the reload before this one: never three at once
         if not keeper.is_ready:
             self._to_begin = False
             # Nothing works that could be taken down.
             if self._is_wanted:
-                logger.info(f"child {self._spec.name}: {why}; starting it with that")
+                logger.info(f"child {name}: {why}; starting it with that")
                 keeper.restart(why)
                 await self._restarted()
             return
         if not again:
-            logger.info(f"child {self._spec.name}: {why}; trying it before the bot is restarted")
-        if not (await self._can_start() and self._is_wanted):
+            logger.info(f"child {name}: {why}; trying it before the bot is restarted")
+        if not (await self._can_start(saved) and self._is_wanted):
             return
-        if self._spec.reload is Reload.OVERLAP and can_overlap(keeper.status().address):
+        if saved and not self._saves.unloaded:
+            logger.info(f"child {name}: the change was taken back meanwhile; the running bot stays")
+        elif self._spec.reload is Reload.OVERLAP and can_overlap(keeper.status().address):
             await self._overlap(why)
         else:
             keeper.restart(why)
@@ -108,21 +131,37 @@ class Reloader:
         """A bot that nobody wants stays as it is; one that was given up may work with the new code."""
         return self._keeper.is_wanted or self._keeper.state is State.FAILED
 
-    async def _can_start(self) -> bool:
+    async def _can_start(self, saved: Sequence[Path]) -> bool:
+        for _ in range(MAX_TRIALS):
+            trouble = await self._try(saved)
+            if trouble is not None:
+                logger.error(f"child {self._spec.name}: the change cannot start: {trouble}; the running bot stays")
+                return False
+            if self._watch is not None:
+                await self._watch.look()
+            saved = self._saves.take()  # during the trial, which may not have seen it
+            if not saved:
+                break
+        return True
+
+    async def _try(self, saved: Sequence[Path]) -> Trouble | None:
         spec, known = self._spec, self._keeper.failed_plugins
         try:
             try:
                 plan = await self._spawner.plan()
             finally:
                 self._to_begin = False  # what changes from here on, this trial may not see
-            trouble = await trial(spec, plan, known_failed=known, timeout=spec.ready_timeout)
+            self._saves.trial_begins(saved)
+            try:
+                return await trial(
+                    spec, plan, known_failed=known, timeout=spec.ready_timeout, own_writes=self._own_writes
+                )
+            finally:
+                self._saves.trial_ended()
         except ProcessFailed as exc:
             if is_shortage(exc):
                 raise
-            trouble = Trouble(str(exc))
-        if trouble is not None:
-            logger.error(f"child {spec.name}: the change cannot start: {trouble}; the running bot stays")
-        return trouble is None
+            return Trouble(str(exc))
 
     async def _restarted(self) -> None:
         try:
@@ -175,8 +214,3 @@ class Reloader:
         else:
             words = f"is not ready in {self._spec.ready_timeout:g} s"
         logger.error(f"child {name}: the new one {words}; the running bot stays")
-
-    def _names(self, changed: Sequence[Path]) -> str:
-        shown = [os.path.relpath(path, self._spec.project) for path in changed[:3]]
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        return ", ".join(shown) + more

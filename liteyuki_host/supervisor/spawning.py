@@ -20,6 +20,7 @@ from liteyuki_host.supervisor.lock import HostLocks, InstanceLock
 from liteyuki_host.supervisor.memory import oom_kills
 from liteyuki_host.supervisor.output import Output
 from liteyuki_host.supervisor.overlap import SharedPort
+from liteyuki_host.supervisor.own_writes import OwnWrites
 from liteyuki_host.supervisor.process import Child, why_no_host_in
 from liteyuki_host.supervisor.spec import ProcessSpec, Reload
 
@@ -45,11 +46,19 @@ class Spawner:
         inspect: Callable[[ProcessSpec], ProjectPlan],
         host_python: Path,
         locks: HostLocks,
+        own_writes: OwnWrites | None = None,
     ) -> None:
+        """
+        Args:
+            own_writes: takes what the children say they have written; None: that is not asked.
+        """
+        self.on_spawn: Callable[[Life], None] = lambda life: None
+        """Called with each new child."""
         self._spec = spec
         self._hub = hub
         self._output = output
         self._inspect = inspect
+        self._own_writes = own_writes or OwnWrites(wanted=False)
         self._interpreters_seen = {host_python}
         self._locks = locks
         self._lock: InstanceLock | None = None
@@ -95,7 +104,9 @@ class Spawner:
             else:
                 pipe = self._output.open_pipe()
                 undo.callback(pipe.abort)
-            given: list[ChildHandles] = [link, leash.handles, lock.handles]
+            record = self._own_writes.open(life.serves_at)
+            undo.callback(record.finish)
+            given: list[ChildHandles] = [link, leash.handles, lock.handles, record]
             if self._spec.reload is Reload.OVERLAP:
                 given.append(SharedPort(beside=standby))
             life.child = Child.spawn(
@@ -113,6 +124,8 @@ class Spawner:
         if pipe is not None:
             pipe.start()
             life.belongings.callback(pipe.finish, OUTPUT_SECONDS)
+        life.belongings.callback(record.finish)
+        self.on_spawn(life)
         try:
             lock.note_child(life.child.pid)
             life.session = self._hub.connect(self._spec.name, transport, life, standby=standby)

@@ -33,6 +33,7 @@ async def drain(spec: ProcessSpec, life: Life, hurry: asyncio.Event) -> None:
     """Let running handlers finish and begin no new events, for ``drain_timeout`` seconds or what the child asks for."""
     if not (life.ready and spec.drain_timeout > 0) or life.link_closed.is_set() or hurry.is_set():
         return
+    life.is_to_end()
     life.live_session.drain(spec.drain_timeout)
     deadline = time.monotonic() + spec.drain_timeout + DRAIN_ANSWER_SECONDS
     ends = (life.drained, life.link_closed, life.gone, hurry)
@@ -69,6 +70,7 @@ async def end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event, 
         reason: what the child is told.
         kill: no rung before the last: nobody there would act on them.
     """
+    life.is_to_end()
     try:
         return await _end(spec, life, reason, hurry, kill=kill)
     except Exception as error:

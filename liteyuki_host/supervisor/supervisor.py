@@ -19,9 +19,10 @@ from liteyuki_host.supervisor.life import Context, HubLike, ProcessStatus, Super
 from liteyuki_host.supervisor.lock import HostLocks
 from liteyuki_host.supervisor.order import also_restarted, stop_levels
 from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.own_writes import OwnWrites
 from liteyuki_host.supervisor.reloading import Reloader
 from liteyuki_host.supervisor.spawning import Spawner
-from liteyuki_host.supervisor.spec import ProcessSpec
+from liteyuki_host.supervisor.spec import ProcessSpec, Reload
 from liteyuki_host.supervisor.states import Transition
 
 if TYPE_CHECKING:
@@ -64,11 +65,20 @@ class Supervisor:
         self._keepers: dict[str, Keeper] = {}
         self._reloaders: dict[str, Reloader] = {}
         host_python, locks = Path(sys.executable), HostLocks()
+        own_writes = OwnWrites(wanted=any(spec.reload is not Reload.OFF for spec in self._specs.values()))
         for name, spec in self._specs.items():
-            spawner = Spawner(spec, hub, self._outputs[name], inspect=inspect, host_python=host_python, locks=locks)
+            spawner = Spawner(
+                spec,
+                hub,
+                self._outputs[name],
+                inspect=inspect,
+                host_python=host_python,
+                locks=locks,
+                own_writes=own_writes,
+            )
             keeper = Keeper(spec, spawner, events=self, on_unasked_end=self._restart_neighbours)
             self._keepers[name] = keeper
-            self._reloaders[name] = Reloader(keeper, spawner)
+            self._reloaders[name] = Reloader(keeper, spawner, own_writes)
         for keeper in self._keepers.values():
             keeper.predecessors = [self._keepers[other] for other in keeper.spec.after]
         self._loop: asyncio.AbstractEventLoop | None = None

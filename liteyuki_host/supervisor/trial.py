@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,9 @@ from liteyuki_host.supervisor.leash import open_leash
 from liteyuki_host.supervisor.process import Child
 
 if TYPE_CHECKING:
-    from liteyuki_host.comm.transport import Transport
+    from liteyuki_host.comm.transport import ChildHandles, Transport
     from liteyuki_host.project import ProjectPlan
+    from liteyuki_host.supervisor.own_writes import OwnWrites
     from liteyuki_host.supervisor.spec import ProcessSpec
 
 OUTPUT_BYTES = 16_384
@@ -66,6 +67,7 @@ async def trial(
     known_failed: Collection[str] = (),
     timeout: float,
     on_verdict: Callable[[Mapping[str, Any]], None] = lambda verdict: None,
+    own_writes: OwnWrites | None = None,
 ) -> Trouble | None:
     """Load the project in a process of its own, which is gone afterwards with all it started; also when cancelled.
 
@@ -74,6 +76,7 @@ async def trial(
         timeout: seconds that the loading may take.
         on_verdict: called with what the child says when it has loaded the project, or failed to: ``error``, or
             ``failed_plugins`` (name to words) and ``listens`` (see ``_child.trial``).
+        own_writes: takes what the trial says it has written.
 
     Returns:
         None: it can start, as far as can be told without its start-up hooks.
@@ -84,10 +87,15 @@ async def trial(
     # Its lines are read here and not on a terminal.
     spec = replace(spec, env={**spec.env, "NO_COLOR": "1"})
     with contextlib.ExitStack() as belongings:
+        given: list[ChildHandles] = []
+        if own_writes is not None:
+            record = own_writes.open(lambda moment: False)
+            belongings.callback(record.finish)
+            given.append(record)
         output = _Tail(spec.name)
         belongings.callback(output.finish)
         try:
-            attempt = _Attempt(spec, plan, output)
+            attempt = _Attempt(spec, plan, output, given)
         except ProcessFailed as exc:
             if is_shortage(exc):
                 raise
@@ -122,8 +130,14 @@ def _judge(verdict: dict[str, Any], known_failed: Collection[str]) -> Trouble | 
 class _Attempt:
     """One throw-away process, from its spawn."""
 
-    def __init__(self, spec: ProcessSpec, plan: ProjectPlan, output: _Tail) -> None:
-        """Raises ProcessFailed, OSError, RuntimeError, MemoryError: the system refused; nothing is left then."""
+    def __init__(self, spec: ProcessSpec, plan: ProjectPlan, output: _Tail, given: Sequence[ChildHandles]) -> None:
+        """
+        Args:
+            given: what it inherits besides its link and its leash; they stay the caller's.
+
+        Raises:
+            ProcessFailed, OSError, RuntimeError, MemoryError: the system refused; nothing is left then.
+        """
         loop = asyncio.get_running_loop()
         self._said: asyncio.Future[bytes] = loop.create_future()
         self._gone: asyncio.Future[int] = loop.create_future()
@@ -142,7 +156,7 @@ class _Attempt:
             self._child = Child.spawn(
                 spec,
                 plan,
-                [handles, self._leash.handles],
+                [handles, self._leash.handles, *given],
                 _settling(loop, self._gone),
                 output=output.fileno,
                 arguments=["--trial"],

@@ -147,15 +147,15 @@ BUGS = (
     Bug(
         "new code is tried, and taken whatever came of it",
         "supervisor/reloading.py",
-        "            if not (await self._can_start() and self._is_wanted):\n",
-        "            await self._can_start()\n            if not self._is_wanted:\n",
+        "        if not (await self._can_start(saved) and self._is_wanted):\n",
+        "        await self._can_start(saved)\n        if not self._is_wanted:\n",
         "reloads",
         "while the saved code was broken",
         {"reloads": 2, "idle": 0.1},
     ),
     Bug(
         "what has nothing to do with the bot's code counts as new code",
-        "supervisor/code_files.py",
+        "_child/writes.py",
         'name.endswith((".py", ".toml"))',
         'name.endswith((".py", ".toml", ".txt"))',
         "reloads",
