@@ -31,6 +31,7 @@ from .output.files import LogFiles
 from .self_watch import SelfWatch
 from .settings import Settings, load_settings
 from .supervisor import terminal
+from .supervisor.installation import HostInstallation
 from .supervisor.output import Output, to_the_console
 from .supervisor.states import Transition
 from .supervisor.supervisor import Context, Supervisor
@@ -92,6 +93,7 @@ class Host:
             specs,
             events=_ProcessEvents(self._lifespan, self.hub),
             outputs={name: self._output_of(name) for name in specs},
+            installation=HostInstallation(),
         )
         self._processes = list(specs)
         self._plugins: list[str] = []

@@ -109,7 +109,7 @@ def _run_attached(node: Node, options: argparse.Namespace, ending: Ending, order
     launched = sys.modules["__main__"]  # keeps our globals while the project's __main__ takes our place
     code = 1
     try:
-        code = _run_project(node, options, ending, orders)
+        code = _unless_changing(_run_project(node, options, ending, orders))
     except KeyboardInterrupt:
         code = 0  # the project was asked to end, and did
     finally:
@@ -182,6 +182,17 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     finally:
         watch.draining.report_last()
     return 0
+
+
+def _unless_changing(code: int) -> int:
+    """What cannot start while its environment is being changed may start in a moment."""
+    from liteyuki_host._child.changing import is_changing
+    from liteyuki_host._child.codes import CANNOT_START, SHORTAGE
+
+    if code != CANNOT_START or not is_changing(os.environ):
+        return code
+    _complain("packages of this bot's environment have just been installed or removed: it is tried again")
+    return SHORTAGE
 
 
 def _code_of_shortage(exc: Exception) -> int | None:

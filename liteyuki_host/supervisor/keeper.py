@@ -367,6 +367,8 @@ class Keeper:
             if life.returncode is not None:
                 return Verdict.EXITED, None
             if self._leaving():
+                if await self._restart_is_refused(life):
+                    continue
                 return Verdict.ASKED, None
             if self._successor is not None:
                 return Verdict.REPLACED, None
@@ -381,7 +383,7 @@ class Keeper:
             if isinstance(found, Trouble):
                 return Verdict.IN_TROUBLE, found
             if found is not None:
-                self._renew(found)
+                await self._renew(found, vigil)
             elif vigil.busy is not (self.state is State.BUSY):
                 self._now_busy_or_not(vigil)
             until = vigil.next
@@ -409,7 +411,10 @@ class Keeper:
             self._enter(State.READY, "its event loop turns again")
             logger.info(f"child {self.spec.name} is ready again: its event loop turns")
 
-    def _renew(self, renewal: Renewal) -> None:
+    async def _renew(self, renewal: Renewal, vigil: Vigil) -> None:
+        if await self._says_why_no_new_one(renewal.why):
+            vigil.postpone_renewal()
+            return
         if renewal.counted:
             decision = self._decide(Cause(Kind.CRASH, renewal.why), ready_for=0.0)
             if decision.state is not State.BACKING_OFF:
@@ -418,6 +423,26 @@ class Keeper:
                 self._given_up = True
                 return
         self.restart(renewal.why)
+
+    async def _restart_is_refused(self, life: Life) -> bool:
+        """A child that works is not ended for a new one that cannot be started; a stop is never refused."""
+        if not self._restart_asked or not life.reachable or self.hurry.is_set():
+            return False
+        why = await self._says_why_no_new_one(self._why)
+        if why is None or not self._wanted:
+            return False
+        self._restart_asked = self._at_once = False
+        self._ready_waiters.tell(self._starts + 1, why)
+        return True
+
+    async def _says_why_no_new_one(self, asked: str) -> str | None:
+        """Why the child that works stays as it is; logged. None: a new one can be started, as far as can be told."""
+        try:
+            await self._spawner.plan()
+        except ProcessFailed as exc:
+            logger.error(f"child {self.spec.name} is not restarted ({asked}): {exc}; the running bot stays")
+            return str(exc)
+        return None
 
     # What fails in the host.
 

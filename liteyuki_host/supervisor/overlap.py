@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from liteyuki_host._child.codes import ALONE, BESIDE, SHARE_PORT
+from liteyuki_host.supervisor.handles import Variable
 
 
 def can_overlap(address: str | None, platform: str = sys.platform) -> bool:
@@ -20,16 +20,12 @@ def can_overlap(address: str | None, platform: str = sys.platform) -> bool:
     return platform != "win32" and not address.startswith("unix:")
 
 
-class SharedPort:
-    """For a child of a process that is reloaded by overlap, to be spawned with (``ChildHandles``)."""
+class SharedPort(Variable):
+    """For a child of a process that is reloaded by overlap."""
 
     def __init__(self, *, beside: bool) -> None:
         """
         Args:
             beside: another incarnation serves at this moment.
         """
-        self.environment = {SHARE_PORT: BESIDE if beside else ALONE}
-        self.popen_options: dict[str, Any] = {}
-
-    def close(self) -> None:
-        """There is nothing to give back."""
+        super().__init__(SHARE_PORT, BESIDE if beside else ALONE)

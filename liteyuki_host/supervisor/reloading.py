@@ -20,6 +20,7 @@ from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor import stopping
 from liteyuki_host.supervisor.exits import describe_failed_start
 from liteyuki_host.supervisor.file_watch import FileWatch
+from liteyuki_host.supervisor.installation import BeingUpdated, OtherVersion
 from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.ladder import first_of
 from liteyuki_host.supervisor.life import Life
@@ -133,7 +134,11 @@ class Reloader:
 
     async def _can_start(self, saved: Sequence[Path]) -> bool:
         for _ in range(MAX_TRIALS):
-            trouble = await self._try(saved)
+            try:
+                trouble = await self._try(saved)
+            except (OtherVersion, BeingUpdated) as exc:
+                logger.error(f"child {self._spec.name} is not reloaded: {exc}; the running bot stays")
+                return False
             if trouble is not None:
                 logger.error(f"child {self._spec.name}: the change cannot start: {trouble}; the running bot stays")
                 return False
@@ -145,6 +150,7 @@ class Reloader:
         return True
 
     async def _try(self, saved: Sequence[Path]) -> Trouble | None:
+        """Raises OtherVersion, BeingUpdated: the bot's environment has changed, and not the bot. Shortages too."""
         spec, known = self._spec, self._keeper.failed_plugins
         try:
             try:
@@ -158,6 +164,8 @@ class Reloader:
                 )
             finally:
                 self._saves.trial_ended()
+        except (OtherVersion, BeingUpdated):
+            raise
         except ProcessFailed as exc:
             if is_shortage(exc):
                 raise

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
+from liteyuki_host._child.changing import RAN_BEFORE
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.transport import open_link
 from liteyuki_host.supervisor import stopping, terminal
+from liteyuki_host.supervisor.handles import Variable
+from liteyuki_host.supervisor.installation import HostInstallation
 from liteyuki_host.supervisor.leash import open_leash
 from liteyuki_host.supervisor.life import HubLike, Life
 from liteyuki_host.supervisor.lock import HostLocks, InstanceLock
@@ -21,7 +24,7 @@ from liteyuki_host.supervisor.memory import oom_kills
 from liteyuki_host.supervisor.output import Output
 from liteyuki_host.supervisor.overlap import SharedPort
 from liteyuki_host.supervisor.own_writes import OwnWrites
-from liteyuki_host.supervisor.process import Child, why_no_host_in
+from liteyuki_host.supervisor.process import Child, child_environment, why_no_host_in
 from liteyuki_host.supervisor.spec import ProcessSpec, Reload
 
 if TYPE_CHECKING:
@@ -47,10 +50,12 @@ class Spawner:
         host_python: Path,
         locks: HostLocks,
         own_writes: OwnWrites | None = None,
+        installation: HostInstallation | None = None,
     ) -> None:
         """
         Args:
             own_writes: takes what the children say they have written; None: that is not asked.
+            installation: what the lycomm that a child would load is compared with; None: it is not compared.
         """
         self.on_spawn: Callable[[Life], None] = lambda life: None
         """Called with each new child."""
@@ -61,10 +66,24 @@ class Spawner:
         self._own_writes = own_writes or OwnWrites(wanted=False)
         self._interpreters_seen = {host_python}
         self._locks = locks
+        self._installation = installation
+        self._compared: Path | None = host_python  # the interpreter that needs no comparison before the next spawn
         self._lock: InstanceLock | None = None
+        self._last: Life | None = None
+        self._has_run = False  # a child has been ready
 
     async def plan(self) -> ProjectPlan:
-        """How the process is started today. Raises ProcessFailed: not at all, and why."""
+        """How the process is started today. Call it before a child that works is ended for a new one.
+
+        Raises:
+            ProcessFailed: no new one can be started, and why.
+        """
+        self._compared = None
+        plan = await self._plan()
+        self._compared = plan.python
+        return plan
+
+    async def _plan(self) -> ProjectPlan:
         plan = await anyio.to_thread.run_sync(self._inspect, self._spec)
         if plan.python not in self._interpreters_seen:
             # Asked once: a child that cannot import us can only say so in a traceback.
@@ -72,6 +91,9 @@ class Spawner:
             if problem is not None:
                 raise ProcessFailed(problem)
             self._interpreters_seen.add(plan.python)
+        if self._installation is not None and plan.python != self._compared:
+            environment = child_environment(self._spec, {})
+            await anyio.to_thread.run_sync(self._installation.compare, plan.python, plan.folder, environment)
         return plan
 
     async def spawn(self, wake: asyncio.Event, *, standby: bool = False) -> Life:
@@ -85,7 +107,8 @@ class Spawner:
             OSError, RuntimeError, MemoryError: there is a shortage; ``comm.shortage`` tells. As after every error, no
                 child is there, and all that was made for it has been given back.
         """
-        plan = await self.plan()
+        plan = await self._plan()
+        self._compared = None
         lock = await self._locked(plan)
         life = Life(self._spec.name, _poster(), wake)
         life.oom_kills = oom_kills()
@@ -107,6 +130,9 @@ class Spawner:
             record = self._own_writes.open(life.serves_at)
             undo.callback(record.finish)
             given: list[ChildHandles] = [link, leash.handles, lock.handles, record]
+            self._has_run = self._has_run or (self._last is not None and self._last.ready)
+            if self._has_run:
+                given.append(Variable(RAN_BEFORE, "1"))
             if self._spec.reload is Reload.OVERLAP:
                 given.append(SharedPort(beside=standby))
             life.child = Child.spawn(
@@ -125,6 +151,7 @@ class Spawner:
             pipe.start()
             life.belongings.callback(pipe.finish, OUTPUT_SECONDS)
         life.belongings.callback(record.finish)
+        self._last = life
         self.on_spawn(life)
         try:
             lock.note_child(life.child.pid)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from liteyuki_host.comm.errors import ProcessFailed, UnknownProcess
+from liteyuki_host.supervisor.installation import HostInstallation
 from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.life import Context, HubLike, ProcessStatus, SupervisorEvents
 from liteyuki_host.supervisor.lock import HostLocks
@@ -47,6 +48,7 @@ class Supervisor:
         outputs: Mapping[str, Output] | None = None,
         host_main: Path | None = None,
         inspect: Callable[[ProcessSpec], ProjectPlan] | None = None,
+        installation: HostInstallation | None = None,
     ) -> None:
         """
         Args:
@@ -54,6 +56,8 @@ class Supervisor:
             host_main: the script that this host was started with; no child is to run it. By default found in
                 ``__main__``.
             inspect: says how a process is started, at each start; by default what its folder declares.
+            installation: the lycomm that the host has loaded. No bot is started, and none that works is ended for a
+                new one, that would load another. None: what they would load is not compared.
         """
         if inspect is None:
             from liteyuki_host.project import inspect_project
@@ -75,6 +79,7 @@ class Supervisor:
                 host_python=host_python,
                 locks=locks,
                 own_writes=own_writes,
+                installation=installation,
             )
             keeper = Keeper(spec, spawner, events=self, on_unasked_end=self._restart_neighbours)
             self._keepers[name] = keeper

@@ -27,6 +27,10 @@ AGE_VARIANCE = 0.1
 """``max_age`` is varied by this share, so that bots that were started together do not go together."""
 
 
+RENEWAL_AGAIN_SECONDS = 600.0
+"""From a renewal that could not be made until it is due again: somebody has to do something about it first."""
+
+
 @dataclass(frozen=True)
 class Trouble:
     """The child is there, and has to go."""
@@ -68,6 +72,7 @@ class Vigil:
         self._spawned_at = life.live_child.started_at
         self._oldest = self._spawned_at + spec.max_age * random.uniform(1 - AGE_VARIANCE, 1 + AGE_VARIANCE)
         self._weigh_at = time.monotonic()
+        self._renew_from = 0.0
         self._watchdog: Watchdog | None = None
         self._weighing = Boundary(f"child {spec.name}: measuring its memory")
 
@@ -83,6 +88,10 @@ class Vigil:
             self.next = life.put_off(self._spawned_at + spec.ready_timeout)
             return _not_ready(spec, life) if now >= self.next else None
         return self._trouble(now) or await self._renewal(now)
+
+    def postpone_renewal(self) -> None:
+        """No new child can be started now; the one that works goes on."""
+        self._renew_from = time.monotonic() + RENEWAL_AGAIN_SECONDS
 
     def _trouble(self, now: float) -> Trouble | None:
         spec, life = self._spec, self._life
@@ -112,6 +121,9 @@ class Vigil:
 
     async def _renewal(self, now: float) -> Renewal | None:
         spec = self._spec
+        if now < self._renew_from:
+            self._at_latest(self._renew_from)
+            return None
         if spec.max_age:
             self._at_latest(self._oldest)
             if now >= self._oldest:

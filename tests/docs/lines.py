@@ -45,6 +45,10 @@ REASONS = [
     "liteyuki_host/_child/project.py",
     "liteyuki_host/_child/listening.py",
 ]
+REASON_FUNCTIONS = {
+    "liteyuki_host/supervisor/process.py": {"why_no_host_in"},
+    "liteyuki_host/supervisor/installation.py": {"_what_to_do"},
+}
 REASON_ERRORS = {"ProcessFailed", "CannotRun", "FileProblem"}
 
 
@@ -58,14 +62,14 @@ def reasons() -> Iterator[tuple[str, str]]:
                 for text in _patterns(node.exc.args[0]):
                     if re.search(r"\w{3}", text.replace(ANY, "")) or ": " in text.replace("\\", ""):
                         yield f"{name}:{node.lineno}", text
-    tree = ast.parse((ROOT / "liteyuki_host/supervisor/process.py").read_text("utf-8"))
-    for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef) and function.name == "why_no_host_in":
-            for node in ast.walk(function):
-                value = _value_of_reason(node)
-                if value is not None:
-                    for text in _patterns(value):
-                        yield f"liteyuki_host/supervisor/process.py:{node.lineno}", text
+    for name, functions in REASON_FUNCTIONS.items():
+        for function in ast.walk(ast.parse((ROOT / name).read_text("utf-8"))):
+            if isinstance(function, ast.FunctionDef) and function.name in functions:
+                for node in ast.walk(function):
+                    value = _value_of_reason(node)
+                    if value is not None:
+                        for text in _patterns(value):
+                            yield f"{name}:{node.lineno}", text
 
 
 def _value_of_reason(node: ast.AST) -> ast.expr | None:

@@ -11,12 +11,11 @@ from typing import Any
 
 import msgspec
 
+from ..._version import PROTOCOL_VERSION
 from ..errors import LocalProtocolError, RemoteProtocolError
 from .frames import MAX_FRAME_PAYLOAD
 
 __all__ = ["PROTOCOL_VERSION", "decode_control", "decode_event", "decode_request", "encode_message", "encode_tagged"]
-
-PROTOCOL_VERSION = 1
 
 STORE_STREAM = 0
 """Stream that carries the shared memory: requests to the host, events back."""

@@ -1,0 +1,127 @@
+"""Whether the lycomm that a bot would load now is the one that this host runs.
+
+An operator may update the environment that host and bots share while they run. The host keeps what it has loaded, a
+bot that is started afterwards loads what is there then, and the two may not understand each other; and while the
+update is under way, files are missing. So the bot's interpreter is asked before a good bot is stopped, and before one
+is started. It takes as long as an interpreter needs to come up (20 to 50 ms), on a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from liteyuki_host import _version
+from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.supervisor.process import PROBE_SECONDS
+
+_ASK = (
+    "import liteyuki_host._version as v; "
+    "print(v.__version__, getattr(v, 'PROTOCOL_VERSION', 0), v.__file__, sep='\\n', flush=True)"
+)
+
+
+class OtherVersion(ProcessFailed):
+    """A bot would load another lycomm than the host has. Nothing changes by trying again."""
+
+
+class BeingUpdated(ProcessFailed):
+    """The lycomm that a bot would load is not complete at this moment, or the interpreter gave no answer.
+
+    It passes. Raised from an OSError with EBUSY, so that it counts as a shortage wherever errors are sorted.
+    """
+
+
+@dataclass(frozen=True)
+class Installation:
+    """One lycomm on the disk."""
+
+    version: str
+    protocol: int
+    folder: Path
+    """Of the package ``liteyuki_host``."""
+
+    def __str__(self) -> str:
+        return f"lycomm {self.version}"
+
+
+class HostInstallation:
+    """The lycomm that this process has loaded; to be made before anybody can have updated it."""
+
+    def __init__(self) -> None:
+        self.loaded = Installation(_version.__version__, _version.PROTOCOL_VERSION, Path(_version.__file__).parent)
+        self._files = _code_in(self.loaded.folder)
+
+    def compare(self, python: Path, folder: Path, environment: Mapping[str, str]) -> None:
+        """Compare with what *python* would load. Blocks for up to ``PROBE_SECONDS``; not for the event loop.
+
+        Args:
+            folder: the bot's.
+            environment: the bot's; ``PYTHONPATH`` for one decides what is loaded.
+
+        Raises:
+            OtherVersion: they differ; the text names what to do.
+            BeingUpdated: it cannot be told now.
+        """
+        found = _ask(python, folder, environment)
+        ours = self.loaded
+        if (found.version, found.protocol) != (ours.version, ours.protocol):
+            raise OtherVersion(_what_to_do(python, found, ours))
+        missing = [name for name in self._files if not (found.folder / name).is_file()]
+        if missing:
+            raise _being_updated(python, f"{found.folder / missing[0]} is missing")
+
+
+def _ask(python: Path, folder: Path, environment: Mapping[str, str]) -> Installation:
+    try:
+        answer = subprocess.run(
+            [str(python), "-c", _ASK],
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _being_updated(python, f"it did not answer in {PROBE_SECONDS:g} s") from None
+    except OSError as exc:
+        raise _being_updated(python, exc.strerror or str(exc)) from None
+    lines = answer.stdout.decode("utf-8", "replace").splitlines()[-3:]  # before them, whatever a site prints
+    if answer.returncode != 0 or len(lines) != 3 or not lines[1].isdecimal():
+        last_line = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise _being_updated(python, last_line or f"it exited {answer.returncode}")
+    return Installation(lines[0], int(lines[1]), Path(lines[2]).parent)
+
+
+def _what_to_do(python: Path, found: Installation, ours: Installation) -> str:
+    there, here = str(found), str(ours)
+    if found.version == ours.version:  # a development version
+        there, here = f"{there}, protocol {found.protocol}", f"{here}, protocol {ours.protocol}"
+    words = f"{python} has {there} now, this host runs {here}"
+    if _shares_environment(python):
+        return f"{words}: restart the host, so that both load the same one (stop it, then run `lycomm run` again)"
+    install = f"`{python} -m pip install nonebot-plugin-lycomm=={ours.version}`"
+    return f"{words}: run {install}, or install {found.version} for the host too and restart the host"
+
+
+def _shares_environment(python: Path) -> bool:
+    """Whether *python* belongs to the environment that the host runs in: they are updated together."""
+    return os.path.realpath(python.parent) == os.path.realpath(Path(sys.executable).parent)
+
+
+def _being_updated(python: Path, why: str) -> BeingUpdated:
+    words = f"lycomm cannot be loaded by {python} at the moment ({why}); is it being updated?"
+    error = BeingUpdated(words)
+    error.__cause__ = OSError(errno.EBUSY, words)
+    return error
+
+
+def _code_in(package: Path) -> list[str]:
+    """The package's files, relative to it; empty for one that does not lie in a folder."""
+    return sorted(str(path.relative_to(package)) for path in package.rglob("*.py"))
