@@ -24,7 +24,7 @@ from .comm.errors import HostError, HostNotRunning, LycommError
 from .comm.exchange import set_current
 from .comm.node import Node
 from .comm.protocol.messages import ControlRequest
-from .comm.topics import STATES_TOPIC, publish
+from .events import ProcessEvents
 from .hub import Hub, Session
 from .lifespan import Lifespan
 from .output.files import LogFiles
@@ -34,7 +34,7 @@ from .supervisor import terminal
 from .supervisor.installation import HostInstallation
 from .supervisor.output import Output, to_the_console
 from .supervisor.states import Transition
-from .supervisor.supervisor import Context, Supervisor
+from .supervisor.supervisor import Supervisor
 
 __all__ = ["Host", "get_bot"]
 
@@ -91,7 +91,7 @@ class Host:
         self._supervisor = Supervisor(
             self.hub,
             specs,
-            events=_ProcessEvents(self._lifespan, self.hub),
+            events=ProcessEvents(self._lifespan, self.hub),
             outputs={name: self._output_of(name) for name in specs},
             installation=HostInstallation(),
         )
@@ -390,38 +390,6 @@ class Host:
             session.reply_control(request.id, value=operation())
         except LycommError as error:
             session.reply_control(request.id, error=str(error))
-
-
-class _ProcessEvents:
-    """The supervisor's events, as hooks and publications."""
-
-    def __init__(self, hooks: Lifespan, hub: Hub) -> None:
-        self._lifespan = hooks
-        self._hub = hub
-
-    async def before_process_shutdown(self, context: Context) -> None:
-        await self._lifespan.fire(lifespan.BEFORE_PROCESS_SHUTDOWN, context.name, context)
-
-    async def before_process_restart(self, context: Context) -> None:
-        await self._lifespan.fire(lifespan.BEFORE_PROCESS_RESTART, context.name, context)
-
-    async def after_restart(self, context: Context) -> None:
-        await self._lifespan.fire(lifespan.AFTER_RESTART, context.name, context)
-
-    def stepped(self, step: Transition) -> None:
-        publish(
-            STATES_TOPIC,
-            {
-                "process": step.process,
-                "previous": str(step.previous),
-                "state": str(step.state),
-                "cause": step.cause,
-                "at": step.at,
-                "pid": step.pid,
-                "restarts": step.restarts,
-            },
-            exchange=self._hub,
-        )
 
 
 def _log_files(settings: Settings) -> LogFiles | None:
