@@ -7,12 +7,12 @@ import contextlib
 import importlib
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any, TypeVar
 
 import anyio
@@ -24,6 +24,7 @@ from .comm.errors import HostError, HostNotRunning, LycommError
 from .comm.exchange import set_current
 from .comm.node import Node
 from .comm.protocol.messages import ControlRequest
+from .embedding import Cancellation, await_on, run_apart
 from .events import ProcessEvents
 from .hub import Hub, Session
 from .lifespan import Lifespan
@@ -97,11 +98,13 @@ class Host:
         )
         self._processes = list(specs)
         self._plugins: list[str] = []
-        self._stop_asked = threading.Event()
+        self._stop_asked = False  # no threading.Event: its lock may be held when a signal handler wants it
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._signals = 0
-        self._on_terminal = signals.has_terminal()
+        """Of the supervision: that of `run`, or of the thread that `serve` starts."""
+        self._loop_known: Future[None] = Future()
+        self._winding_up: asyncio.Task[None] | None = None
+        self._begun = False
         self._over = False
         for name in self._processes:
             self.hub.declare_process(name)
@@ -182,7 +185,7 @@ class Host:
 
     def stop(self) -> None:
         """Ask the host to end: every process by its stop ladder, then ``run`` returns. More calls do nothing."""
-        self._stop_asked.set()
+        self._stop_asked = True
         loop, stopping = self._loop, self._stopping
         if loop is not None and stopping is not None:
             try:
@@ -245,44 +248,92 @@ class Host:
         """
         handler = log.configure(self.settings.log_level, self._log_files)
         try:
-            with signals.handled(self._signal_handlers()):
+            commands = signals.Commands(
+                stop=self.stop,
+                end_at_once=self._end_at_once,
+                reload=self._reload_by_signal,
+                resize=terminal.resized,
+                post=self._post,
+            )
+            with signals.handled(signals.handlers(commands)):
                 anyio.run(self._serve_with_signals, backend="asyncio")
         finally:
             logger.complete()
             logger.remove(handler)
 
     async def serve(self) -> None:
-        """What :meth:`run` runs, for a program that has an asyncio loop of its own. Handles no signals."""
-        if self._over:
+        """What :meth:`run` does, for a program that has an asyncio loop of its own. Handles no signals.
+
+        Hooks and callbacks run on the program's loop, the supervision in a thread of its own.
+
+        Cancelled, it stops all processes as :meth:`stop` does and then raises the cancellation: that takes as long as
+        their handlers and shutdown hooks do, at most ``drain_timeout`` and the seconds of the stop ladder for each
+        level of ``after``, and those of the host's own hooks. Cancelled once more meanwhile (by ``task.cancel()``; a
+        cancelled scope of anyio counts once), it kills all processes.
+
+        Raises:
+            HostError: a main-process module cannot be loaded, or this host has run already.
+        """
+        self._begin()
+        cancellation = Cancellation(first=self.stop, again=self._end_at_once)
+        try:
+            await self._prepare()
+            supervision = run_apart(self._serve_apart, name="lycomm-host", on_owner_gone=self._owner_gone)
+            await cancellation.outlast(supervision)
+            supervision.result()
+        finally:
+            self._winding_up = asyncio.ensure_future(self._wind_up())
+            await cancellation.outlast(self._winding_up)
+            cancellation.close()
+            if not self._winding_up.cancelled():
+                self._winding_up.result()
+        cancellation.raise_if_cancelled()
+
+    async def _serve_with_signals(self) -> None:
+        self._begin()
+        loop = asyncio.get_running_loop()
+        with signals.waking(loop), contextlib.closing(SelfWatch(loop)) as self_watch:
+            self_watch.start()
+            try:
+                await self._prepare()
+                await self._serve_processes()
+            finally:
+                await self._wind_up()
+
+    async def _serve_apart(self) -> None:
+        with contextlib.closing(SelfWatch(asyncio.get_running_loop())) as self_watch:
+            self_watch.start()
+            await self._serve_processes()
+
+    def _begin(self) -> None:
+        if self._begun:
             raise HostError("a host runs once; make a new Host(...)")
+        self._begun = True
+
+    async def _prepare(self) -> None:
+        """Load the modules and run the first hooks, on the loop that callbacks and hooks run on from now on."""
+        loop = asyncio.get_running_loop()
+        self._lifespan.use(loop)
+        for module in self.settings.plugins:
+            self.load_plugin(module)
+        self.hub.attach_loop(loop)
+        await self._lifespan.fire(lifespan.BEFORE_START)
+        logger.info(
+            f"host up (pid {os.getpid()}), processes: {', '.join(self._processes)}; press Ctrl+C to stop everything"
+        )
+
+    async def _serve_processes(self) -> None:
+        """Keep the processes running until a stop is asked for."""
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        if self._stop_asked.is_set():
+        if self._stop_asked:
             self._stopping.set()
-        self_watch = SelfWatch(self._loop)
-        self_watch.start()
-        try:
-            for module in self.settings.plugins:
-                self.load_plugin(module)
-            self.hub.attach_loop(self._loop)
-            await self._lifespan.fire(lifespan.BEFORE_START)
-            logger.info(
-                f"host up (pid {os.getpid()}), processes: {', '.join(self._processes)}; press Ctrl+C to stop everything"
-            )
-            await self._serve_processes(self._stopping)
-        finally:
-            try:
-                with anyio.CancelScope(shield=True):
-                    await self._wind_up()
-            finally:
-                self_watch.close()
-
-    async def _serve_processes(self, stopping: asyncio.Event) -> None:
+        self._loop_known.set_result(None)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.hub.serve)
             tasks.start_soon(self._supervisor.serve)
             self._lifespan.start(lifespan.AFTER_START)
-            await stopping.wait()
+            await self._stopping.wait()
             logger.info("host stops: asking all processes to end")
             await self._lifespan.stop()  # first: what they would send now would find nobody
             await self._supervisor.stop_all()
@@ -291,45 +342,47 @@ class Host:
     async def _wind_up(self) -> None:
         global _current
         self._over = True
-        await self._lifespan.stop()  # again: the way here may have been an error
-        await self._lifespan.fire(lifespan.AFTER_SHUTDOWN, timeout=SHUTDOWN_HOOK_SECONDS)
-        self.hub.close("the host stopped")
-        self.hub.detach_loop()
-        set_current(None)
-        if _current is self:
-            _current = None
-        logger.info("host stopped")
+        try:
+            await self._lifespan.stop()  # again: the way here may have been an error
+            await self._lifespan.fire(lifespan.AFTER_SHUTDOWN, timeout=SHUTDOWN_HOOK_SECONDS)
+        finally:
+            self.hub.close("the host stopped")
+            self.hub.detach_loop()
+            set_current(None)
+            if _current is self:
+                _current = None
+            if not self._loop_known.done():
+                self._loop_known.set_exception(HostNotRunning("the host has ended"))
+            logger.info("host stopped")
         if self._log_files is not None:
             await in_thread_or_here(partial(self._log_files.flush, 1.0))
 
-    async def _serve_with_signals(self) -> None:
-        with signals.waking(asyncio.get_running_loop()):
-            await self.serve()
+    def _end_at_once(self) -> None:
+        """Kill all processes, and wait for no hook of the host."""
+        logger.warning("asked again to end: killing all processes")
+        self._supervisor.kill_now()
+        self.stop()
+        if self._winding_up is not None:
+            self._winding_up.cancel()
 
-    def _signal_handlers(self) -> dict[str, signals.Handler]:
-        """Ctrl+C and SIGTERM stop the host, a second one does not wait; SIGHUP reloads, or means a closed window."""
-        stop = dict.fromkeys(("SIGINT", "SIGTERM", "SIGBREAK"), self._signalled)
-        return {**stop, "SIGHUP": self._reload_signalled, "SIGWINCH": self._resize_signalled}
-
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        self._signals += 1
-        if self._signals == 1:
-            self.stop()
+    def _owner_gone(self) -> None:
+        """The loop of the program that served this host is closed. Who had asked for an end before has no patience."""
+        if self._stop_asked:
+            self._end_at_once()
         else:
-            self._supervisor.kill_now()
             self.stop()
 
-    def _reload_signalled(self, number: int, frame: FrameType | None) -> None:
-        if self._on_terminal and not signals.has_terminal():
-            self.stop()  # its window was closed, or the connection to it broke
-            return
+    def _reload_by_signal(self) -> None:
         for process in self._processes:
             self._supervisor.reload(process, "SIGHUP")
 
-    def _resize_signalled(self, number: int, frame: FrameType | None) -> None:
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # it has ended
-                self._loop.call_soon_threadsafe(terminal.resized)
+    def _post(self, action: Callable[[], None]) -> bool:
+        """Have *action* done on the supervision's loop, also from a signal handler. False: there is none yet."""
+        if self._loop is None:
+            return False
+        with contextlib.suppress(RuntimeError):  # already over
+            self._loop.call_soon_threadsafe(action)
+        return True
 
     # --- inside ---------------------------------------------------------------------------------------------
 
@@ -359,16 +412,10 @@ class Host:
         """Await on the host's loop, whichever loop the caller runs on."""
         if self._over:
             raise HostNotRunning("the host has ended")
-        loop = self._loop
-        if loop is None:  # not yet serving: what is asked now is acted on when it does
-            loop = self._loop = asyncio.get_running_loop()
-        if asyncio.get_running_loop() is loop:
-            return await make()
-
-        async def run() -> T:
-            return await make()
-
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run(), loop))
+        if self._loop is None:  # not yet serving: it is done then
+            await asyncio.shield(asyncio.wrap_future(self._loop_known))
+        assert self._loop is not None
+        return await await_on(self._loop, make)
 
     def _control_requested(self, session: Session, request: ControlRequest) -> None:
         """A child asks; called by whoever reads its link."""

@@ -6,14 +6,20 @@ import asyncio
 import contextvars
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from loguru import logger
 
+from .comm.loops import call_on
+from .embedding import await_on
+
 __all__ = ["Lifespan", "Moment"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+STOP_SECONDS = 5.0
+"""For cancelled on_after_start hooks to end; the host goes on without one that takes longer."""
 
 Moment = str
 BEFORE_START = "on_before_start"
@@ -27,12 +33,18 @@ AFTER_SHUTDOWN = "on_after_shutdown"
 class Lifespan:
     """Registered hooks by moment. A hook that fails is logged with its name and keeps nothing else from running.
 
-    An async hook runs on the host's loop, a sync one in a daemon thread of its own, so neither can freeze the host.
+    An async hook runs on the loop of :meth:`use`, a sync one in a daemon thread of its own. Hooks may be fired,
+    started and stopped from any loop.
     """
 
     def __init__(self) -> None:
         self._hooks: dict[Moment, list[Callable[..., Any]]] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def use(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run async hooks on *loop*: that of the program which runs the host. Call before the first hook is due."""
+        self._loop = loop
 
     def register(self, moment: Moment, hook: F) -> F:
         """Add *hook* to *moment*; the decorators of ``Host``."""
@@ -43,7 +55,11 @@ class Lifespan:
 
     async def fire(self, moment: Moment, *arguments: object, timeout: float | None = None) -> None:
         """Run the hooks of *moment* one after another and wait for each, at most *timeout* seconds."""
-        for hook in self._hooks.get(moment, []):
+        if self._hooks.get(moment):
+            await self._on_loop(lambda: self._fire(moment, arguments, timeout))
+
+    async def _fire(self, moment: Moment, arguments: tuple[object, ...], timeout: float | None) -> None:
+        for hook in self._hooks[moment]:
             try:
                 await asyncio.wait_for(_run(moment, hook, arguments), timeout)
             except asyncio.TimeoutError:  # not the builtin: before Python 3.11 wait_for raises a class of its own
@@ -51,6 +67,10 @@ class Lifespan:
 
     def start(self, moment: Moment) -> None:
         """Start the hooks of *moment* side by side and wait for none: they may go on as long as the host."""
+        assert self._loop is not None
+        call_on(self._loop, lambda: self._start(moment))
+
+    def _start(self, moment: Moment) -> None:
         for hook in self._hooks.get(moment, []):
             task = asyncio.get_running_loop().create_task(_run(moment, hook, ()), name=f"{moment} {_name(hook)}")
             self._background.add(task)
@@ -58,11 +78,20 @@ class Lifespan:
 
     async def stop(self) -> None:
         """Cancel what :meth:`start` started and wait for its end."""
+        if self._background:
+            await self._on_loop(self._stop)
+
+    async def _stop(self) -> None:
         tasks = list(self._background)
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=5.0)
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
+
+    async def _on_loop(self, make: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        assert self._loop is not None
+        if not self._loop.is_closed():  # the program that ran the host has ended without it
+            await await_on(self._loop, make)
 
 
 async def _run(moment: Moment, hook: Callable[..., Any], arguments: tuple[object, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import sys
 import threading
 import time
@@ -19,6 +20,10 @@ from liteyuki_host.comm.parking import Parked
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Of a run in the background of a script. Hosts inherit it, and would rightly ignore the Ctrl+C of the tests.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOOP_DESCRIPTORS = 3  # an event loop's selector and its socket pair; the session's loop is made by the first module
 PATIENCE = 5.0  # seconds that threads and processes get to end after the last test of a module

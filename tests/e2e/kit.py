@@ -64,6 +64,12 @@ def lab_project(folder: Path, driver: str = "~none", port: int | None = None) ->
     return folder
 
 
+def _is_bot(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "liteyuki_host.launch" in process.cmdline()
+    return False
+
+
 class HostProcess:
     """A host in a process of its own, and what it prints."""
 
@@ -125,7 +131,11 @@ class HostProcess:
 
     def child(self) -> psutil.Process:
         """The first child bot."""
-        return next(process for process in self.tree() if "liteyuki_host.launch" in process.cmdline())
+        return self.children()[0]
+
+    def children(self) -> list[psutil.Process]:
+        """The bots, past ones as well."""
+        return [process for process in self.tree() if _is_bot(process)]
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
