@@ -20,13 +20,14 @@ from loguru import logger
 
 from . import lifespan, log, signals
 from .boundary import in_thread_or_here
-from .comm.errors import HostError, HostNotRunning, LycommError
+from .comm.errors import HostError, HostNotRunning, LycommError, ProcessFailed
 from .comm.exchange import set_current
 from .comm.node import Node
 from .comm.protocol.messages import ControlRequest
 from .embedding import Cancellation, await_on, run_apart
 from .events import ProcessEvents
 from .hub import Hub, Session
+from .idle import until_of_no_use, why_stay
 from .lifespan import Lifespan
 from .output.files import LogFiles
 from .self_watch import SelfWatch
@@ -44,6 +45,9 @@ T = TypeVar("T")
 
 SHUTDOWN_HOOK_SECONDS = 3.0
 """Seconds that each on_after_shutdown hook gets; with the stop ladder it stays near the 10 s of one Ctrl+C."""
+
+FAILED = 1
+"""Exit code of a host that ends because a process has failed and none runs."""
 
 _current: Host | None = None
 
@@ -86,7 +90,7 @@ class Host:
             message_limit=self.settings.message_limit,
             memory_limit=self.settings.shared_memory_limit,
         )
-        specs = self.settings.process_specs()
+        specs = self._specs = self.settings.process_specs()
         self._lifespan = Lifespan()
         self._log_files = _log_files(self.settings)
         self._supervisor = Supervisor(
@@ -103,6 +107,8 @@ class Host:
         self._loop: asyncio.AbstractEventLoop | None = None
         """Of the supervision: that of `run`, or of the thread that `serve` starts."""
         self._loop_known: Future[None] = Future()
+        self._failure: str | None = None
+        """Why it has ended by itself; None: it has not, or nothing had failed."""
         self._winding_up: asyncio.Task[None] | None = None
         self._begun = False
         self._over = False
@@ -243,8 +249,12 @@ class Host:
     def run(self) -> None:
         """Run until stopped (Ctrl+C, SIGTERM, :meth:`stop`), and return normally after a clean stop.
 
+        Returns normally, too, when no process runs any more and none has failed.
+
         Raises:
             HostError: a main-process module cannot be loaded, or this host has run already.
+            SystemExit: with code 1: no process runs, none will start by itself, and one has failed. The log says
+                so. Not raised where staying is of use; see the setting ``on_failed``.
         """
         handler = log.configure(self.settings.log_level, self._log_files)
         try:
@@ -260,6 +270,8 @@ class Host:
         finally:
             logger.complete()
             logger.remove(handler)
+        if self._failure is not None:
+            raise SystemExit(FAILED)
 
     async def serve(self) -> None:
         """What :meth:`run` does, for a program that has an asyncio loop of its own. Handles no signals.
@@ -273,6 +285,9 @@ class Host:
 
         Raises:
             HostError: a main-process module cannot be loaded, or this host has run already.
+            ProcessFailed: no process runs, none will start by itself, and one has failed; the text says which and
+                why. Without a failure it returns. Neither happens where staying is of use; see the setting
+                ``on_failed``.
         """
         self._begin()
         cancellation = Cancellation(first=self.stop, again=self._end_at_once)
@@ -288,6 +303,8 @@ class Host:
             if not self._winding_up.cancelled():
                 self._winding_up.result()
         cancellation.raise_if_cancelled()
+        if self._failure is not None:
+            raise ProcessFailed(self._failure)
 
     async def _serve_with_signals(self) -> None:
         self._begin()
@@ -323,7 +340,7 @@ class Host:
         )
 
     async def _serve_processes(self) -> None:
-        """Keep the processes running until a stop is asked for."""
+        """Keep the processes running until a stop is asked for, or until nothing is left to do."""
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         if self._stop_asked:
@@ -332,12 +349,29 @@ class Host:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.hub.serve)
             tasks.start_soon(self._supervisor.serve)
+            tasks.start_soon(self._end_when_of_no_use)
             self._lifespan.start(lifespan.AFTER_START)
             await self._stopping.wait()
             logger.info("host stops: asking all processes to end")
             await self._lifespan.stop()  # first: what they would send now would find nobody
             await self._supervisor.stop_all()
             tasks.cancel_scope.cancel()
+
+    async def _end_when_of_no_use(self) -> None:
+        idle = await until_of_no_use(self._supervisor, self._specs, self._reason_to_stay)
+        if self._stop_asked:
+            return
+        line = idle.why_it_ends()
+        if idle.failed:
+            self._failure = line
+            logger.error(line)
+        else:
+            logger.info(line)
+        self.stop()
+
+    def _reason_to_stay(self) -> str | None:
+        on_failed = self.settings.on_failed
+        return why_stay(self._specs, on_failed=on_failed, modules=self._plugins, hooks=bool(self._lifespan))
 
     async def _wind_up(self) -> None:
         global _current

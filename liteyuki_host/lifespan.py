@@ -42,6 +42,10 @@ class Lifespan:
         self._background: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    def __bool__(self) -> bool:
+        """Whether any hook is registered."""
+        return any(self._hooks.values())
+
     def use(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run async hooks on *loop*: that of the program which runs the host. Call before the first hook is due."""
         self._loop = loop

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +63,18 @@ ReadyTimeout = Annotated[float, BeforeValidator(Number(float, 1, DAY, "seconds")
 Watch = Annotated[float, BeforeValidator(Number(float, 1, DAY, "seconds", off=True))]
 # Less than a minute would be a restart loop; more than a year is a typing error.
 Age = Annotated[float, BeforeValidator(Number(float, 60, 365 * DAY, "seconds", off=True))]
+
+
+class OnFailed(str, Enum):
+    """What a host does in which no process runs and none will start by itself."""
+
+    END = "end"
+    """It ends: exit code 1 if a process has failed, else 0. A shell, a service manager or a container sees it."""
+    STAY = "stay"
+    """It stays until it is stopped."""
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class Supervision(BaseModel):
@@ -202,6 +215,12 @@ class Settings(Supervision):
     )
     processes: Annotated[dict[Name, ProcessSettings], BeforeValidator(process_table)] = Field(
         default={}, description="the bots by name; empty: one, nonebot, in the host's folder"
+    )
+
+    on_failed: Annotated[OnFailed, BeforeValidator(OneOf(tuple(OnFailed)))] = Field(
+        default=OnFailed.END,
+        description="what the host does when no process runs and none will start by itself: "
+        "end (exit code 1 after a failure, else 0), stay",
     )
 
     # Communication

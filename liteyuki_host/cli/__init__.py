@@ -55,7 +55,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.script is not None:  # a wrong word of the command line ends the command, not only the bot
         for spec in host.settings.process_specs().values():
             inspect_project(spec, host_main=None)
-    host.run()
+    try:
+        host.run()
+    except SystemExit as end:  # the log says why
+        return int(end.code or STOPPED)
     return STOPPED
 
 

@@ -26,6 +26,7 @@ from liteyuki_host.supervisor import exits, stopping
 from liteyuki_host.supervisor.exits import Cause, Kind, cause_of_exit, describe_exit
 from liteyuki_host.supervisor.hooks import Hooks
 from liteyuki_host.supervisor.life import Context, Life, ProcessStatus, SupervisorEvents
+from liteyuki_host.supervisor.lock import AlreadyRuns
 from liteyuki_host.supervisor.memory import oom_kills
 from liteyuki_host.supervisor.policy import Decision, Policy, Record, decide
 from liteyuki_host.supervisor.spawning import Spawner
@@ -60,11 +61,13 @@ class Keeper:
         *,
         events: SupervisorEvents,
         on_unasked_end: Callable[[str, str], None],
+        on_rest: Callable[[], None],
     ) -> None:
         """
         Args:
             on_unasked_end: called with the name and the cause when it is started again after an end that nobody
                 asked for.
+            on_rest: called whenever it may have come to rest: see :attr:`at_rest`.
         """
         self.spec = spec
         self.state = State.DECLARED
@@ -74,6 +77,7 @@ class Keeper:
         self._spawner = spawner
         self._events = events
         self._on_unasked_end = on_unasked_end
+        self._on_rest = on_rest
         self._policy = Policy.of(spec)
 
         self._wanted = False
@@ -83,6 +87,8 @@ class Keeper:
         self._at_once = False  # somebody asked again: no back-off
         self._closing = False
         self._given_up = False  # it is stopped because it needed restarts too often
+        self.runs_elsewhere = False
+        """The last start was refused because another host runs it."""
         self.hurry = asyncio.Event()  # no ladder: kill
         self._hooks = Hooks(spec, events, self.hurry)
         self._wake = asyncio.Event()  # something has changed: look again
@@ -232,6 +238,13 @@ class Keeper:
         """Plugins that the child that serves runs without."""
         return self._life.failed_plugins if self._life is not None else frozenset()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether no child of it is there, and nothing but a request or a change of its files would start one."""
+        if self._busy or self._retiring or self._candidate is not None:
+            return False
+        return not self._wanted or any(other.is_in_the_way and other.at_rest for other in self.predecessors)
+
     def _leaving(self) -> bool:
         return not self._wanted or self._restart_asked
 
@@ -279,6 +292,7 @@ class Keeper:
         if self.state not in (State.DECLARED, State.FAILED):
             self._enter(State.STOPPED, self._why)
             self._ready_waiters.tell_everybody(f"{self.spec.name} is stopped")
+        self._on_rest()
         await self._wake.wait()
 
     async def _wait_after(self, error: Exception) -> None:
@@ -301,6 +315,7 @@ class Keeper:
                 words = ", ".join(f"{name} ({state})" for name, state in missing.items())
                 logger.info(f"child {self.spec.name} waits until these are ready: {words}")
                 self._enter(State.DECLARED, f"waits for {words}")
+            self._on_rest()
             await self._wake.wait()
         return False
 
@@ -331,12 +346,13 @@ class Keeper:
             await self._announce_restart()
             if not self._wanted:
                 return None
-        self._restart_asked = self._at_once = self._ending = False
+        self._restart_asked = self._at_once = self._ending = self.runs_elsewhere = False
         self._starts += 1
         self._enter(State.STARTING, self._why)
         try:
             life = self._life = await self._spawner.spawn(self._wake)
         except Exception as exc:
+            self.runs_elsewhere = isinstance(exc, AlreadyRuns)
             return self._after_failed_spawn(exc)
         logger.info(f"child {self.spec.name} started (pid {life.live_child.pid}): {self._why}")
         while True:

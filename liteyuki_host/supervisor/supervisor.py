@@ -29,6 +29,9 @@ from liteyuki_host.supervisor.states import Transition
 if TYPE_CHECKING:
     from liteyuki_host.project import ProjectPlan
 
+IDLE_SECONDS = 0.5
+"""Before a host counts as idle: somebody who waited for a stop may ask for the next start right after it."""
+
 __all__ = ["Context", "HubLike", "ProcessStatus", "Supervisor", "SupervisorEvents"]
 
 
@@ -81,7 +84,9 @@ class Supervisor:
                 own_writes=own_writes,
                 installation=installation,
             )
-            keeper = Keeper(spec, spawner, events=self, on_unasked_end=self._restart_neighbours)
+            keeper = Keeper(
+                spec, spawner, events=self, on_unasked_end=self._restart_neighbours, on_rest=self._look_again
+            )
             self._keepers[name] = keeper
             self._reloaders[name] = Reloader(keeper, spawner, own_writes)
         for keeper in self._keepers.values():
@@ -90,6 +95,8 @@ class Supervisor:
         self._before_serve: list[Callable[[], None]] = []
         self._reloads: set[asyncio.Task[None]] = set()
         self._lock = threading.Lock()
+        self._moved = asyncio.Event()
+        """Something has happened after which the processes may be at rest, or not be any more."""
 
     async def serve(self) -> None:
         """Start what is to start with the host and keep it so. Returns after :meth:`stop_all`.
@@ -208,6 +215,36 @@ class Supervisor:
         for keeper in self._keepers.values():
             self._on_loop(keeper.kill)
 
+    async def idle(self) -> None:
+        """Wait until no process runs and none will start unless somebody asks or changes its files."""
+        while True:
+            await self._until(lambda: self._at_rest)
+            await anyio.sleep(IDLE_SECONDS)
+            if self._at_rest:
+                return
+
+    async def active(self) -> None:
+        """Wait until the processes are not :meth:`idle`."""
+        await self._until(lambda: not self._at_rest)
+
+    @property
+    def runs_elsewhere(self) -> bool:
+        """Whether every process that starts with the host was refused because another host runs it."""
+        starting = [keeper for keeper in self._keepers.values() if keeper.spec.autostart]
+        return bool(starting) and all(keeper.runs_elsewhere for keeper in starting)
+
+    @property
+    def _at_rest(self) -> bool:
+        return not self._reloads and all(keeper.at_rest for keeper in self._keepers.values())
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._moved.clear()
+            await self._moved.wait()
+
+    def _look_again(self) -> None:
+        self._moved.set()
+
     def status(self) -> list[ProcessStatus]:
         """A snapshot of each process, in the order of declaration. From any thread."""
         return [keeper.status() for keeper in self._keepers.values()]
@@ -236,6 +273,7 @@ class Supervisor:
         for keeper in self._keepers.values():
             if any(other.spec.name == step.process for other in keeper.predecessors):
                 keeper.look_again()
+        self._moved.set()
         self._events.stepped(step)
 
     def _restart_neighbours(self, name: str, cause: str) -> None:
@@ -247,6 +285,7 @@ class Supervisor:
         task = asyncio.ensure_future(reloader.reload(why))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
+        task.add_done_callback(lambda _: self._look_again())
 
     def _keeper(self, name: str) -> Keeper:
         try:

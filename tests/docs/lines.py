@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 LOGGING = [
     "liteyuki_host/boundary.py",
     "liteyuki_host/host.py",
+    "liteyuki_host/idle.py",
     "liteyuki_host/self_watch.py",
     "liteyuki_host/lifespan.py",
     "liteyuki_host/launch.py",

@@ -20,7 +20,7 @@ def test_a_second_host_does_not_start_the_same_bot(tmp_path: Path) -> None:
             line = second.wait_for("child nonebot cannot start: the bot already runs under another host")[0]
             assert f"(pid {first.pid}, since " in line
             assert line.endswith("stop that one first")
-            assert second.stop() == 0
+            assert second.wait() == 1
         assert first.child().is_running()
         assert first.stop() == 0
     with host_process(tmp_path) as third:

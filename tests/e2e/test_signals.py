@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 
-IDLE = '[tool.lycomm.processes.bot]\nproject = "bot"\nautostart = false\n'
+IDLE = '[tool.lycomm]\non_failed = "stay"\n[tool.lycomm.processes.bot]\nproject = "bot"\nautostart = false\n'
 
 SAVES = """
 import asyncio
