@@ -459,6 +459,7 @@ class Host:
             "start": partial(self.start_process, process),
             "stop": partial(self.stop_process, process),
             "reload": partial(self.reload_process, process),
+            "terminated": partial(self._terminated, session),
             "status": self.status,
         }
         operation = operations.get(request.verb)
@@ -466,11 +467,17 @@ class Host:
             session.reply_control(request.id, error=f"the host knows no {request.verb!r}; it knows {list(operations)}")
             return
         try:
-            if request.verb != "status":
+            if request.verb not in ("status", "terminated"):
                 logger.info(f"{session.process} asks: {request.verb} {process}")
             session.reply_control(request.id, value=operation())
         except LycommError as error:
             session.reply_control(request.id, error=str(error))
+
+    def _terminated(self, session: Session) -> None:
+        """A child has received SIGTERM and nothing of the host since. A service manager that stops everything at once
+        means the host too; then this is no end of its own."""
+        if not self._stop_asked:
+            self._supervisor.terminated(session.process, session)
 
 
 def _log_files(settings: Settings) -> LogFiles | None:

@@ -115,6 +115,7 @@ def _run_attached(node: Node, options: argparse.Namespace, ending: Ending, order
     finally:
         ending.finish()
         node.detach(f"{options.process} exits with {code}")
+        ending.leave(code)
         del launched
     return code
 
@@ -142,6 +143,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     from liteyuki_host._child.hooks import StartupHooks
     from liteyuki_host._child.project import run_script, run_toml
     from liteyuki_host._child.replacing import SelfReplacement
+    from liteyuki_host._child.signals import Signals
     from liteyuki_host._child.trouble import CannotRun, explain, show_traceback
 
     script = _script(options)
@@ -150,7 +152,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
         logger.debug(words)
     hooks = StartupHooks()
     ending.before_interrupt(hooks.release_all)
-    watch = DriverWatch(node, hooks, orders)
+    watch = DriverWatch(node, hooks, orders, ending, Signals(ending, hooks))
     watch.install()
     ending.before_interrupt(watch.draining.stop)
     SelfReplacement(
@@ -165,6 +167,8 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
         logger.error(str(exc))
         return CANNOT_START
     except SystemExit as exc:
+        if exc.code == STARTUP_FAILED and ending.requested:
+            return 0  # the start did not fail: it was interrupted
         if exc.code == STARTUP_FAILED and watch.cannot_listen:
             return CANNOT_START
         return _exit_code(exc)

@@ -31,10 +31,23 @@ from liteyuki_host._child.orders import Orders
 from liteyuki_host._child.pulse import Pulse
 from liteyuki_host._child.siblings import sibling_on
 from liteyuki_host._child.trouble import CannotRun, explain
+from liteyuki_host.comm.errors import LycommError
 from liteyuki_host.log import line_format
 
 if TYPE_CHECKING:
+    from liteyuki_host._child.ending import Ending
+    from liteyuki_host._child.signals import Signals
     from liteyuki_host.comm.node import Node
+
+TERMINATE_SECONDS = 1.0
+"""From a SIGTERM to telling the host. One that a service manager has stopped as well does not need to be told: signals
+within a second are one request, as for the host itself."""
+
+TERMINATED_ANSWER_SECONDS = 5.0
+"""For the host to answer that it knows of the SIGTERM; it does so in milliseconds unless it hangs."""
+
+TERMINATED_DRAIN_SECONDS = 10.0
+"""For running handlers when the host does not answer: the default of ``drain_timeout``, which only the host knows."""
 
 PLUGIN = "nonebot_plugin_lycomm"
 
@@ -55,7 +68,7 @@ def use_line_format(process: str) -> None:
 class DriverWatch:
     """Wraps ``nonebot.init`` once; everything else follows from there."""
 
-    def __init__(self, node: Node, hooks: StartupHooks, orders: Orders) -> None:
+    def __init__(self, node: Node, hooks: StartupHooks, orders: Orders, ending: Ending, signals: Signals) -> None:
         self.cannot_listen = False
         """The start is failing because the port is not to be had."""
         self.ready = False
@@ -63,12 +76,17 @@ class DriverWatch:
         self._node = node
         self._hooks = hooks
         self._orders = orders
+        self._ending = ending
+        self._signals = signals
         self._pulse = Pulse(node.beat)
-        self.draining = Draining(node.drained)
+        self.draining = Draining(self._drained)
+        self._rested = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._driver: Driver | None = None
         self._init = explaining(nonebot.init)
         self._failed_plugins = FailedPlugins()
         self._opening: asyncio.Task[None] | None = None
+        self._terminating: asyncio.Task[None] | None = None
 
     def install(self) -> None:
         # There is no public hook on init(). Replacing the module's function reaches every caller, because nobody
@@ -89,6 +107,11 @@ class DriverWatch:
         on_startup = driver.on_startup
         run: Callable[..., None] = driver.run
 
+        @on_startup  # the first one
+        async def take_signals() -> None:
+            with contextlib.suppress(RuntimeError):  # trio
+                self._signals.starting(asyncio.get_running_loop())
+
         def on_startup_without_blocking(func: Callable[[], Any]) -> Callable[[], Any]:
             on_startup(self._hooks.wrap(func))
             return func  # it is used as a decorator
@@ -105,7 +128,10 @@ class DriverWatch:
                     kwargs["fd"] = listening.own.fileno()
 
             async def after_start() -> None:
-                await self._after_start(listening, failed_plugins)
+                if self._hooks.interrupted:
+                    await _close_lifespan(driver)
+                else:
+                    await self._after_start(listening, failed_plugins)
 
             # The last step of a start: after the hooks of all plugins, and after the adapters' own ready hooks,
             # which come later. Those have no public registration on the driver.
@@ -123,6 +149,7 @@ class DriverWatch:
         """Must not raise: that would be the bot's failure to start."""
         try:
             self._follow_orders()
+            self._follow_signals()
             adapters = list(nonebot.get_adapters())
             self._node.hooks_done(adapters=adapters, failed_plugins=failed_plugins)
             if listening is None:
@@ -148,6 +175,35 @@ class DriverWatch:
     def _tell_ready(self, address: str | None, details: Mapping[str, str]) -> None:
         self.ready = True
         self._node.ready(address=address, details=details)
+
+    def _follow_signals(self) -> None:
+        with contextlib.suppress(RuntimeError):  # trio
+            self._loop = asyncio.get_running_loop()
+            self._signals.serving(self._loop, self._terminated)
+
+    def _terminated(self) -> None:
+        self._terminating = asyncio.ensure_future(self._end_on_sigterm())
+
+    async def _end_on_sigterm(self) -> None:
+        """Wait for the host's stop, or for the restart that it makes of a SIGTERM for this bot alone."""
+        await asyncio.sleep(TERMINATE_SECONDS)
+        if self._ending.requested:
+            return
+        try:
+            await self._node.control("terminated", timeout=TERMINATED_ANSWER_SECONDS)
+        except LycommError as exc:
+            logger.warning(f"SIGTERM: the host cannot be told ({exc}); the bot ends by itself")
+            self.draining.drain(TERMINATED_DRAIN_SECONDS)
+            with contextlib.suppress(asyncio.TimeoutError):  # no thread could be started that reports
+                await asyncio.wait_for(self._rested.wait(), TERMINATED_DRAIN_SECONDS + 1.0)
+            self._ending.interrupt()
+
+    def _drained(self, unfinished: list[str], not_begun: int, count: int) -> None:
+        """Pass a report of the drain on; called by its thread."""
+        self._node.drained(unfinished, not_begun, count)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the process is about to
+                self._loop.call_soon_threadsafe(self._rested.set)
 
     async def _report_open(self, listening: Listening, adapters: list[str]) -> None:
         try:
@@ -219,6 +275,17 @@ class FailedPlugins:
         loading = record["function"] in ("load_plugin", load_our_plugin.__name__)
         if match and loading and record["exception"] is not None:
             self._failed[match[1]] = record["exception"].value
+
+
+async def _close_lifespan(driver: Driver) -> None:
+    """Run the shutdown hooks of a ``none`` driver that is asked to end while it starts.
+
+    It would leave them out, and the task group of its lifespan open, which ends in a traceback.
+    """
+    should_exit = getattr(driver, "should_exit", None)
+    lifespan = getattr(driver, "_lifespan", None)
+    if should_exit is not None and should_exit.is_set() and lifespan is not None:
+        await lifespan.shutdown()
 
 
 def _no_reload(driver: Driver) -> None:

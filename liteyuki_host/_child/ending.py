@@ -26,10 +26,17 @@ class Ending:
         """
         self.without = without
         self.requested = False
+        """This process has been interrupted, whoever asked for it."""
+        self.told_to_stop = False
+        """By the host's message."""
+        self.terminated = False
+        """It has received a SIGTERM."""
+        self.start_interrupted = False
+        """It was asked to end while its start-up hooks ran."""
         self.host_gone = False
         self.finished = False  # the project has ended; nothing is left to interrupt
         self._before_interrupt: list[Callable[[], None]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may want it while the main thread holds it
         self._pid = os.getpid()
 
     def arm(self) -> None:
@@ -44,13 +51,14 @@ class Ending:
         self._before_interrupt.append(action)
 
     def on_stop(self, reason: str) -> None:
-        self._interrupt_once()
+        self.told_to_stop = True
+        self.interrupt()
 
     def on_host_gone(self, cause: str) -> None:
         self.host_gone = True
         with contextlib.suppress(RuntimeError):  # no thread to be had, or the interpreter is ending: the guard kills
             threading.Thread(target=self._kill_after_deadline, name="lycomm-orphan", daemon=True).start()
-        self._interrupt_once()
+        self.interrupt()
 
     def finish(self) -> None:
         """The project has ended: from here on nothing interrupts the last steps."""
@@ -58,7 +66,23 @@ class Ending:
             self.finished = True
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _interrupt_once(self) -> None:
+    def leave(self, code: int) -> None:
+        """Let go of the process: nothing is left to do, and from here on SIGTERM ends it at once.
+
+        What a SIGTERM has ended without the host ends by that signal, so that it does not pass for an end of its own
+        accord. And when the start was interrupted while a hook waited for a thread, that thread is not waited for.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.terminated and not (self.told_to_stop or self.host_gone):
+            signal.raise_signal(signal.SIGTERM)
+        others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+        if self.start_interrupted and not all(thread.daemon for thread in others):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def interrupt(self) -> None:
+        """Have the project end as by Ctrl+C. Further calls do nothing. From any thread."""
         # Once: uvicorn takes a second SIGINT, and the `none` driver any second signal, as "skip the hooks".
         with self._lock:
             if self.requested or self.finished:

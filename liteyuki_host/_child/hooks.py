@@ -1,4 +1,4 @@
-"""Start-up hooks that never return must not hold up the bot.
+"""Start-up hooks that do not return must hold up neither the bot nor its end.
 
 NoneBot runs a sync start-up hook in an AnyIO worker thread and waits for it. ``while True: channel.receive()``
 in such a hook, the way the page of 2024 shows it, means that the port never opens; and as those workers are not
@@ -15,7 +15,8 @@ import functools
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from types import CodeType, FrameType
 from typing import Any
 
 from loguru import logger
@@ -29,28 +30,26 @@ PATIENCE_SECONDS = 1.0
 
 
 class StartupHooks:
-    """Wraps the sync start-up hooks of one driver."""
+    """Wraps the start-up hooks of one driver."""
 
     def __init__(self) -> None:
+        self.interrupted = False
+        """The bot is to end before it has started: the hook that runs is interrupted, the others are left out."""
         self._running: set[_SyncHook] = set()
+        self._task: asyncio.Task[Any] | None = None  # in which a hook runs just now
 
     def wrap(self, func: Callable[[], Any]) -> Callable[[], Any]:
-        if is_coroutine_callable(func):
-            return func
+        run = func if is_coroutine_callable(func) else functools.partial(self._run_sync, func)
 
         @functools.wraps(func)
         async def hook() -> None:
             try:
-                loop = asyncio.get_running_loop()
+                task = asyncio.current_task()
             except RuntimeError:  # trio; no driver of NoneBot's own uses it
-                await run_sync(func)()
+                await (run() if is_coroutine_callable(func) else run_sync(func)())
                 return
-            running = _SyncHook(func, loop)
-            self._running.add(running)
-            try:
-                await running.run()
-            finally:
-                self._running.discard(running)
+            if not self.interrupted:
+                await self._run(run, task)
 
         return hook
 
@@ -58,6 +57,49 @@ class StartupHooks:
         """The bot is to end: let its start go on without hooks that are still running. From any thread."""
         for running in list(self._running):
             running.release()
+
+    def interrupt(self, frame: FrameType | None) -> None:
+        """End the hook that runs, and leave out those that follow. For the main thread, in a signal handler.
+
+        A hook that waits is cancelled. One that blocks the event loop gets a KeyboardInterrupt, raised here. Further
+        calls do nothing: the hook may be cleaning up.
+
+        Args:
+            frame: what the signal has interrupted.
+        """
+        task = self._task
+        if task is None or self.interrupted:
+            self.interrupted = True
+            return
+        self.interrupted = True
+        if _runs_in(frame, StartupHooks._run.__code__):
+            raise KeyboardInterrupt
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            task.get_loop().call_soon_threadsafe(self._cancel, task)
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if self._task is task:  # otherwise the hook has returned meanwhile
+            task.cancel()
+
+    async def _run(self, run: Callable[[], Awaitable[Any]], task: asyncio.Task[Any] | None) -> None:
+        self._task = task
+        try:
+            await run()
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            if not self.interrupted:
+                raise
+            if task is not None and sys.version_info >= (3, 11):
+                task.uncancel()  # the driver goes on, and ends as it does after Ctrl+C
+        finally:
+            self._task = None
+
+    async def _run_sync(self, func: Callable[[], Any]) -> None:
+        running = _SyncHook(func, asyncio.get_running_loop())
+        self._running.add(running)
+        try:
+            await running.run()
+        finally:
+            self._running.discard(running)
 
 
 class _SyncHook:
@@ -157,6 +199,13 @@ def _anyio_worker(
             yield
 
     return worker()
+
+
+def _runs_in(frame: FrameType | None, code: CodeType) -> bool:
+    """Whether *code* is on the stack of *frame*."""
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _name(func: Callable[[], Any]) -> str:

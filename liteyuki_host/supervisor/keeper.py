@@ -25,7 +25,7 @@ from liteyuki_host.comm.shortage import describe, remedy
 from liteyuki_host.supervisor import exits, stopping
 from liteyuki_host.supervisor.exits import Cause, Kind, cause_of_exit, describe_exit
 from liteyuki_host.supervisor.hooks import Hooks
-from liteyuki_host.supervisor.life import Context, Life, ProcessStatus, SupervisorEvents
+from liteyuki_host.supervisor.life import Context, Life, ProcessStatus, SessionLike, SupervisorEvents
 from liteyuki_host.supervisor.lock import AlreadyRuns
 from liteyuki_host.supervisor.memory import oom_kills
 from liteyuki_host.supervisor.policy import Decision, Policy, Record, decide
@@ -165,6 +165,15 @@ class Keeper:
         self._successor, self._why = successor, why
         self._wake.set()
         return True
+
+    def terminated(self, session: SessionLike) -> None:
+        """Somebody has sent SIGTERM to the child of *session*, which has passed it on.
+
+        It ends in order, as for a restart. Whether another one is started is decided as after a crash. Does nothing
+        for a child that ends already.
+        """
+        if self.is_ready and self._life is not None and self._life.session is session and not self._closing:
+            self._restart_as_asked(Renewal("somebody has sent it SIGTERM", counted=True))
 
     def start_no_more(self) -> None:
         """From now on nobody can ask for a start."""
@@ -431,6 +440,10 @@ class Keeper:
         if await self._says_why_no_new_one(renewal.why):
             vigil.postpone_renewal()
             return
+        self._restart_as_asked(renewal)
+
+    def _restart_as_asked(self, renewal: Renewal) -> None:
+        """Restart in order, or stop for good when the policy allows no further restart."""
         if renewal.counted:
             decision = self._decide(Cause(Kind.CRASH, renewal.why), ready_for=0.0)
             if decision.state is not State.BACKING_OFF:

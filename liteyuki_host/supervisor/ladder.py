@@ -32,12 +32,19 @@ class Rung:
     seconds: float
 
 
-def rungs_for(spec: ProcessSpec, child: Stoppable, ask: Callable[[], None] | None) -> list[Rung]:
+def rungs_for(
+    spec: ProcessSpec, child: Stoppable, ask: Callable[[], None] | None, *, greeted: bool = True
+) -> list[Rung]:
     """The rungs before the kill, in order.
 
     Args:
-        ask: sends the stop message. None for a child that never came up: nobody there would read it.
+        ask: sends the stop message. None for a child that cannot be reached: nobody there would read it.
+        greeted: whether the child has come up. One that has not runs no code of the bot yet, so nothing is lost by
+            SIGTERM, whose default action ends it at once; to SIGINT an interpreter that is coming up answers with a
+            traceback. On Windows it is killed.
     """
+    if not greeted:
+        return [] if sys.platform == "win32" else [Rung("SIGTERM", child.terminate, spec.terminate_timeout)]
     rungs = [] if ask is None else [Rung("the stop message", ask, spec.stop_timeout)]
     if sys.platform == "win32":
         return [*rungs, Rung("CTRL_BREAK", child.interrupt, spec.interrupt_timeout)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from loguru import logger
 
@@ -13,8 +14,9 @@ from liteyuki_host.supervisor.ladder import climb, first_of, rungs_for
 from liteyuki_host.supervisor.life import Life
 from liteyuki_host.supervisor.spec import ProcessSpec
 
-GREETING_SECONDS = 2.0
-"""For a child that is to stop right after its spawn to come up, so that it can be asked in words."""
+STARTING_SECONDS = 1.0
+"""For a child that is not ready to end after the stop message. The message interrupts its start at once, and nothing is
+there to be brought to an end but what its start-up hook cleans up. The next rung ends a hook that did not notice."""
 
 LAST_WORDS_SECONDS = 1.0
 """From the child's end to the end of its link: what it sent before is still being read."""
@@ -97,16 +99,16 @@ async def _end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event,
         rung = await climb(spec.name, [], life.live_child, gone=life.gone, hurry=hurry)
         await close_link(spec, life)
         return rung
-    # An interpreter that is just coming up answers SIGINT with a traceback: let it greet first.
-    await first_of(life.greeting, life.link_closed, life.gone, hurry, timeout=GREETING_SECONDS)
     if hurry.is_set():
         await _last_report(life)
     session = life.live_session
     reachable = life.greeting.is_set() and not life.link_closed.is_set()
     ask = (lambda: session.stop(reason)) if reachable else None
+    if not life.hooks_done:
+        spec = replace(spec, stop_timeout=min(spec.stop_timeout, STARTING_SECONDS))
     rung = await climb(
         spec.name,
-        rungs_for(spec, life.live_child, ask),
+        rungs_for(spec, life.live_child, ask, greeted=life.greeting.is_set()),
         life.live_child,
         gone=life.gone,
         hurry=hurry,

@@ -16,7 +16,7 @@ import anyio
 from liteyuki_host.comm.errors import ProcessFailed, UnknownProcess
 from liteyuki_host.supervisor.installation import HostInstallation
 from liteyuki_host.supervisor.keeper import Keeper
-from liteyuki_host.supervisor.life import Context, HubLike, ProcessStatus, SupervisorEvents
+from liteyuki_host.supervisor.life import Context, HubLike, ProcessStatus, SessionLike, SupervisorEvents
 from liteyuki_host.supervisor.lock import HostLocks
 from liteyuki_host.supervisor.order import also_restarted, stop_levels
 from liteyuki_host.supervisor.output import Output
@@ -244,6 +244,15 @@ class Supervisor:
 
     def _look_again(self) -> None:
         self._moved.set()
+
+    def terminated(self, name: str, session: SessionLike) -> None:
+        """End the child of this session in order: it has received a SIGTERM that was not the host's.
+
+        Raises:
+            UnknownProcess: no process of that name is declared.
+        """
+        keeper = self._keeper(name)
+        self._on_loop(lambda: keeper.terminated(session))
 
     def status(self) -> list[ProcessStatus]:
         """A snapshot of each process, in the order of declaration. From any thread."""

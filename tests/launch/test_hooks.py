@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -46,10 +47,59 @@ def wait_like_receive() -> None:
     announce()
 
 
-async def test_an_async_hook_is_left_alone() -> None:
-    async def hook() -> None: ...
+async def test_an_async_hook_runs_in_the_task_of_the_start() -> None:
+    """What it enters there (a cancel scope, a context variable) it may leave in a shutdown hook."""
+    seen: list[object] = []
 
-    assert StartupHooks().wrap(hook) is hook
+    async def hook() -> None:
+        seen.append(asyncio.current_task())
+        variable.set("set by the hook")
+
+    await StartupHooks().wrap(hook)()
+    assert seen == [asyncio.current_task()]
+    assert variable.get() == "set by the hook"
+
+
+async def test_a_hook_that_is_interrupted_ends_and_those_after_it_are_left_out() -> None:
+    hooks = StartupHooks()
+    seen: list[str] = []
+
+    async def waits() -> None:
+        asyncio.get_running_loop().call_soon(hooks.interrupt, None)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("cleaned up")
+
+    async def later() -> None:
+        seen.append("later")
+
+    await asyncio.wait_for(hooks.wrap(waits)(), 5)
+    await hooks.wrap(later)()
+    assert seen == ["cleaned up"]
+    task = asyncio.current_task()
+    assert task is not None
+    assert sys.version_info < (3, 11) or task.cancelling() == 0
+
+
+async def test_a_hook_that_blocks_is_interrupted_where_it_is() -> None:
+    hooks = StartupHooks()
+
+    async def blocks() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            hooks.interrupt(sys._getframe())  # as a signal handler would, in the middle of a blocking call
+        hooks.interrupt(sys._getframe())  # once more: it may be cleaning up
+        raise KeyboardInterrupt
+
+    await hooks.wrap(blocks)()
+
+
+async def test_a_hook_that_cancels_itself_is_none_of_our_business() -> None:
+    async def hook() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await StartupHooks().wrap(hook)()
 
 
 async def test_a_sync_hook_is_awaited_in_a_daemon_thread_with_the_callers_context() -> None:

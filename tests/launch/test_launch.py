@@ -317,7 +317,7 @@ def test_the_stop_of_a_child_that_is_just_coming_up_is_quiet(start_host: StartHo
     host = start_host(make_project(tmp_path / "bot"))
     host.child_pid()
     host.stop()
-    host.line(r"child nonebot stopped after the stop message in .* \(exited 0\)$")
+    host.line(r"child nonebot stopped after (the stop message in .* \(exited 0\)|SIGTERM in .* \(killed by SIGTERM\))$")
     assert "Traceback" not in host.text
 
 

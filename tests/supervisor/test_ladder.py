@@ -60,6 +60,13 @@ async def test_a_child_that_cannot_be_reached_starts_at_sigint() -> None:
     assert stubborn.asked == ["SIGINT", "SIGTERM"]
 
 
+async def test_a_child_that_has_not_come_up_starts_at_sigterm() -> None:
+    stubborn = Stubborn("a kill")
+    rungs = rungs_for(QUICK, stubborn, None, greeted=False)
+    assert await climb("bot", rungs, stubborn, gone=stubborn.gone, hurry=asyncio.Event()) == "a kill"
+    assert stubborn.asked == ["SIGTERM", "a kill"]
+
+
 async def test_a_child_that_is_gone_already_is_not_asked() -> None:
     stubborn = Stubborn("nothing")
     stubborn.gone.set()
