@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import anyio.to_thread
 from loguru import logger
 
 from .comm.shortage import describe, is_shortage, remedy
+from .comm.threads import DaemonThread, call_soon
 
-__all__ = ["Boundary", "in_thread_or_here"]
+__all__ = ["Boundary", "in_thread", "in_thread_or_here"]
 
 T = TypeVar("T")
 
@@ -60,8 +62,42 @@ class Boundary:
             logger.info(f"{self._what} works again")
 
 
+async def in_thread(function: Callable[..., T], *arguments: object, name: str = "lycomm-worker") -> T:
+    """Call a *function* that may block in a daemon thread of its own, and wait for its result.
+
+    Cancelling stops the waiting only. A thread for each call, unlike those that anyio keeps: their start and their
+    answer get lost when there is no memory, and nobody would hear of it.
+
+    Raises:
+        RuntimeError, MemoryError: no thread can be started. Besides, what *function* raises.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            value = context.run(function, *arguments)
+        except Exception as error:
+            call_soon(loop, _settle, result, None, error)
+        else:
+            call_soon(loop, _settle, result, value, None)
+
+    DaemonThread(run, name=name).start()
+    return await result
+
+
+def _settle(result: asyncio.Future[Any], value: Any, error: Exception | None) -> None:
+    if result.done():
+        return  # nobody waits for it any more
+    if error is None:
+        result.set_result(value)
+    else:
+        result.set_exception(error)
+
+
 async def in_thread_or_here(function: Callable[[], T]) -> T:
-    """Call a *function* that may block, for a second at most, in a worker thread; on this one when none can be started.
+    """Call a *function* that may block, for a second at most, in a thread; on this one when none can be started.
 
     For what has to be done at an end, whatever is short.
     """
@@ -73,7 +109,7 @@ async def in_thread_or_here(function: Callable[[], T]) -> T:
         return function()
 
     try:
-        return await anyio.to_thread.run_sync(call)
+        return await in_thread(call)
     except (RuntimeError, MemoryError):
         if begun:
             raise

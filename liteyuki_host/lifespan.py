@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from loguru import logger
 
+from .boundary import in_thread
 from .comm.loops import call_on
 from .embedding import await_on
 
@@ -104,7 +103,7 @@ async def _run(moment: Moment, hook: Callable[..., Any], arguments: tuple[object
         if inspect.iscoroutinefunction(hook) or inspect.iscoroutinefunction(getattr(hook, "__call__", None)):  # noqa: B004
             await hook(*arguments)
         else:
-            result = await in_daemon_thread(hook, *arguments)
+            result = await in_thread(hook, *arguments, name=f"lycomm-hook-{_name(hook)}")
             if inspect.isawaitable(result):
                 await result
     except Exception as error:
@@ -123,35 +122,6 @@ def _how_many(hook: Callable[..., Any], offered: int) -> int:
     named = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     takes_any = any(each.kind is each.VAR_POSITIONAL for each in parameters)
     return min(offered, len(named) or int(takes_any))
-
-
-async def in_daemon_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a blocking function and wait for its result. Cancelling stops the waiting only; the thread is a daemon."""
-    loop = asyncio.get_running_loop()
-    result: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(value: Any, error: BaseException | None) -> None:
-        if result.done():
-            return
-        if error is None:
-            result.set_result(value)
-        else:
-            result.set_exception(error)
-
-    def run() -> None:
-        value, error = None, None
-        try:
-            value = context.run(function, *arguments)
-        except Exception as raised:
-            error = raised
-        try:
-            loop.call_soon_threadsafe(settle, value, error)
-        except RuntimeError:  # the host has ended meanwhile
-            pass
-
-    threading.Thread(target=run, name=f"lycomm-hook-{_name(function)}", daemon=True).start()
-    return await result
 
 
 def _name(hook: Callable[..., Any]) -> str:

@@ -16,6 +16,8 @@ from types import CodeType, FrameType
 
 from loguru import logger
 
+from .comm.threads import DaemonThread, call_soon
+
 __all__ = ["SelfWatch", "Stall", "Step"]
 
 STALL_SECONDS = 10.0
@@ -103,7 +105,7 @@ class SelfWatch:
         self._stall = Stall(limit, self._interval)
         self._turned = True
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lycomm-self-watch", daemon=True)
+        self._thread = DaemonThread(self._run, name="lycomm-self-watch")
 
     def start(self) -> None:
         """Call once. Without a thread, for a shortage, the host goes on without its watch, which is logged."""
@@ -143,10 +145,8 @@ class SelfWatch:
                 self._stall.seconds = 0.0
             if turned:
                 self._turned = False
-                try:
-                    self._loop.call_soon_threadsafe(self._note_turn)
-                except RuntimeError:  # the loop has ended
-                    return
+                if not call_soon(self._loop, self._note_turn):
+                    return  # the loop has ended
 
     def _note_turn(self) -> None:
         self._turned = True

@@ -66,7 +66,7 @@ async def test_without_threads_it_is_done_here(monkeypatch: pytest.MonkeyPatch) 
     def all_at_once() -> int:
         return threading.get_ident()
 
-    monkeypatch.setattr("anyio.to_thread.run_sync", lambda call: refuse(threading.current_thread()))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     assert await in_thread_or_here(all_at_once) == threading.get_ident()
 
 

@@ -11,16 +11,15 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from liteyuki_host._version import __version__
+from liteyuki_host.boundary import in_thread
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION
 from liteyuki_host.examination.findings import Findings
@@ -70,7 +69,7 @@ async def examine_bot(spec: ProcessSpec, *, load: bool) -> Bot:
     """
     bot = Bot(spec, Findings(spec.name))
     try:
-        bot.plan = await anyio.to_thread.run_sync(_inspect, spec)
+        bot.plan = await in_thread(_inspect, spec)
     except ProcessFailed as error:
         bot.findings.fault(str(error))
         return bot
@@ -78,7 +77,7 @@ async def examine_bot(spec: ProcessSpec, *, load: bool) -> Bot:
         bot.identity = project_identity(bot.plan.folder)
     when = "" if spec.autostart else ", only when asked (autostart = false)"
     bot.findings.plan(_words(bot.plan) + when)
-    bot.holder = await anyio.to_thread.run_sync(holder_of, bot.plan.folder)
+    bot.holder = await in_thread(holder_of, bot.plan.folder)
     if bot.holder is not None:
         bot.findings.note(bot.holder.words())
     # Nothing is to be written, not even by Python itself.
@@ -165,7 +164,7 @@ def _words(plan: ProjectPlan) -> str:
 async def _surveyed(spec: ProcessSpec, plan: ProjectPlan, findings: Findings) -> dict[str, Any] | None:
     """What the bot's interpreter says. None: it cannot run lycomm, or no bot at all, which has been told."""
     if plan.python != Path(sys.executable):
-        problem = await anyio.to_thread.run_sync(why_no_host_in, plan.python, plan.folder)
+        problem = await in_thread(why_no_host_in, plan.python, plan.folder)
         if problem is not None:
             findings.fault(problem)
             return None
@@ -239,28 +238,7 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 async def in_time(function: Callable[[], T], seconds: float) -> T | None:
-    """*function* on a daemon thread; None: it took longer, and its result is of no interest any more."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        result, failed = None, None
-        try:
-            result = function()
-        except BaseException as error:
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(settle, result, failed)
-
-    threading.Thread(target=run, name="lycomm-examination", daemon=True).start()
+    """Call *function* in a daemon thread. None: it took longer, and its result is of no interest any more."""
     with anyio.move_on_after(seconds):
-        return await done
+        return await in_thread(function, name="lycomm-examination")
     return None

@@ -24,6 +24,7 @@ from ..comm.loops import call_on
 from ..comm.protocol import messages
 from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
 from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
+from ..comm.threads import DaemonThread
 from ..comm.transport import Transport
 from ..comm.waiting import NOTHING, Waiters
 from .routes import Route
@@ -447,7 +448,7 @@ class Hub(Exchange):
 
     def _start_watching_laggards(self) -> None:
         try:
-            threading.Thread(target=self._watch_laggards, name="lycomm-laggards", daemon=True).start()
+            DaemonThread(self._watch_laggards, name="lycomm-laggards").start()
         except (RuntimeError, MemoryError) as error:
             # The caller reads a link, of a child that is not to blame. Whoever lags may also catch up meanwhile.
             delay = self._laggards_boundary.failed(error)
@@ -508,7 +509,7 @@ class Hub(Exchange):
         goodbye when no thread can be started: the caller may be whoever reads another link."""
         session.disconnecting = True
         try:
-            threading.Thread(target=session.close, args=(cause,), name="lycomm-disconnect", daemon=True).start()
+            DaemonThread(session.close, args=(cause,), name="lycomm-disconnect").start()
         except (RuntimeError, MemoryError):
             session.link.transport.close()
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.log import HOST
 
 from .text import Block, date_and_time
@@ -168,7 +169,7 @@ class Backlog:
     # The writing thread.
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name=self._thread_name, daemon=True)
+        thread = DaemonThread(self._run, name=self._thread_name)
         try:
             thread.start()
         except (RuntimeError, MemoryError):  # no more threads, or the interpreter is ending: the next block tries again

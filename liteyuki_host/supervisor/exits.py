@@ -165,12 +165,12 @@ def describe_exit(returncode: int, *, platform: str = sys.platform) -> str:
 def describe_failed_start(returncode: int, *, greeted: bool, platform: str = sys.platform) -> str:
     """The same for a child that ended before it was ready, with the likely cause where the code tells one."""
     words = describe_exit(returncode, platform=platform) + " before it was ready"
+    if returncode == SHORTAGE:
+        return f"{words}: something was short, the line above says what"
     if not greeted:
         return f"{words}: it ended before it could reach the host"
     if returncode == CANNOT_START:
         return f"{words}: it cannot start as it is; the line above says what to change"
-    if returncode == SHORTAGE:
-        return f"{words}: something was short, see the line above"
     if returncode == STARTUP_FAILED:
         cause = "NoneBot's start-up failed (a hook raised, or the port could not be opened; see above)"
         return f"{words}: {cause}"

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio.to_thread
 import watchfiles
 from loguru import logger
 
 from liteyuki_host._child.writes import is_code
-from liteyuki_host.boundary import Boundary
+from liteyuki_host.boundary import Boundary, in_thread
+from liteyuki_host.comm.threads import DaemonThread, call_soon
 from liteyuki_host.supervisor import code_files
 from liteyuki_host.supervisor.code_files import Content, Snapshot, differences, is_no_code, look_into, watched_folders
 from liteyuki_host.supervisor.spec import ProcessSpec
@@ -91,7 +91,7 @@ class FileWatch:
 
     async def start(self) -> None:
         """Returns when it is known what is there now: every change from here on is told. Call once."""
-        threading.Thread(target=self._run, name=f"lycomm-reload-{self._name}", daemon=True).start()
+        DaemonThread(self._run, name=f"lycomm-reload-{self._name}").start()
         await self._started  # always comes, also when nothing can be looked at yet
 
     async def look(self) -> None:
@@ -99,15 +99,14 @@ class FileWatch:
 
         Only after :meth:`start`. Raises OSError: there is a shortage; the changes are told later.
         """
-        await anyio.to_thread.run_sync(self._compare)
+        await in_thread(self._compare)
 
     def close(self) -> None:
         """The thread ends in ``STEP_SECONDS``, or when the comparison it is in has ended. More calls do nothing."""
         self._stop.set()
 
     def _post(self, action: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody's interest
-            self._loop.call_soon_threadsafe(action)
+        call_soon(self._loop, action)  # if it has ended, so has everybody's interest
 
     # The thread.
 

@@ -13,6 +13,7 @@ from loguru import logger
 
 from liteyuki_host.boundary import Boundary
 from liteyuki_host.comm.shortage import is_shortage
+from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.output import console
 from liteyuki_host.output.backlog import BLOCK_OVERHEAD, MiB
 from liteyuki_host.output.pipe import make_pipe
@@ -146,7 +147,7 @@ class OutputPipe:
         self._finish_by: float | None = None  # time.monotonic(); set when the child is gone
         self._boundary = Boundary(f"child {process}: reading its output")
         self._end, self.fileno = make_pipe()
-        self._thread = threading.Thread(target=self._run, name=f"lycomm-output-{process}", daemon=True)
+        self._thread = DaemonThread(self._run, name=f"lycomm-output-{process}")
         try:
             self._thread.start()
         except BaseException:

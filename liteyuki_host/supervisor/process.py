@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from liteyuki_host.boundary import Boundary
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
+from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.log import wants_colours
 from liteyuki_host.supervisor.leftovers import left_behind
 
@@ -52,7 +53,7 @@ class Child:
         self._reaped = False
         self._job = _confine(popen)
         self._boundary = Boundary(f"child {name}: waiting for its end")
-        threading.Thread(target=self._wait, name=f"lycomm-wait-{name}", daemon=True).start()
+        DaemonThread(self._wait, name=f"lycomm-wait-{name}").start()
 
     @classmethod
     def spawn(

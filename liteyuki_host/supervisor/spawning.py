@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 
 from liteyuki_host._child.changing import RAN_BEFORE
+from liteyuki_host.boundary import in_thread
 from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.comm.threads import call_soon
 from liteyuki_host.comm.transport import open_link
 from liteyuki_host.supervisor import stopping, terminal
 from liteyuki_host.supervisor.handles import Variable
@@ -84,16 +85,16 @@ class Spawner:
         return plan
 
     async def _plan(self) -> ProjectPlan:
-        plan = await anyio.to_thread.run_sync(self._inspect, self._spec)
+        plan = await in_thread(self._inspect, self._spec)
         if plan.python not in self._interpreters_seen:
             # Asked once: a child that cannot import us can only say so in a traceback.
-            problem = await anyio.to_thread.run_sync(why_no_host_in, plan.python, plan.folder)
+            problem = await in_thread(why_no_host_in, plan.python, plan.folder)
             if problem is not None:
                 raise ProcessFailed(problem)
             self._interpreters_seen.add(plan.python)
         if self._installation is not None and plan.python != self._compared:
             environment = child_environment(self._spec, {})
-            await anyio.to_thread.run_sync(self._installation.compare, plan.python, plan.folder, environment)
+            await in_thread(self._installation.compare, plan.python, plan.folder, environment)
         return plan
 
     async def spawn(self, wake: asyncio.Event, *, standby: bool = False) -> Life:
@@ -166,7 +167,7 @@ class Spawner:
     async def _locked(self, plan: ProjectPlan) -> InstanceLock:
         if self._lock is None:
             self._lock = self._locks.for_process(self._spec.name, plan.folder)
-        await anyio.to_thread.run_sync(self._lock.acquire)  # held already: returns at once
+        await in_thread(self._lock.acquire)  # held already: returns at once
         return self._lock
 
     def release(self) -> None:
@@ -187,7 +188,6 @@ def _poster() -> Callable[[Callable[[], None]], None]:
     loop = asyncio.get_running_loop()
 
     def post(action: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody's interest
-            loop.call_soon_threadsafe(action)
+        call_soon(loop, action)  # if it has ended, so has everybody's interest
 
     return post

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from loguru import logger
 from liteyuki_host import forks
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
+from liteyuki_host.comm.threads import DaemonThread, call_soon
 from liteyuki_host.comm.transport import open_link
 from liteyuki_host.supervisor.exits import describe_exit
 from liteyuki_host.supervisor.leash import open_leash
@@ -150,7 +150,7 @@ class _Attempt:
             raise
         said = _settling(loop, self._said)
         name = f"lycomm-trial-{spec.name}"
-        self._reader = threading.Thread(target=lambda: said(_read_line(self._transport)), name=name, daemon=True)
+        self._reader = DaemonThread(lambda: said(_read_line(self._transport)), name=name)
         try:
             self._reader.start()  # before the spawn: no child is without it when no thread can be started
             self._child = Child.spawn(
@@ -205,7 +205,7 @@ class _Tail:
         for end in (self._read_end, self.fileno):
             forks.close_in_forks(end)
         self._over = False
-        self._reader = threading.Thread(target=self._read, name=f"lycomm-trial-output-{name}", daemon=True)
+        self._reader = DaemonThread(self._read, name=f"lycomm-trial-output-{name}")
         try:
             self._reader.start()
         except BaseException:
@@ -250,8 +250,7 @@ def _settling(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> C
     """A function for other threads that sets the future's result."""
 
     def settle(result: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody's interest
-            loop.call_soon_threadsafe(_settle, future, result)
+        call_soon(loop, _settle, future, result)  # if it has ended, so has everybody's interest
 
     return settle
 

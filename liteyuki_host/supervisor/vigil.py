@@ -6,9 +6,7 @@ import random
 import time
 from dataclasses import dataclass
 
-import anyio.to_thread
-
-from liteyuki_host.boundary import Boundary
+from liteyuki_host.boundary import Boundary, in_thread
 from liteyuki_host.supervisor import exits
 from liteyuki_host.supervisor.exits import Cause
 from liteyuki_host.supervisor.life import Life
@@ -140,7 +138,7 @@ class Vigil:
     async def _weigh(self) -> None:
         """Measure the memory. What cannot be measured now is measured the next time, and ends nothing."""
         try:
-            self.memory = await anyio.to_thread.run_sync(tree_memory, self._life.live_child.pid)
+            self.memory = await in_thread(tree_memory, self._life.live_child.pid)
             self._weighing.succeeded()
         except Exception as error:
             self.memory = None

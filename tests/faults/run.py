@@ -35,6 +35,7 @@ ROWS = (
     "backpressure",
     "locks",
     "bad_children",
+    "shortages",
     "seeded_bugs",
 )
 

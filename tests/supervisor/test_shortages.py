@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio.to_thread
 import psutil
 import pytest
 from supervisor_kit import FAKE_PROJECT, Events, LogLines, Supervise, child, plan
@@ -82,7 +81,8 @@ def descriptors_left(count: int) -> Iterator[None]:
     """The system's own limit: *count* more of them, and not one beyond."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = (number for number in itertools.count() if not is_open(number))
-    limit = next(itertools.islice(free, count, None))  # numbers below it are given
+    # Numbers below it are given. None at all: also not those that somebody else gives back just now.
+    limit = next(itertools.islice(free, count, None)) if count else 3
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     try:
         yield
@@ -130,7 +130,6 @@ async def test_two_hundred_spawns_that_fail_half_way_leave_nothing(limit: Any, t
     """With room for none of what a spawn needs, for one, for two, and so on until it succeeds; then from the start."""
     hub = Hub()
     hub.declare_process("bot")
-    await anyio.to_thread.run_sync(os.getpid)  # its worker thread is there
     spec = ProcessSpec("bot", FAKE_PROJECT, env={"FAKE_CHILD": ""})
     output, python = Output("bot", show=()), Path(sys.executable)
     spawner = Spawner(spec, hub, output, inspect=plan, host_python=python, locks=HostLocks())
@@ -163,7 +162,7 @@ REFUSALS = [
     pytest.param("subprocess.Popen", NO_PROCESS, id="fork"),
     pytest.param("subprocess.Popen", NO_MEMORY, id="memory of fork"),
     pytest.param("subprocess.Popen", MemoryError(), id="memory"),
-    pytest.param("anyio.to_thread.run_sync", RuntimeError("can't start new thread"), id="worker"),
+    pytest.param("threading.Thread.start", RuntimeError("can't start new thread"), id="thread"),
     pytest.param("liteyuki_host.supervisor.lock_file._open", OSError(errno.ENOSPC, "No space left"), id="disk"),
     pytest.param("liteyuki_host.supervisor.lock_file._open", OSError(errno.EIO, "I/O error"), id="disk fault"),
 ]
@@ -190,7 +189,11 @@ def refuse(monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException, ti
 
     function: Any = locate(where)
     refusing = Refusing(function, error, times)
-    monkeypatch.setattr(where, refusing)
+
+    def stand_in(*args: Any, **kwargs: Any) -> Any:  # a function, which can be a method
+        return refusing(*args, **kwargs)
+
+    monkeypatch.setattr(where, stand_in)
     return refusing
 
 
@@ -277,12 +280,7 @@ async def test_a_watch_that_fails_leaves_the_bot_alone_and_goes_on(
     async with supervise(child()) as supervisor:
         await supervisor.wait_ready("bot", 20)
         pid = status(supervisor).pid
-        refusing = refuse(monkeypatch, "liteyuki_host.supervisor.vigil.Vigil.look", MemoryError(), times=3)
-
-        async def look(self: vigil.Vigil) -> Any:
-            return await refusing(self)
-
-        monkeypatch.setattr(vigil.Vigil, "look", look)
+        refuse(monkeypatch, "liteyuki_host.supervisor.vigil.Vigil.look", MemoryError(), times=3)
         await log_lines.line("child bot: its supervision failed: no memory left; trying again")
         await log_lines.line("child bot: its supervision works again")
         assert (status(supervisor).pid, status(supervisor).state) == (pid, State.READY)
@@ -321,8 +319,7 @@ async def test_the_thread_that_waits_for_the_end_survives_an_error(
 async def test_without_threads_a_bot_can_still_be_stopped(supervise: Supervise) -> None:
     async with supervise(child()) as supervisor:
         await supervisor.wait_ready("bot", 20)
-        with threads_left(0), pytest.MonkeyPatch.context() as patch:
-            refuse(patch, "anyio.to_thread.run_sync", RuntimeError("can't start new thread"), times=float("inf"))
+        with threads_left(0):
             await asyncio.wait_for(supervisor.astop("bot"), 10)
         assert status(supervisor).state is State.STOPPED
 

@@ -10,6 +10,7 @@ from ..loops import Turn
 from ..protocol.connection import Connection
 from ..protocol.credit import Stream
 from ..protocol.frames import FrameDecoder
+from ..threads import DaemonThread
 from ..transport import Transport
 from ..waiting import NOTHING, Gate, Nothing
 
@@ -104,7 +105,7 @@ class ThreadReader:
     def __init__(self, transport: Transport, inbound: Inbound, name: str) -> None:
         self._transport = transport
         self._inbound = inbound
-        self._thread = threading.Thread(target=self._run, name=f"lycomm-read-{name}", daemon=True)
+        self._thread = DaemonThread(self._run, name=f"lycomm-read-{name}")
 
     def start(self) -> None:
         self._thread.start()

@@ -46,6 +46,7 @@ from ..loops import Turn, call_on, handed_over, reading
 from ..protocol.credit import Stream
 from ..reporting import log
 from ..shortage import is_shortage
+from ..threads import DaemonThread
 from ..transport import Transport
 from ..waiting import MAIN_THREAD, NOTHING, Gate, Nothing
 from .reader import Alone, Inbound
@@ -192,7 +193,7 @@ class SharedReader:
         self._telling = threading.Lock()
         self._release: Callable[[], None] | None = None
         self._guard_gone = False
-        self._guard = threading.Thread(target=self._stand_guard, name=f"lycomm-read-{name}", daemon=True)
+        self._guard = DaemonThread(self._stand_guard, name=f"lycomm-read-{name}")
 
     def start(self) -> None:
         self._guarding = select.epoll()  # here, where an error can be told: without it nobody would read

@@ -21,6 +21,7 @@ from ..loops import on_event_loop, running_loop
 from ..protocol.connection import WRITE_SIZE, Connection
 from ..protocol.credit import Stage, Stream
 from ..protocol.messages import Control
+from ..threads import DaemonThread
 from ..transport import Transport
 from ..waiting import MAIN_THREAD, NOTHING, Nothing, Waiters
 from .alone import BURST_GAP, INLINE_BURST, sender
@@ -102,7 +103,7 @@ class Writer:
         self.flushing = 0  # callers that wait for it
         self._wake = threading.Lock()  # released to wake the flusher
         self._wake.acquire()
-        self._thread = threading.Thread(target=self._flush_forever, name=f"lycomm-write-{name}", daemon=True)
+        self._thread = DaemonThread(self._flush_forever, name=f"lycomm-write-{name}")
 
     def start(self) -> None:
         """Start the flusher, and send the greeting."""
