@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DaemonThread", "call_soon"]
 
-START_SECONDS = 2.0
+START_SECONDS = 1.0
 """For a new thread to run its first line. It takes well under a millisecond, on a machine that is overloaded 0.1 s."""
 
 NO_MEMORY_SECONDS = 0.05

@@ -34,12 +34,14 @@ class Shortage:
     def begin(self, what: str, room: int, going: int = 0) -> None:
         """
         Args:
-            room: what is left: descriptors, tasks (a process or a thread), MiB of memory.
+            room: what is left: descriptors, tasks (a process or a thread), MiB of memory beyond what it has; or MiB
+                of address space in all, also for the bots that it starts.
             going: pid of a bot that is about to be killed. Its tasks make no room.
         """
         if what == "descriptors":
             free = (number for number in itertools.count() if not _is_open(number))
-            self._limit(resource.RLIMIT_NOFILE, next(itertools.islice(free, room, None)))
+            # Below zero: also not what is given back meanwhile, only its three standard ones.
+            self._limit(resource.RLIMIT_NOFILE, next(itertools.islice(free, room, None)) if room >= 0 else 3)
         elif what == "tasks":
             self._limit(resource.RLIMIT_NPROC, _tasks_of_this_user(going) + room)
         elif what == "refused tasks":
@@ -47,6 +49,8 @@ class Shortage:
         elif what == "memory":
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             self._limit(resource.RLIMIT_AS, pages * resource.getpagesize() + room * MiB)
+        elif what == "address space":
+            self._limit(resource.RLIMIT_AS, room * MiB)
         elif what == "file size":
             self._limit(resource.RLIMIT_FSIZE, 0)
 

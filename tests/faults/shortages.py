@@ -23,7 +23,7 @@ from kit import eventually
 from live_kit import DEADLINE, Traces, damage_project, percentile
 
 TITLE = "shortages"
-SHORT = {"rounds": 5, "seconds": 1.5}
+SHORT = {"rounds": 5, "seconds": 3.0}
 LONG = {"rounds": 200, "seconds": 10.0}
 
 KINDS = ("descriptors", "processes", "threads", "memory", "disk")
@@ -41,12 +41,16 @@ THREADS_OF_A_BOT = 4
 
 MEMORY = (-64, 2)
 """MiB that the host may still take. Below zero, as it lives on what it has: stacks of threads that have ended are used
-again, and what a bot that was killed has left is free."""
+again."""
+
+ADDRESS_SPACE = (30, 80)
+"""MiB in all, when a bot is to be started: next to nothing for the host, which has 500 already, and too little for any
+bot, whose interpreter has 130 when it has loaded NoneBot."""
 
 RECOVERY = 60.0
 """Seconds until all are ready again: the longest wait between two tries (12 s) and a start, on a busy machine."""
 
-TOLD = r"What helps: |log file .* cannot be written: |exited 75 before it was ready"
+TOLD = r"What helps: |log file .* cannot be written: |(exited|killed) .* before it was ready"
 """What the host says of a shortage that it has met."""
 
 CHATTY = """
@@ -124,25 +128,27 @@ class Storm:
     async def round(self, kind: str) -> None:
         dice, host = self._dice, self._host
         await asyncio.sleep(dice.uniform(0, 0.3))
-        damage = "kill" if not self.rounds[kind] else dice.choice(DAMAGES)  # the first of each kind is surely met
+        # The first of each kind is one that the host surely meets.
+        sure = not self.rounds[kind]
+        damage = "kill" if sure else dice.choice(DAMAGES)
+        bot = "plain" if sure else dice.choice(BOTS)
         moment = dice.uniform(0, self._seconds / 2)
-        bot = dice.choice(BOTS)
         told = len(host.lines(TOLD))
-        await host.begin(kind, dice, bot if damage == "kill" else None)
+        await host.begin(kind, dice, bot if damage == "kill" else None, sure=sure)
         self.rounds[kind] += 1
         await asyncio.sleep(moment)
         await host.damage(damage, bot)
         await asyncio.sleep(self._seconds - moment)
         await host.end(kind)
         began = time.monotonic()
-        if len(host.lines(TOLD)) > told:
-            self.met[kind] += 1
         try:
             await host.all_ready()
             self.ready_after.append(time.monotonic() - began)
         except AssertionError:
             states = "the host has ended" if host.ended else await host.ask(states=True)
             self.not_ready.append(f"{kind}, {damage}: {states}")
+        if len(host.lines(TOLD)) > told:
+            self.met[kind] += 1
 
 
 class ShortHost:
@@ -152,7 +158,7 @@ class ShortHost:
         disk = folder / "disk"
         self._disk = disk
         self._real_disk = real_disk
-        self._log = Path(os.environ.get("KEEP_LOG") or folder / "host.log")
+        self._log = folder / "host.log"
         self.exit_code: int | None = None
         self.tasks = "by the system"
         for name in BOTS:
@@ -239,15 +245,22 @@ class ShortHost:
 
         await eventually(ready, RECOVERY)
 
-    async def begin(self, kind: str, dice: random.Random, going: str | None) -> None:
-        """Make it short of that; *going* is a bot that is about to be killed."""
+    async def begin(self, kind: str, dice: random.Random, going: str | None, *, sure: bool) -> None:
+        """Make it short of that.
+
+        Args:
+            going: a bot that is about to be killed.
+            sure: so short that the next start certainly fails.
+        """
         if kind == "descriptors":
-            await self._begin("descriptors", dice.choice((0, 0, 1, 2, 5, 9)))
+            await self._begin("descriptors", -1 if sure else dice.choice((-1, 0, 1, 2, 5, 9)))
         elif kind in ("processes", "threads"):
             tasks = "tasks" if self.tasks == "by the system" else "refused tasks"
             pid = None if going is None else (await self.ask(states=True))[going][1]
-            room = (0 if kind == "processes" else dice.randint(1, 3)) - (THREADS_OF_A_BOT if pid else 0)
+            room = (0 if sure or kind == "processes" else dice.randint(1, 3)) - (THREADS_OF_A_BOT if pid else 0)
             await self._begin(tasks, room, going=pid or 0)
+        elif kind == "memory" and going is not None:
+            await self._begin("address space", ADDRESS_SPACE[0] if sure else dice.randint(*ADDRESS_SPACE))
         elif kind == "memory":
             await self._begin("memory", dice.randint(*MEMORY))
         elif self._real_disk:
