@@ -161,6 +161,24 @@ BUGS = (
         "reloads",
         "restarted without a change",
     ),
+    Bug(
+        "a start that fails for a shortage is not tried again",
+        "comm/shortage.py",
+        "        return Outlook.SHORTAGE\n",
+        "        return Outlook.FINAL\n",
+        "shortages",
+        "not ready again",
+        {"rounds": 1, "seconds": 1.0},
+    ),
+    Bug(
+        "log files are not tried again after a full disk",
+        "output/files.py",
+        "            if time.monotonic() < trouble.retry_at:\n",
+        "            if trouble:\n",
+        "shortages",
+        "log files written again",
+        {"rounds": 5, "seconds": 1.0},
+    ),
 )
 
 TITLE = "seeded bugs"

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import gc
-import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from shortage_kit import descriptors_left, threads_left
 from supervisor_kit import FAKE_PROJECT, Events, LogLines, Supervise, child, plan
 
 from liteyuki_host import boundary
@@ -31,9 +30,6 @@ from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec, Strategy
 from liteyuki_host.supervisor.states import State
 from liteyuki_host.supervisor.supervisor import Supervisor
-
-if sys.platform != "win32":
-    import resource
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")
 
@@ -66,48 +62,6 @@ class Refusing:
 
 
 # Every step of one spawn.
-
-
-def is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def descriptors_left(count: int) -> Iterator[None]:
-    """The system's own limit: *count* more of them, and not one beyond."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = (number for number in itertools.count() if not is_open(number))
-    # Numbers below it are given. None at all: also not those that somebody else gives back just now.
-    limit = next(itertools.islice(free, count, None)) if count else 3
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-@contextlib.contextmanager
-def threads_left(count: int) -> Iterator[None]:
-    """Refused at the exact call: the system's limit is the user's, and needs another user than root."""
-    start = threading.Thread.start
-    left = count
-
-    def start_if_there_is_room(thread: threading.Thread) -> None:
-        nonlocal left
-        if left == 0:
-            raise RuntimeError("can't start new thread")
-        left -= 1
-        start(thread)
-
-    threading.Thread.start = start_if_there_is_room  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        threading.Thread.start = start  # type: ignore[method-assign]
 
 
 def ours() -> list[str]:
