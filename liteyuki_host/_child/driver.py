@@ -22,6 +22,7 @@ from loguru import logger
 from nonebot.drivers import ASGIMixin, Driver
 from nonebot.plugin.manager import PluginManager
 
+from liteyuki_host._child import keyboard
 from liteyuki_host._child.codes import BESIDE, SHARE_PORT
 from liteyuki_host._child.configuration import explaining
 from liteyuki_host._child.drain import Draining
@@ -118,6 +119,7 @@ class DriverWatch:
 
         def run_and_report(*args: Any, **kwargs: Any) -> None:
             say_that_our_plugin_is_loaded()
+            keyboard.tell_if_missed_by(nonebot.get_adapters())
             failed_plugins = self._failed_plugins.report()
             _no_reload(driver)
             listening = Listening.of(driver.config, args, kwargs) if isinstance(driver, ASGIMixin) else None

@@ -10,6 +10,7 @@ import functools
 import io
 import pdb  # noqa: T100
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -17,6 +18,9 @@ from typing import Any
 from liteyuki_host._child.trouble import place_of
 
 DEBUGGERS = ("pdb", "bdb", "cmd")
+
+ON_A_TERMINAL = frozenset({"Console"})
+"""Adapters whose chat is a program on the whole screen, by their names."""
 
 MAX_PLACES = 100
 """Places in the code that are told of, each once."""
@@ -44,6 +48,14 @@ def _keep_interrupts_from_debuggers() -> None:
     pdb.Pdb.__init__ = init_without_sigint  # type: ignore[method-assign]
 
 
+def tell_if_missed_by(adapters: Iterable[str]) -> None:
+    """Say so when one of these adapters cannot work without a keyboard and a screen of its own."""
+    stdin = sys.stdin
+    if isinstance(stdin, NoKeyboard):
+        for name in ON_A_TERMINAL.intersection(adapters):
+            stdin.advise(f"adapter {name}", "no key reaches it and its screen is cut into lines", "to chat on it")
+
+
 class NoKeyboard(io.TextIOWrapper):
     """A stream on the buffer of *stdin*. Text that is there all the same is read as usual."""
 
@@ -59,28 +71,31 @@ class NoKeyboard(io.TextIOWrapper):
         frame = _without(sys._getframe(1), (__name__,))
         user = _without(frame, DEBUGGERS)
         if user is not frame:
-            self._tell(user, "the debugger goes on at once", "this bot has no keyboard: to stop there")
+            self._tell_once(user, "the debugger goes on at once", "to stop there")
             return "continue\n"
-        self._tell(user, "input() finds no line (EOFError)", "this bot has no keyboard: to type one")
+        self._tell_once(user, "input() finds no line (EOFError)", "to type one")
         return line
 
     def read(self, size: int | None = -1, /) -> str:
         text = super().read(size)
         if not text and size != 0:
             frame = _without(sys._getframe(1), (__name__,))
-            self._tell(frame, "standard input is empty", "this bot has no keyboard: to have one")
+            self._tell_once(frame, "standard input is empty", "to have one")
         return text
 
-    def _tell(self, frame: FrameType, what: str, why: str) -> None:
+    def _tell_once(self, frame: FrameType, what: str, aim: str) -> None:
         place = place_of(frame, Path.cwd())
         if place in self._told or len(self._told) >= MAX_PLACES:
             return
         self._told.add(place)
+        self.advise(place, what, aim)
+
+    def advise(self, who: str, what: str, aim: str) -> None:
         from loguru import logger
 
         if sys.stdout is not None:
             sys.stdout.write("\n")  # after a prompt
-        logger.warning(f"{place}: {what}, {why}, {self._advice}")
+        logger.warning(f"{who}: {what}, this bot has no keyboard: {aim}, {self._advice}")
 
 
 def _is_keyboard(stdin: io.TextIOWrapper) -> bool:

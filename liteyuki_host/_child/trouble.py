@@ -13,6 +13,9 @@ MAX_WORDS = 500
 """Characters of one line. Validation errors repeat whole configurations."""
 
 
+NEEDS_A_TERMINAL = "if it reads the keyboard, set terminal = true for this process in [tool.lycomm.processes]"
+
+
 class CannotRun(Exception):
     """The project cannot be run as it is; the text is that line."""
 
@@ -30,6 +33,8 @@ def explain(exc: BaseException, folder: Path | None = None) -> str:
         return f"{exc.filename} line {exc.lineno}: {exc.msg}"
     words = _one_line(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
     place = _place(exc, folder)
+    if isinstance(exc, EOFError) or type(exc).__module__ in ("termios", "_curses"):
+        words += f": {NEEDS_A_TERMINAL}"
     return f"{words} ({place})" if place else words
 
 

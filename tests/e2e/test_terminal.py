@@ -253,6 +253,18 @@ CONSOLE = '[tool.nonebot]\nbuiltin_plugins = ["echo"]\n'
 CONSOLE += 'adapters = [{ name = "Console", module_name = "nonebot.adapters.console" }]\n'
 
 
+def test_the_console_adapter_says_what_it_needs(tmp_path: Path) -> None:
+    pytest.importorskip("nonebot.adapters.console")
+    folder = write(tmp_path / "bot", {"pyproject.toml": CONSOLE, ".env": "DRIVER=~none\n"})
+    host = HostProcess(folder)
+    try:
+        what = "adapter Console: no key reaches it and its screen is cut into lines, this bot has no keyboard: .*"
+        assert len(host.wait_for(what + ADVICE)) == 1
+    finally:
+        host.stop()
+        host.close()
+
+
 def test_the_console_adapter_chats_on_the_hosts_terminal(tmp_path: Path) -> None:
     pytest.importorskip("nonebot.adapters.console")
     folder = write(tmp_path / "bot", {"pyproject.toml": CONSOLE + WITH_TERMINAL, ".env": "DRIVER=~none\n"})

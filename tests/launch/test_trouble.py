@@ -30,6 +30,10 @@ def test_an_error_of_many_lines_becomes_one(tmp_path: Path) -> None:
     assert len(explain(ValueError("x" * 9999), tmp_path)) == MAX_WORDS
 
 
+def test_who_finds_no_keyboard_is_told_of_the_setting(tmp_path: Path) -> None:
+    assert "set terminal = true" in explain(EOFError(), tmp_path)
+
+
 def test_a_module_of_the_project_is_nobodys_package(tmp_path: Path) -> None:
     (tmp_path / "plugins").mkdir()
     with pytest.raises(ModuleNotFoundError) as caught:
