@@ -18,14 +18,13 @@ from typing import Any, TypeVar
 
 import anyio
 
-from liteyuki_host._version import __version__
 from liteyuki_host.boundary import in_thread
 from liteyuki_host.comm.errors import ProcessFailed
-from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION
 from liteyuki_host.examination.findings import Findings
 from liteyuki_host.examination.ports import Place
 from liteyuki_host.paths import FileProblem, read_bytes
 from liteyuki_host.project import ProjectPlan, inspect_project
+from liteyuki_host.supervisor.installation import difference, loaded
 from liteyuki_host.supervisor.lock import Holder, holder_of, project_identity
 from liteyuki_host.supervisor.process import child_environment, why_no_host_in
 from liteyuki_host.supervisor.spec import ProcessSpec
@@ -177,17 +176,15 @@ async def _surveyed(spec: ProcessSpec, plan: ProjectPlan, findings: Findings) ->
     if not isinstance(survey, dict):
         findings.fault(f"{python} cannot be asked about the project: {survey}")
         return None
-    if survey["protocol"] not in (PROTOCOL_VERSION, 0):
-        findings.fault(
-            f"{python} has lycomm {survey['version']}, which speaks another protocol than this host ({__version__}): "
-            "install the same version in both"
-        )
-        return None
-    if survey["version"] != __version__:
-        findings.note(f"{python} has lycomm {survey['version']}, this host is {__version__}: better the same in both")
     for line in survey["unfit"]:
         findings.fault(line)
-    return None if survey["unfit"] else survey
+    if survey["unfit"]:
+        return None
+    other = difference(plan.python, survey["version"], survey["protocol"], ours=loaded())
+    if other is not None:
+        findings.fault(other)
+        return None
+    return survey
 
 
 async def _ask(spec: ProcessSpec, plan: ProjectPlan) -> dict[str, Any] | str:

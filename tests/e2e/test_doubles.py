@@ -46,12 +46,17 @@ def test_another_name_for_the_same_project_does_not_start_it_again(tmp_path: Pat
         assert first.stop() == 0
 
 
+def two_accounts(folder: Path) -> None:
+    """One project, declared as two processes."""
+    lab_project(folder)
+    declared = "[tool.lycomm.processes.{0}]\nenv = {{ ACCOUNT = '{0}' }}\n"
+    with (folder / "pyproject.toml").open("a") as file:
+        file.write(declared.format("one") + declared.format("two"))
+
+
 def test_one_host_may_run_one_project_under_two_names(tmp_path: Path) -> None:
     """Two accounts, one code. Another host gets neither, as long as one of them is wanted."""
-    lab_project(tmp_path)
-    declared = "[tool.lycomm.processes.{0}]\nenv = {{ ACCOUNT = '{0}' }}\n"
-    with (tmp_path / "pyproject.toml").open("a") as file:
-        file.write(declared.format("one") + declared.format("two"))
+    two_accounts(tmp_path)
     with host_process(tmp_path) as first:
         first.wait_for("child (one|two) ready", count=2)
         with host_process(tmp_path) as second:
@@ -63,10 +68,7 @@ def test_one_host_may_run_one_project_under_two_names(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no such kill")
 def test_the_next_host_ends_the_bots_of_all_names_that_a_killed_one_left(tmp_path: Path) -> None:
-    lab_project(tmp_path)
-    declared = "[tool.lycomm.processes.{0}]\nenv = {{ ACCOUNT = '{0}' }}\n"
-    with (tmp_path / "pyproject.toml").open("a") as file:
-        file.write(declared.format("one") + declared.format("two"))
+    two_accounts(tmp_path)
     with host_process(tmp_path) as first:
         first.wait_for("child (one|two) ready", count=2)
         old = [process for process in first.tree() if "liteyuki_host.launch" in process.cmdline()]

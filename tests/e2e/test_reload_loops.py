@@ -1,6 +1,6 @@
 """Bots that write code of their own: they are restarted for what a developer saves, and not for what they write.
 
-A bot that is reloaded too often would be so while the saves that follow are loaded, so the number of starts tells.
+What a bot has written is either named as the reason of a reload that follows, or it was not held to be a save.
 """
 
 from __future__ import annotations
@@ -144,6 +144,12 @@ def starts(host: HostProcess) -> int:
     return sum(bool(re.search(r"child nonebot.* started \(pid", line)) for line in host.lines)
 
 
+def reloaded_for(host: HostProcess) -> set[str]:
+    """The files that the host's lines name as the reason of a reload."""
+    reasons = re.findall(r"child nonebot: (.*) changed; ", host.text)
+    return {re.split(r"[/\\]", name)[-1] for reason in reasons for name in reason.split(", ")}
+
+
 def save_twice(host: HostProcess, folder: Path, bot: str) -> None:
     """Each save comes when the bot is ready and has written, and is loaded."""
     for version in (2, 3):
@@ -165,6 +171,7 @@ def test_what_a_bot_writes_while_it_starts_or_ends_is_no_save(tmp_path: Path, bo
     with reloading(tmp_path, bot) as host:
         save_twice(host, tmp_path, bot)
     assert starts(host) == 3, host.text
+    assert reloaded_for(host) == {"mine.py"}, host.text
 
 
 @each(A_SECOND_LATER, A_NEW_ONE_A_SECOND_LATER, ALL_THE_TIME, KEPT_OPEN)
@@ -196,6 +203,7 @@ def test_with_overlap_too_what_it_writes_while_it_ends_is_no_save(tmp_path: Path
         save_twice(host, tmp_path, bot)
         host.wait_for("child nonebot stopped after", count=2)
     assert starts(host) == 3, host.text
+    assert reloaded_for(host) == {"mine.py"}, host.text
 
 
 IMPORT_WAITS = """

@@ -338,8 +338,9 @@ def test_two_names_for_one_project(check: Check, project: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "code", "words"),
     [
-        ('{"version": "9.9", "protocol": 99, "unfit": []}', 1, "has lycomm 9.9, which speaks another protocol"),
-        ('{"version": "9.9", "protocol": 1, "unfit": ["no good"]}', 1, "no good"),
+        ('{"version": "9.9", "protocol": 99, "unfit": []}', 1, "has lycomm 9.9 now, this host runs lycomm"),
+        ('{"version": "9.9", "protocol": 1, "unfit": []}', 1, "has lycomm 9.9 now, this host runs lycomm"),
+        ('{"version": "9.9", "protocol": 0, "unfit": ["no good"]}', 1, "no good"),
         ("{", 1, "cannot be asked about the project: it exited 0 (another version of lycomm?"),
         ("[]", 1, "cannot be asked about the project: it exited 0"),
     ],
