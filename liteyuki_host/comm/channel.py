@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from . import codec
 from . import exchange as exchanges
-from .codec import UNCHECKED_SIZE, acceptable, decode_payload, decode_plain, encode_plain
+from .codec import decode_payload, decode_plain, encode_plain, is_safe, may_be_plain
 from .delivery.callbacks import Callback
 from .delivery.end import ChannelEnd, ChannelStatistics
 from .delivery.incoming import redelivered
@@ -23,6 +23,7 @@ from .errors import (
     RequestTimeout,
     ValueRefused,
     ValueTooLarge,
+    ValueUnreadable,
 )
 from .exchange import Exchange, check_name, current
 from .loops import event_loops, on_event_loop, refuse_event_loop
@@ -102,16 +103,17 @@ class Channel(Generic[T]):
 
         Raises:
             ChannelFull: called on an event loop, and there is no room. Nothing was sent; ``asend`` waits for it.
-            ValueRefused, ValueTooLarge: the value cannot travel. Nothing was sent.
+            ValueRefused, ValueTooLarge: the value cannot travel, or is not what the channel carries. Nothing was sent.
             HostNotAttached: this process does not run under a host.
             ChannelTaken: two other processes are this channel's ends.
         """
         # As `_send_now`, written out: a call less is 6 % of what a short message costs.
         payload = None
+        kind = type(data)
         if (
             self._epoch == exchanges.epoch
             and self._decoder is None
-            and type(data) is not bytes
+            and (kind is str or may_be_plain(kind))
             and (end := self._end).usable
         ):
             try:
@@ -119,7 +121,7 @@ class Channel(Generic[T]):
             except Exception:  # said in our words below
                 pass
             else:
-                if len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit):
+                if (kind is not str and not is_safe(data, payload)) or len(payload) > self._limit:
                     payload = None
                 elif (outgoing := end.outgoing).shortcut(payload):
                     outgoing.sent += 1
@@ -170,7 +172,10 @@ class Channel(Generic[T]):
                 raise RequestTimeout(
                     f"channel {self.name!r}: no answer within {timeout} s; the other end may still do the work"
                 )
-            return decode_payload(answer[1], answer[0] & Flag.RAW)
+            try:
+                return decode_payload(answer[1], answer[0] & Flag.RAW)
+            except ValueUnreadable as error:
+                raise ValueUnreadable(f"channel {self.name!r}: the answer: {error}") from error
         finally:
             end.forget_request(number)
 
@@ -250,6 +255,7 @@ class Channel(Generic[T]):
 
         Raises:
             ReceiveTimeout: nothing arrived in time; the channel is as it was.
+            ValueUnreadable: the message cannot be decoded, or is not of the channel's type. It is consumed.
             ChannelClosed: this process is shutting down; end your loop.
             WouldBlockEventLoop: called on an event loop. Use ``areceive`` there, or a thread of its own.
             ChannelModeError: this process reads the channel with callbacks.
@@ -269,7 +275,7 @@ class Channel(Generic[T]):
             try:
                 value: T = decode_plain(message[0])
                 return value
-            except RecursionError:  # said in our words below
+            except Exception:  # said in our words below
                 pass
         return self._received(end, message, timeout)
 
@@ -358,10 +364,11 @@ class Channel(Generic[T]):
     def _send_now(self, data: T) -> tuple[ChannelEnd, bytes, int] | None:
         """Queue a message. Returns None; or, when there is no room, what has to be offered again."""
         payload = None
+        kind = type(data)
         if (
             self._epoch == exchanges.epoch
             and self._decoder is None
-            and type(data) is not bytes
+            and (kind is str or may_be_plain(kind))
             and (end := self._end).usable
         ):
             # Nearly all messages.
@@ -370,7 +377,7 @@ class Channel(Generic[T]):
             except Exception:  # said in our words below
                 pass
             else:
-                if len(payload) > UNCHECKED_SIZE and not acceptable(payload, self._limit):
+                if (kind is not str and not is_safe(data, payload)) or len(payload) > self._limit:
                     payload = None
                 elif end.outgoing.shortcut(payload):
                     end.outgoing.sent += 1
@@ -400,11 +407,9 @@ class Channel(Generic[T]):
             raise self._refused(error) from None
         if decoder is not None:
             try:
-                decoder.decode(payload)
-            except (ValueError, TypeError) as error:
-                raise ValueRefused(
-                    f"channel {self.name!r} carries {decoder.kind_name}, got {type(data).__qualname__}: {error}"
-                ) from None
+                decoder.check(data, payload)
+            except ValueRefused as error:
+                raise ValueRefused(f"channel {self.name!r} carries {decoder.kind_name}, {error}") from None
         return payload, 0
 
     def _refused(self, error: ValueRefused | ValueTooLarge) -> ValueRefused | ValueTooLarge:
@@ -425,7 +430,10 @@ class Channel(Generic[T]):
                 alias = getattr(self, "__orig_class__", None)
                 arguments = typing.get_args(alias)
                 kind = arguments[0] if arguments and not isinstance(arguments[0], TypeVar) else Any
-            self._decoder = decoder = None if kind is Any else codec.TypedDecoder(kind)
+            try:
+                self._decoder = decoder = None if kind is Any else codec.TypedDecoder(kind)
+            except ValueRefused as error:
+                raise ValueRefused(f"channel {self.name!r}: {error}") from error
         return decoder
 
     def _offer(self, end: ChannelEnd, payload: bytes, flags: int, request_id: int) -> bool | Nothing:
@@ -447,7 +455,10 @@ class Channel(Generic[T]):
         again = bool(flags & Flag.REDELIVERED)
         if again or redelivered.get():
             redelivered.set(again)
-        value: T = decode_payload(payload, flags) if self._decoder is None else self._decode(payload, flags)
+        try:
+            value: T = self._decode(payload, flags)
+        except ValueUnreadable as error:
+            raise ValueUnreadable(f"channel {self.name!r}: {error}") from error
         return value
 
     def _closed(self) -> ChannelClosed:

@@ -7,6 +7,7 @@
     ├── WouldBlockEventLoop          a call that waits was made on a running event loop
     ├── ValueRefused                 (TypeError) this value cannot travel; the message names the place in it
     ├── ValueTooLarge                (ValueError) it can, but not at this size
+    ├── ValueUnreadable              (ValueError) what arrived or was stored cannot be decoded; only this call fails
     ├── ProtocolError
     │   ├── LocalProtocolError       we tried something the protocol forbids: a bug here
     │   └── RemoteProtocolError      the peer did: the link is closed, and says why
@@ -74,6 +75,7 @@ __all__ = [
     "UnknownProcess",
     "ValueRefused",
     "ValueTooLarge",
+    "ValueUnreadable",
     "WatchOverrun",
     "WouldBlockEventLoop",
 ]
@@ -104,6 +106,13 @@ class ValueRefused(LycommError, TypeError):
 
 class ValueTooLarge(LycommError, ValueError):
     """The encoded value is above the size limit. Nothing was sent."""
+
+
+class ValueUnreadable(LycommError, ValueError):
+    """A value that arrived, or lies in the shared memory, cannot be decoded, or is not of the expected type.
+
+    Only this call fails: the link, the channel and the other values are as they were. A message is consumed by it.
+    """
 
 
 class ProtocolError(LycommError):

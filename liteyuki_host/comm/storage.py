@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import codec, topics
+from .codec import encode_plain, is_safe, may_be_plain
 from .delivery.callbacks import call
 from .errors import (
     ChannelFull,
@@ -23,6 +24,7 @@ from .errors import (
     SharedMemoryFull,
     ValueRefused,
     ValueTooLarge,
+    ValueUnreadable,
 )
 from .exchange import Exchange, current, follow_current
 from .loops import on_event_loop, refuse_event_loop, running_loop
@@ -72,15 +74,22 @@ class SharedMemory:
     # --- reading: local, any thread, never waits ----------------------------------------------------------------
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The key's value, or *default*."""
+        """The key's value, or *default*.
+
+        Raises:
+            ValueUnreadable: what is stored cannot be decoded; overwrite or delete it.
+        """
         value = self._look_up(key, default)
         kind = type(value)
         if kind is Packed:
-            return codec.decode_plain(value)
+            try:
+                return codec.decode_plain(value)
+            except Exception:  # said in our words
+                return _decoded(key, value)
         if kind is Expiring:
             value = _alive(value)
             if type(value) is Packed:
-                return codec.decode(value)
+                return _decoded(key, value)
             return default if value is _MISSING else value
         return value
 
@@ -97,13 +106,17 @@ class SharedMemory:
         return value is not _MISSING
 
     def get_all(self) -> dict[str, Any]:
-        """Everything, as one moment; a new dict of copies."""
+        """Everything, as one moment; a new dict of copies.
+
+        Raises:
+            ValueUnreadable: one of the values cannot be decoded; the text names its key, and ``get`` reads the others.
+        """
         result = {}
         for key, value in list(self._view.items()):
             if type(value) is Expiring:
                 value = _alive(value)
             if value is not _MISSING:
-                result[key] = codec.decode(value) if type(value) is Packed else value
+                result[key] = _decoded(key, value) if type(value) is Packed else value
         return result
 
     def __iter__(self) -> Iterator[str]:
@@ -263,7 +276,7 @@ class SharedMemory:
             async with turn:
                 payload, revision = self._stored(key)
                 while True:
-                    old = default if payload is None else codec.decode(payload)
+                    old = default if payload is None else _decoded(key, payload)
                     value = await call(function, old)
                     new = None if value is None else self._encode(key, value)
                     outcome = await _awaited(key, self._compare_revision(key, new, revision), timeout)
@@ -317,14 +330,15 @@ class SharedMemory:
     def _encode(self, key: str, value: Any) -> bytes:
         if not (type(key) is str and key.isascii() and len(key) <= MAX_KEY_SIZE):
             _check_key(key)
-        # Most values need no more than this.
-        try:
-            payload = codec.encode_plain(value)
-        except Exception:  # said in our words below
-            pass
-        else:
-            if len(payload) <= codec.UNCHECKED_SIZE:
-                return payload
+        kind = type(value)
+        if kind is str or may_be_plain(kind):  # nearly all values, and they need no more than this
+            try:
+                payload = encode_plain(value)
+            except Exception:  # said in our words below
+                pass
+            else:
+                if len(payload) <= self._exchange.message_limit and (kind is str or is_safe(value, payload)):
+                    return payload
         try:
             return codec.encode(value, self._exchange.message_limit)
         except (ValueRefused, ValueTooLarge) as error:
@@ -374,7 +388,7 @@ class SharedMemory:
     def _next_value(
         self, key: str, function: Callable[[Any], Any], default: Any, payload: bytes | None
     ) -> tuple[Any, bytes | None]:
-        value = function(default if payload is None else codec.decode(payload))
+        value = function(default if payload is None else _decoded(key, payload))
         return value, None if value is None else self._encode(key, value)
 
     def _sync(self) -> Answer[Outcome]:
@@ -436,6 +450,13 @@ class Lock:
 
 def _alive(value: Expiring) -> Any:
     return value.value if time.monotonic() < value.deadline else _MISSING
+
+
+def _decoded(key: str, payload: bytes) -> Any:
+    try:
+        return codec.decode(payload)
+    except ValueUnreadable as error:
+        raise ValueUnreadable(f"shared_memory[{key!r}]: {error}") from error
 
 
 def _check_key(key: object) -> None:

@@ -9,7 +9,7 @@ from . import codec
 from .delivery.callbacks import Callback, Callbacks, call_each
 from .delivery.incoming import Incoming
 from .delivery.unit import Here, Received
-from .errors import WatchOverrun
+from .errors import ValueUnreadable, WatchOverrun
 from .exchange import Exchange
 from .loops import refuse_event_loop
 from .protocol.messages import Change, decode_change
@@ -42,7 +42,11 @@ class Changed(NamedTuple):
 
 
 class Watch:
-    """A stream of changes; made by ``shared_memory.watch``. Ends with ``close()`` or its ``with`` block."""
+    """A stream of changes; made by ``shared_memory.watch``. Ends with ``close()`` or its ``with`` block.
+
+    A change to a value that cannot be decoded raises ValueUnreadable in the loop that reads the watch. The watch goes
+    on: a new loop over the same object begins with the next change. For a callback it is logged.
+    """
 
     LIMIT = 10_000
     """Changes that may wait to be read; more end the watch with WatchOverrun instead of growing without bound."""
@@ -147,7 +151,10 @@ class Watch:
         value = change.value
         if value is None:
             return Changed(change.revision, change.key, None, True)
-        return Changed(change.revision, change.key, codec.decode(value), False)
+        try:
+            return Changed(change.revision, change.key, codec.decode(value), False)
+        except ValueUnreadable as error:
+            raise ValueUnreadable(f"shared_memory[{change.key!r}]: {error}") from error
 
     def _fell_behind(self) -> WatchOverrun:
         return WatchOverrun(

@@ -154,8 +154,6 @@ def test_a_broken_child_gets_one_clear_end_and_the_others_live_on(pair: Pair, wh
 REQUESTS: dict[str, bytes] = {
     "not MessagePack": b"\xc1",
     "unknown request": b"\x92\x63\x01",
-    "value that is none": m.encode_message(m.Put(1, "k", b"")),
-    "expectation that is none": m.encode_message(m.Compare(1, "held", b"\xc1", b"\x01")),
 }
 
 
@@ -171,6 +169,23 @@ def test_a_broken_request_ends_its_link_and_changes_nothing(pair: Pair, what: st
     assert pair.host.revision == revision
     pair.host_memory.set("k", 5)
     until(lambda: pair.child_memory.get("k") == 5)
+
+
+def test_a_value_that_is_none_ends_no_link(pair: Pair) -> None:
+    """It used to; the writer was killed for it, or whoever asked."""
+    pair.host_memory.set("held", [1])
+    raw = RawChild(pair.host, "odd")
+    raw.say(m.Hello(m.PROTOCOL_VERSION, "odd", 1))
+    until(lambda: raw.listener.hello)
+    for request in (m.Put(1, "k", b""), m.Compare(2, "held", b"\xc1", b"\x01"), m.Increment(3, "k", 1)):
+        raw.transport.write_all([encode_frame(Kind.MESSAGE, m.encode_message(request))])
+    until(lambda: "k" in pair.child_memory)
+    pair.child_memory.set("k", 5)
+    pair.child_memory.sync(timeout=DEADLINE)
+    assert pair.host_memory.get_all() == {"held": [1], "k": 5}
+    assert raw.listener.closed == []
+    raw.transport.close()
+    raw.closed()
 
 
 def test_a_channel_name_that_is_none_is_refused_with_words(pair: Pair) -> None:

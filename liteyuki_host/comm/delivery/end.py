@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .. import codec
-from ..errors import ChannelBroken, ChannelTaken, LycommError, RemoteError
+from ..errors import ChannelBroken, ChannelTaken, LycommError, RemoteError, ValueUnreadable
 from ..link import Link
 from ..protocol.credit import Stream
 from ..protocol.frames import Flag
@@ -191,7 +191,7 @@ class ChannelEnd:
         for callback in self.callbacks:
             try:
                 data = callback.decode(message.payload, message.flags)
-            except (ValueError, TypeError) as error:
+            except Exception as error:
                 self._failed("a message that cannot be decoded", callback, error, wants_reply and not replied, message)
                 replied = True
                 continue
@@ -286,7 +286,7 @@ class ChannelEnd:
 
         answer = await self._replied.wait_async(attempt, timeout)
         if answer is not NOTHING and answer[0] & Flag.ERROR:
-            type_name, text, trace = codec.decode(answer[1])
+            type_name, text, trace = _read_error(answer[1])
             if type_name == ChannelBroken.__name__:  # said by the host, between the two ends
                 raise ChannelBroken(text)
             raise RemoteError(type_name, text, trace)
@@ -304,3 +304,12 @@ class ChannelEnd:
             waiting_to_be_read=self.incoming.waiting(),
             last_error=self.last_error,
         )
+
+
+def _read_error(payload: bytes) -> tuple[str, str, str]:
+    """What an error reply says: the type's name, the text and the traceback."""
+    try:
+        type_name, text, trace = codec.decode(payload)
+        return str(type_name), str(text), str(trace)
+    except (ValueError, TypeError) as error:
+        return ValueUnreadable.__name__, f"the other side answered with an error that cannot be read ({error})", ""

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import RemoteProtocolError
 from .messages import Change
 
 __all__ = [
@@ -81,13 +80,12 @@ _PACK: list[Callable[[bytes], object]] = [
 def pack(payload: bytes) -> object:
     """An encoded value as the view keeps it.
 
-    Raises:
-        RemoteProtocolError: it is no value.
+    What cannot be decoded stays encoded: it is an error for whoever reads it, and for nobody else.
     """
     try:
         return _PACK[payload[0]](payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
-        raise RemoteProtocolError(f"a value of the shared memory that cannot be read ({error})") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, IndexError):
+        return Packed(payload)
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
@@ -144,7 +142,7 @@ class Store:
             size -= len(old.payload)
             if size > self._limit and len(payload) > len(old.payload):
                 return 0
-        value = pack(payload)  # first: what cannot be read must not become a step of the order
+        value = pack(payload)
         self.size = size
         self.revision = revision = self.revision + 1
         deadline = None if ttl is None else now + ttl
@@ -172,7 +170,7 @@ class Store:
 
     def increment(self, key: str, by: float, now: float) -> tuple[Outcome, list[Change]]:
         entry = self._live(key, now)
-        old = 0 if entry is None else _decoder.decode(entry.payload)
+        old = 0 if entry is None else pack(entry.payload)
         if isinstance(old, bool) or not isinstance(old, (int, float)):
             return Outcome(Refusal.NOT_A_NUMBER, None, self.revision), []
         new = old + by
@@ -193,7 +191,7 @@ class Store:
         elif entry is None or expected is None:
             same = entry is None and expected is None
         else:
-            same = entry.payload == expected or _decoder.decode(entry.payload) == _decoder.decode(expected)
+            same = entry.payload == expected or _equal(entry.payload, expected)
         if not same:
             if entry is None:
                 return Outcome(Refusal.CHANGED, None, 0), []
@@ -268,7 +266,7 @@ class Mirror:
         if key not in self._pending:
             self._held[key] = self.view.get(key, _MISSING)
         self._pending[key] = request
-        value = _PACK[payload[0]](payload)  # our own: it can be read
+        value = pack(payload)
         self.view[key] = value if deadline is None else Expiring(value, deadline)
 
     def own_remove(self, request: int, key: str) -> None:
@@ -370,6 +368,14 @@ class Mirror:
 
     def is_pending(self, key: str) -> bool:
         return key in self._pending
+
+
+def _equal(one: bytes, other: bytes) -> bool:
+    """Whether two different payloads are the same value. One that cannot be decoded is like nothing else."""
+    try:
+        return bool(_decoder.decode(one) == _decoder.decode(other))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
 
 
 class _Unseen(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ import math
 import msgspec
 import pytest
 
-from liteyuki_host.comm.errors import RemoteProtocolError
 from liteyuki_host.comm.protocol.messages import Change
 from liteyuki_host.comm.protocol.store import (
     ENTRY_CHARGE,
@@ -94,14 +93,35 @@ def test_containers_are_kept_encoded(value: object) -> None:
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xc1", b"\xa5ab", b"\x01\x02", b"\xa2\xff\xfe", b"\xcb\x00"], ids=repr)
-def test_what_is_no_value_is_refused_and_is_no_step_of_the_order(payload: bytes) -> None:
-    """It used to count as a revision that no mirror ever saw, so all mirrors stopped there."""
+def test_what_cannot_be_decoded_stays_encoded(payload: bytes) -> None:
+    """It used to end the writer's link, or that of whoever asked for it first."""
+    store, mirror = Store(), Mirror()
+    outcome, changes = store.put("a", payload, 0.0)
+    assert outcome == Outcome(None, None, 1)
+    assert all(mirror.apply(change, 0.0) for change in changes)
+    mirror.own_put(1, "own", payload, None)
+    fresh = Mirror()
+    fresh.load(store.snapshot(0.0), 1, 0.0)
+    for view in (store.view, mirror.view, fresh.view):
+        assert (type(view["a"]), view["a"]) == (Packed, payload)
+    assert type(mirror.view["own"]) is Packed
+
+
+NOBODY_READS = [b"", b"\xc1", b"\xa5ab", b"\x81\x81\x01\x02\x03", b"\x91" * 100_000 + b"\x01", b"\x92\xa2\xff\xfe\x01"]
+
+
+@pytest.mark.parametrize("payload", NOBODY_READS, ids=lambda payload: repr(payload)[:30])
+def test_questions_about_what_cannot_be_decoded_are_answered(payload: bytes) -> None:
+    """A dict as a key of a dict ended the link of whoever compared or counted with it."""
     store = Store()
-    store.put("a", enc(1), 0.0)
-    with pytest.raises(RemoteProtocolError, match="a value of the shared memory that cannot be read"):
-        store.put("a", payload, 0.0)
-    assert (store.revision, store.view, store.size) == (1, {"a": 1}, 1 + 1 + ENTRY_CHARGE)
-    assert list(store.snapshot(0.0)) == [("a", enc(1), 1, None)]
+    store.put("a", payload, 0.0)
+    assert store.increment("a", 1, 0.0) == (Outcome(Refusal.NOT_A_NUMBER, None, 1), [])
+    changed = Outcome(Refusal.CHANGED, payload, 1)
+    assert store.compare("a", enc({"other": 1}), enc(1), None, 0.0) == (changed, [])
+    store.put("b", enc([1]), 0.0)
+    assert store.compare("b", payload, enc(1), None, 0.0)[0].error == Refusal.CHANGED
+    assert store.compare("a", payload, enc(1), None, 0.0)[0] == Outcome(None, None, 3)
+    assert store.view["a"] == 1
 
 
 # --- the store ------------------------------------------------------------------------------------------------

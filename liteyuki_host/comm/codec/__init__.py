@@ -1,0 +1,35 @@
+"""Values to bytes and back: MessagePack by msgspec, nothing executable, refusals that name the place.
+
+A payload is opaque to everything between the two ends. ``bytes`` values travel as they are, marked by a flag beside the
+payload, because encoding 64 KiB costs more than sending it.
+
+- ``plain``: which values need no thorough look
+- ``encoding``: a value to a payload, or the refusal; ``models``: what pydantic models and NoneBot's messages are
+- ``places``: where in a value something is
+- ``decoding``, ``typed``: a payload to plain data, or to the type of a ``Channel[T]``; ``bounds``: those in its
+  annotations; ``differences``: whether a typed value arrives as it was sent
+- ``references``: channels, which travel by name
+"""
+
+from __future__ import annotations
+
+from .decoding import decode, decode_payload, decode_plain
+from .encoding import DEFAULT_MESSAGE_LIMIT, encode, encode_plain
+from .plain import MAX_DEPTH, is_number, is_safe, may_be_plain
+from .references import referring
+from .typed import TypedDecoder
+
+__all__ = [
+    "DEFAULT_MESSAGE_LIMIT",
+    "MAX_DEPTH",
+    "TypedDecoder",
+    "decode",
+    "decode_payload",
+    "decode_plain",
+    "encode",
+    "encode_plain",
+    "is_number",
+    "is_safe",
+    "may_be_plain",
+    "referring",
+]

@@ -1,0 +1,201 @@
+"""Bounds in annotations that msgspec does not know: those of ``annotated_types``, as pydantic's users write them.
+
+``Annotated[int, msgspec.Meta(gt=0)]`` is msgspec's own and checked by its decoder. ``Annotated[int, Gt(0)]`` and
+``Annotated[int, Field(gt=0)]`` are checked here, after it. Neither package is imported: what counts is the annotation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+from ..errors import ValueUnreadable
+from .kinds import declared
+
+__all__ = ["Check", "bounds_of"]
+
+Check = Callable[[Any, str], None]
+"""Raises ValueUnreadable when a value, at a place, is outside its bounds."""
+
+_Test = tuple[Callable[[Any], bool], str]
+
+_UNIONS = (typing.Union, types.UnionType)
+
+
+def bounds_of(kind: Any) -> Check | None:
+    """What checks the bounds in *kind* and in the parts of it; None when there are none.
+
+    Raises:
+        Exception: an annotation of a field cannot be evaluated.
+    """
+    return _check_of(kind, {})
+
+
+def _check_of(kind: Any, known: dict[Any, _Fields]) -> Check | None:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        inner = _check_of(arguments[0], known)
+        tests = list(_tests(arguments[1:]))
+        return _Bounds(tests, inner) if tests else inner
+    if origin in _UNIONS:
+        branches = [(_class_of(argument), _check_of(argument, known)) for argument in arguments]
+        return _Union(branches) if any(check for _, check in branches) else None
+    if isinstance(origin, type):
+        if issubclass(origin, dict) or origin.__name__ in ("Mapping", "MutableMapping"):
+            key, item = (_check_of(argument, known) for argument in arguments)
+            return _Dict(key, item) if key or item else None
+        if origin is tuple and arguments[-1:] != (...,):
+            checks = [_check_of(argument, known) for argument in arguments]
+            return _Tuple(checks) if any(checks) else None
+        if arguments and issubclass(origin, Iterable):
+            item = _check_of(arguments[0], known)
+            return _Each(item) if item else None
+    named = origin if isinstance(origin, type) else kind
+    return _fields_of(named, known) if isinstance(named, type) else None
+
+
+class _Bounds:
+    def __init__(self, tests: list[_Test], inner: Check | None) -> None:
+        self._tests = tests
+        self._inner = inner
+
+    def __call__(self, value: Any, place: str) -> None:
+        for holds, words in self._tests:
+            try:
+                good = holds(value)
+            except Exception as error:  # a bound that this value cannot be compared with, or the user's own function
+                raise ValueUnreadable(f"{words} cannot be checked ({error}) - at `{place}`") from error
+            if not good:
+                raise ValueUnreadable(f"Expected {words} - at `{place}`")
+        if self._inner is not None:
+            self._inner(value, place)
+
+
+class _Union:
+    def __init__(self, branches: list[tuple[type, Check | None]]) -> None:
+        self._branches = branches
+
+    def __call__(self, value: Any, place: str) -> None:
+        failure: ValueUnreadable | None = None
+        for kind, check in self._branches:
+            if isinstance(value, kind):
+                if check is None:
+                    return
+                try:
+                    check(value, place)
+                    return
+                except ValueUnreadable as error:
+                    failure = error
+        if failure is not None:
+            raise failure
+
+
+class _Dict:
+    def __init__(self, key: Check | None, item: Check | None) -> None:
+        self._key = key
+        self._item = item
+
+    def __call__(self, value: Any, place: str) -> None:
+        for key, item in value.items():
+            if self._key is not None:
+                self._key(key, f"key in {place}")
+            if self._item is not None:
+                self._item(item, f"{place}[...]")
+
+
+class _Tuple:
+    def __init__(self, checks: list[Check | None]) -> None:
+        self._checks = checks
+
+    def __call__(self, value: Any, place: str) -> None:
+        for index, (check, item) in enumerate(zip(self._checks, value, strict=True)):
+            if check is not None:
+                check(item, f"{place}[{index}]")
+
+
+class _Each:
+    def __init__(self, check: Check) -> None:
+        self._check = check
+
+    def __call__(self, value: Any, place: str) -> None:
+        for index, item in enumerate(value):
+            self._check(item, f"{place}[{index}]")
+
+
+class _Fields:
+    """The fields of a class. Made before its fields' checks, as a class may contain itself."""
+
+    def __init__(self, mapping: bool) -> None:
+        self._mapping = mapping
+        self.checks: dict[str, Check] = {}
+
+    def __call__(self, value: Any, place: str) -> None:
+        for name, check in self.checks.items():
+            if not self._mapping:
+                check(getattr(value, name), f"{place}.{name}")
+            elif name in value:
+                check(value[name], f"{place}.{name}")
+
+
+def _fields_of(kind: type, known: dict[Any, _Fields]) -> Check | None:
+    """Fields of what msgspec decodes by itself; a model checks its own."""
+    if kind in known:
+        return known[kind]
+    mapping = typing.is_typeddict(kind)
+    named = issubclass(kind, tuple) and hasattr(kind, "_fields")
+    if not (mapping or named or dataclasses.is_dataclass(kind) or declared(kind, "__struct_fields__") is not None):
+        return None
+    fields = known[kind] = _Fields(mapping)
+    for name, annotation in typing.get_type_hints(kind, include_extras=True).items():
+        if typing.get_origin(annotation) is not typing.ClassVar:
+            check = _check_of(annotation, known)
+            if check is not None:
+                fields.checks[name] = check
+    return fields if fields.checks else None
+
+
+def _class_of(kind: Any) -> type:
+    """The class whose objects a branch of a union is about."""
+    if typing.get_origin(kind) is Annotated:
+        return _class_of(typing.get_args(kind)[0])
+    plain = typing.get_origin(kind) or kind
+    if plain is float:
+        return (int, float)  # type: ignore[return-value]
+    if typing.is_typeddict(plain):
+        return dict
+    return plain if isinstance(plain, type) else object
+
+
+def _tests(metadata: Iterable[Any]) -> Iterable[_Test]:
+    """The bounds in what stands behind an annotation's type."""
+    for entry in metadata:
+        kind = type(entry)
+        if kind.__module__.partition(".")[0] == "pydantic" and isinstance(getattr(entry, "metadata", None), list):
+            yield from _tests(entry.metadata)  # of Field(gt=0)
+        elif kind.__module__.partition(".")[0] == "annotated_types":
+            if kind.__name__ == "Predicate":
+                yield entry.func, f"what {getattr(entry.func, '__qualname__', 'a predicate')} accepts"
+            elif isinstance(entry, Iterable):  # Interval, Len: several in one
+                yield from _tests(entry)
+            else:
+                yield from _test(kind.__name__, entry)
+
+
+def _test(name: str, entry: Any) -> Iterable[_Test]:
+    if name == "Gt":
+        yield lambda value: value > entry.gt, f"a value > {entry.gt!r}"
+    elif name == "Ge":
+        yield lambda value: value >= entry.ge, f"a value >= {entry.ge!r}"
+    elif name == "Lt":
+        yield lambda value: value < entry.lt, f"a value < {entry.lt!r}"
+    elif name == "Le":
+        yield lambda value: value <= entry.le, f"a value <= {entry.le!r}"
+    elif name == "MultipleOf":
+        yield lambda value: value % entry.multiple_of == 0, f"a multiple of {entry.multiple_of!r}"
+    elif name == "MinLen":
+        yield lambda value: len(value) >= entry.min_length, f"a length >= {entry.min_length}"
+    elif name == "MaxLen":
+        yield lambda value: len(value) <= entry.max_length, f"a length <= {entry.max_length}"

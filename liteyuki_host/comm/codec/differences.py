@@ -1,0 +1,89 @@
+"""Whether what arrives is what was sent: asked at the sender, of typed channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .encoding import encode_plain
+from .kinds import full_name
+from .places import members, step
+from .plain import MAX_DEPTH
+
+__all__ = ["difference"]
+
+
+def difference(arrived: object, sent: object) -> str | None:
+    """Where *arrived* is something else than *sent*, as the end of a sentence; None when it is the same.
+
+    Equal is the same. So is what only cannot be compared (NaN, classes without an ``==`` of their own), a list for a
+    tuple or a set, an object for a dict that has its fields, and outside of objects the other way round. Private
+    attributes of models are not looked at.
+    """
+    return _difference(arrived, sent, "", MAX_DEPTH, inside=False)
+
+
+def _difference(arrived: object, sent: object, place: str, depth: int, *, inside: bool) -> str | None:
+    """The same at *place*; *inside* an object, which should hold what it has held."""
+    if depth == 0 or _equal(arrived, sent):
+        return None
+    kind, other_kind = type(arrived), type(sent)
+    own, other = members(arrived), members(sent)
+    if kind is other_kind and own is not None and other is not None:
+        return _of_named(own, other, place, depth)
+    if other is not None and (own is not None or inside):
+        return f"{_at(place)}: a {full_name(other_kind)} becomes a {full_name(kind)}"
+    if own is not None:
+        return None  # plain data: the sender has described the object
+    if isinstance(arrived, dict) and isinstance(sent, dict) and len(arrived) == len(sent):
+        pairs: Iterable[tuple[str, object, object]] = (
+            (step(key), own_item, item) for (key, own_item), item in zip(arrived.items(), sent.values(), strict=True)
+        )
+    elif isinstance(arrived, (list, tuple)) and isinstance(sent, (list, tuple)) and len(arrived) == len(sent):
+        pairs = ((f"[{index}]", *both) for index, both in enumerate(zip(arrived, sent, strict=True)))
+    elif _plain(arrived) == _plain(sent) != b"":
+        return None
+    else:
+        return f"{_at(place)}: {_shown(sent)} becomes {_shown(arrived)}"
+    for way, own_item, item in pairs:
+        changed = _difference(own_item, item, place + way, depth - 1, inside=inside)
+        if changed is not None:
+            return changed
+    return None
+
+
+def _of_named(arrived: dict[str, Any], sent: dict[str, Any], place: str, depth: int) -> str | None:
+    for name in {**sent, **arrived}:
+        if name not in arrived:
+            return f"{_at(place)}: its {name} is lost"
+        if name not in sent:
+            return f"{_at(place)}: it gets a {name}"
+        changed = _difference(arrived[name], sent[name], f"{place}.{name}", depth - 1, inside=True)
+        if changed is not None:
+            return changed
+    return None
+
+
+def _equal(one: object, other: object) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # a class may compare in ways of its own
+        return False
+
+
+def _plain(value: object) -> bytes:
+    try:
+        return encode_plain(value)
+    except Exception:
+        return b""
+
+
+def _at(place: str) -> str:
+    return f" at {place}" if place else ""
+
+
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.60}" if members(value) is None else f"a {full_name(type(value))}"
+    except Exception:
+        return f"a {full_name(type(value))}"

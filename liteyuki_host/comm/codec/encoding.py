@@ -1,0 +1,192 @@
+"""Values to bytes, with refusals that name the place.
+
+Nearly all values are plain data and take the quick way: encode, and look at each part's type once. Everything else is
+encoded, decoded again and looked through: what nobody could read, or would read as something else, is refused here and
+not found out there.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ..errors import ValueRefused, ValueTooLarge
+from . import models
+from .decoding import decode_plain
+from .kinds import full_name, is_text_like
+from .places import Part, cannot_travel, find, parts
+from .plain import MAX_DEPTH, is_safe, is_shallow
+from .references import is_referred, reference
+
+__all__ = ["DEFAULT_MESSAGE_LIMIT", "encode", "encode_plain"]
+
+DEFAULT_MESSAGE_LIMIT = 16 * 1024 * 1024  # bytes of one encoded value; a chat image is rarely above 10 MiB
+
+
+def _encode_other(value: Any) -> Any:
+    """Turn what msgspec does not know into what it knows."""
+    kind = type(value)
+    if is_referred(kind):
+        return reference(value)
+    if models.is_model(kind):
+        return models.dump(value)
+    return _encode_simple(kind, value)
+
+
+def _encode_other_again(value: Any) -> Any:
+    """As :func:`_encode_other`, but what cannot travel and is the default of a model's field is left out."""
+    kind = type(value)
+    if models.is_model(kind):
+        return _without_useless_defaults(models.dump(value), models.dump_without_defaults(value))
+    return _encode_other(value)
+
+
+def _encode_simple(kind: type, value: Any) -> Any:
+    # The data itself, whatever the class makes of it when it is converted or printed.
+    if issubclass(kind, str):
+        return str.__str__(value)
+    if issubclass(kind, int):
+        return int.__index__(value)
+    if issubclass(kind, float):
+        return float.__float__(value)
+    if issubclass(kind, bytes):
+        return bytes(memoryview(value))
+    if issubclass(kind, Mapping):
+        return dict(value)
+    if is_text_like(kind):
+        text = os.fspath(value) if issubclass(kind, os.PathLike) else str(value)
+        if type(text) is str:
+            return text
+    raise NotImplementedError(f"a {full_name(kind)} cannot travel")
+
+
+encode_plain: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=_encode_other).encode
+"""As :func:`encode`, but it checks nothing and raises whatever it meets; ask ``is_safe`` about the result."""
+
+_encode_again = msgspec.msgpack.Encoder(enc_hook=_encode_other_again).encode
+
+
+def encode(value: object, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:
+    """Encode *value*; at most *limit* bytes.
+
+    Raises:
+        ValueRefused: something in it cannot travel, or could not be read by anybody, or it is nested deeper than
+            ``MAX_DEPTH``. The text names the place, as in ``at .users[3].photo``, and the type.
+        ValueTooLarge: the result would be above *limit*.
+    """
+    data = value
+    try:
+        kind: Any = type(value)
+        if models.is_model(kind):
+            data = models.dump(value)  # once, for the check as well
+        try:
+            payload = encode_plain(data)
+        except NotImplementedError:
+            payload = _encode_again(value)
+    except Exception as error:
+        raise _refusal(value, error) from error
+    if len(payload) > limit:
+        raise ValueTooLarge(f"the value is {len(payload):,} bytes when encoded, the limit is {limit:,} bytes")
+    if not is_safe(data, payload):
+        _check(value, payload)
+    return payload
+
+
+def _check(value: object, payload: bytes) -> None:
+    """Refuse what has been encoded, but cannot be decoded or would be something else then."""
+    find(value, _refuse_what_changes)
+    try:
+        plain = decode_plain(payload)
+    except RecursionError:
+        plain = None
+    except Exception as error:
+        raise ValueRefused(f"the value could be read by nobody: {error}") from error
+    if (plain is None and payload != b"\xc0") or not is_shallow(plain):
+        raise ValueRefused(f"the value is nested deeper than {MAX_DEPTH} levels")
+
+
+def _refuse_what_changes(part: Part) -> None:
+    value, kind = part.value, type(part.value)
+    if kind is msgspec.msgpack.Ext:
+        raise ValueRefused(cannot_travel(value, part.place))
+    if kind is msgspec.Raw:
+        try:
+            decode_plain(memoryview(value))  # type: ignore[arg-type]
+        except Exception:
+            raise ValueRefused(f"{cannot_travel(value, part.place)}; this one holds no MessagePack value") from None
+    elif issubclass(kind, Mapping):
+        _refuse_keys(list(value), part)  # type: ignore[call-overload]
+    elif kind is datetime.time:
+        offset = value.utcoffset()  # type: ignore[attr-defined]
+        if offset is not None and offset % datetime.timedelta(minutes=1):
+            raise ValueRefused(f"a time of day whose offset from UTC has seconds cannot travel{part.at}")
+
+
+def _refuse_keys(keys: list[Any], part: Part) -> None:
+    """Refuse keys of a dict that cannot be keys at the other side, or would be one key there."""
+    if all(type(key) is str for key in keys):
+        return
+    arrived: dict[Any, Any] = {}
+    for key in keys:
+        try:
+            other = next(iter(decode_plain(_encode_again({key: None}))))
+        except Exception:
+            raise ValueRefused(
+                f"a {full_name(type(key))} as a key of a dict cannot travel{part.at}; a key is a text, a number, "
+                "or a tuple of them"
+            ) from None
+        if other in arrived:
+            one = arrived[other]
+            raise ValueRefused(
+                f"two keys of a dict, a {full_name(type(one))} and a {full_name(type(key))}, would be one key, "
+                f"{other!r:.40}, where they arrive{part.at}"
+            )
+        arrived[other] = key
+
+
+def _without_useless_defaults(full: Any, slim: Any) -> Any:
+    """*full*, without what cannot travel and is missing in *slim*."""
+    if type(full) is dict and type(slim) is dict:
+        return {
+            name: _without_useless_defaults(item, slim[name]) if name in slim else item
+            for name, item in full.items()
+            if name in slim or _encodes(item)
+        }
+    if type(full) is list and type(slim) is list and len(full) == len(slim):
+        return [_without_useless_defaults(one, other) for one, other in zip(full, slim, strict=True)]
+    return full
+
+
+def _encodes(value: object) -> bool:
+    try:
+        _encode_again(value)
+    except Exception:
+        return False
+    return True
+
+
+def _refusal(value: object, error: Exception) -> ValueRefused:
+    if isinstance(error, RecursionError):
+        return ValueRefused(f"the value is nested deeper than {MAX_DEPTH} levels, or contains itself")
+    part = _culprit(Part("", value))
+    if isinstance(part.value, int) and isinstance(error, OverflowError):
+        return ValueRefused(f"an integer of more than 64 bits cannot travel{part.at}")
+    if isinstance(error, UnicodeEncodeError):
+        return ValueRefused(f"a text with a lone surrogate (half of a character) cannot travel{part.at}")
+    words = cannot_travel(part.value, part.place)
+    if isinstance(error, NotImplementedError):
+        return ValueRefused(f"{words}; send plain data (numbers, texts, bytes, lists, dicts), a dataclass, or a model")
+    return ValueRefused(f"{words}: {str(error) or type(error).__name__}")
+
+
+def _culprit(part: Part, depth: int = MAX_DEPTH) -> Part:
+    """The innermost part that does not encode. Only looked for after a failure."""
+    if depth:
+        for inner in parts(part, dumped=_encode_other_again):
+            if not _encodes(inner.value):
+                return _culprit(inner, depth - 1)
+    return part

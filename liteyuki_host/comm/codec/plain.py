@@ -1,0 +1,79 @@
+"""Values that need no thorough look, and how to recognise them quickly."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import math
+import uuid
+
+from msgspec import to_builtins
+
+__all__ = ["MAX_DEPTH", "is_flat", "is_number", "is_safe", "is_shallow", "may_be_plain"]
+
+MAX_DEPTH = 200  # nested containers; far above any message, far below what would exhaust the stack of either end
+
+is_flat = frozenset({str, int, float, bool, type(None), bytes}).__contains__
+"""Whether values of exactly this type hold no others and arrive as they are."""
+
+may_be_plain = frozenset({str, int, float, bool, type(None), dict, list}).__contains__
+"""Whether values of exactly this type are worth a quick look before the thorough one."""
+
+SMALL = MAX_DEPTH
+"""Bytes of an encoded value that cannot be nested too deeply, as every level takes one at least."""
+
+LARGE = 4096
+"""Bytes from which copying a value costs more than naming what need not be copied, which takes 0.8 microseconds."""
+
+_NOT_COPIED = (
+    bytes, bytearray, memoryview,
+    datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID,
+)  # fmt: skip
+
+# Every level costs at least one byte that opens a container (MessagePack: fixmap, fixarray, array and map 16/32).
+# Counting the bytes that could be one takes 1 ns a byte and spares nearly every message a walk.
+_OPENING = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
+_NOT_OPENING = bytes(byte for byte in range(256) if byte not in _OPENING)
+
+
+def is_safe(value: object, payload: bytes) -> bool:
+    """Whether *value*, which *payload* has been made of, can surely be decoded by everybody, and is not too deep.
+
+    False says nothing: it may travel all the same, and has to be looked at thoroughly. This is part of every ``send``
+    of a dict or list, so it asks msgspec: what that can turn into built-in types without our help, it can also read
+    back, while a key that would be no key, ``Raw`` or ``Ext`` is an error. Only that different keys may become equal
+    is not noticed so; in small values it is. Measured: 0.3 microseconds for a dict of two texts, 2.7 for an event of
+    1 KiB.
+    """
+    size = len(payload)
+    try:
+        if size <= SMALL:
+            return bool(to_builtins(value) == value)
+        if size < LARGE:
+            to_builtins(value)
+        else:
+            to_builtins(value, builtin_types=_NOT_COPIED)
+    except Exception:  # whatever it is, the thorough look finds the words
+        return False
+    return len(payload.translate(None, _NOT_OPENING)) <= MAX_DEPTH
+
+
+def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
+    """Whether decoded data has at most *depth* levels of containers."""
+    kind = type(value)
+    if kind is dict:
+        items = value.values()  # type: ignore[attr-defined]
+    elif kind is list:
+        items = value
+    else:
+        return True
+    if depth == 0:
+        return False
+    return all(is_shallow(item, depth - 1) for item in items)
+
+
+def is_number(value: object) -> bool:
+    """Whether *value* can be counted with: an int of at most 64 bits or a finite float, and not a bool."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and -(2**63) <= value < 2**64
+    return isinstance(value, float) and math.isfinite(value)
