@@ -25,6 +25,7 @@ from liteyuki_host.supervisor.spec import Reload, Restart, Strategy
 from tests.docs.lines import findings, lines_of_the_log, reasons
 from tests.docs.pages import PAGES, ROOT, blocks, code_in, table_rows, without_blocks
 from tests.settings.fields import unit_of
+from tests.values.adapter_events import TRIED
 
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 DOCS = ROOT / "docs"
@@ -169,11 +170,14 @@ def test_pages_name_no_path_of_some_machine(page: Path) -> None:
 # Values
 
 
-def _names_of_values() -> dict[str, Any]:
+VALUES = [DOCS / "values.md", DOCS / "values.zh-CN.md"]
+
+
+def _names_of_values(page: Path) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "values"}
     sys.modules["values"] = type(sys)("values")  # pydantic looks its module up
     try:
-        for block in blocks(DOCS / "values.md"):
+        for block in blocks(page):
             if block.language == "python":
                 exec(block.code, names)
     finally:
@@ -182,17 +186,35 @@ def _names_of_values() -> dict[str, Any]:
     return names
 
 
-def _value_rows(columns: int) -> Iterator[list[str]]:
-    for row in table_rows(DOCS / "values.md"):
-        if len(row) == columns:
-            yield [code_in(cell) for cell in row]
+def _value_rows(page: Path, kind: str) -> Iterator[list[str]]:
+    """The rows of one of the tables: "travels", "refused", "refused by type" or "adapters"."""
+    for row in table_rows(page):
+        cells = [code_in(cell) or cell for cell in row]
+        if len(row) == 4:
+            found = "adapters" if cells[0] in TRIED else "travels"
+        else:
+            found = "refused" if cells[1] in errors.__all__ else "refused by type"
+        if found == kind:
+            yield cells
 
 
-def test_what_the_table_of_values_sends_arrives_as_it_says() -> None:
-    names = _names_of_values()
-    rows = list(_value_rows(4))
-    assert len(rows) > 25
-    for sent, plain, kind, typed in rows:
+def test_both_pages_of_values_show_the_same() -> None:
+    for kind, least in (("travels", 40), ("refused", 15), ("refused by type", 6), ("adapters", 33)):
+        english, chinese = (list(_value_rows(page, kind)) for page in VALUES)
+        if kind == "adapters":
+            words = {"yes": "是", "no": "否"}
+            english = [[words.get(cell, cell) for cell in row] for row in english]
+        assert len(english) >= least, kind
+        assert english == chinese
+    code = [[block.code for block in blocks(page)] for page in VALUES]
+    assert code[0] == code[1]
+    assert all(f"]({other.name})" in page.read_text("utf-8")[:80] for page, other in (VALUES, VALUES[::-1]))
+
+
+@pytest.mark.parametrize("page", VALUES, ids=lambda page: page.name)
+def test_what_the_table_of_values_sends_arrives_as_it_says(page: Path) -> None:
+    names = _names_of_values(page)
+    for sent, plain, kind, typed in _value_rows(page, "travels"):
         payload = codec.encode(eval(sent, names))
         assert _same(codec.decode(payload), eval(plain, names)), sent
         if kind:
@@ -206,21 +228,24 @@ def _same(one: object, other: object) -> bool:
     return type(one) is type(other) and one == other
 
 
-def test_what_the_table_of_refused_values_sends_is_refused_as_it_says() -> None:
-    names = _names_of_values()
-    rows = list(_value_rows(3))
-    assert len(rows) > 8
-    for sent, error, words in rows:
+@pytest.mark.parametrize("page", VALUES, ids=lambda page: page.name)
+def test_what_the_tables_of_refused_values_send_is_refused_as_they_say(page: Path) -> None:
+    names = _names_of_values(page)
+    for sent, error, words in _value_rows(page, "refused"):
         with pytest.raises(getattr(errors, error)) as raised:
             _send(eval(sent, names))
         assert words in str(raised.value), sent
+    for sent, kind, words in _value_rows(page, "refused by type"):
+        with pytest.raises(errors.ValueRefused) as raised:
+            _send(eval(sent, names), eval(kind, names))
+        assert words.replace("'", "`") in str(raised.value).replace("'", "`"), sent
 
 
-def _send(value: object) -> None:
+def _send(value: object, kind: Any = None) -> None:
     from liteyuki_host.comm.testing import connected_pair
 
     with connected_pair() as pair:
-        pair.host_channel("nonebot-passive").send(value)
+        pair.host_channel("nonebot-passive", kind).send(value)
 
 
 def test_the_errors_of_the_communication_page_are_those_of_the_tree() -> None:
