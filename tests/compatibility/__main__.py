@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import datetime
 import platform
-import signal
 import socket
 import sys
 import tempfile
@@ -25,9 +24,6 @@ from .running import Record
 
 DOCS = ROOT / "docs"
 
-INTERRUPTED = 130
-"""What shells say of a program that Ctrl+C has ended."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
@@ -41,13 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(f"{candidate.kind:8} {candidate.name}" for candidate in CANDIDATES))
         return 0
-    # A shell has them ignored in what it starts in the background, and the bots would inherit that.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    running.take_signals()
     try:
         found = _try_all(options)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return running.INTERRUPTED
     for line in page.tables(found, page.ENGLISH):
         print(line)
     if options.write:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .project import ROOT
-from .running import LEFT_SECONDS, started
+from .running import INTERRUPTED, LEFT_SECONDS, started, take_signals
 
 READMES = ("README.md", "README.zh-CN.md")
 COMMANDS = ("run", "test")
@@ -74,6 +74,7 @@ class Outcome:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    take_signals()
     try:
         root = options.root or Path(tempfile.gettempdir()) / "lycomm-debian"
         try:
@@ -85,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CannotTry as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
     print()
     for outcome in outcomes:
         print(f"{'ok    ' if outcome.worked else 'FAILED'} {outcome.readme}, {outcome.name}: $ {outcome.command}")

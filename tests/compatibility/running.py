@@ -19,6 +19,9 @@ from . import exchanges
 from .platforms import PLATFORMS, Platform
 from .project import NB, Project
 
+INTERRUPTED = 130
+"""What shells say of a program that Ctrl+C has ended."""
+
 READY_SECONDS = 60.0
 """Plugins that look for a browser or draw a first picture take 20 s on a busy machine."""
 
@@ -40,6 +43,15 @@ FAILED = re.compile(r"\[ERROR\] host \| child nonebot ")
 READY = re.compile(r"\| Application startup complete(d)?\.")
 LISTENS = re.compile(r"\| Uvicorn running on ")
 SHUTDOWN_HOOK = "witness: shutdown hook"
+
+
+def take_signals() -> None:
+    """Have SIGINT and SIGTERM end this program as Ctrl+C does.
+
+    A shell has SIGINT ignored in what it starts in the background. The bots would inherit that and ignore Ctrl+C.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
 
 
 @dataclass

@@ -16,12 +16,12 @@ from tests.compatibility.running import Program, started
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ctrl+C is a signal to a process group")
 
+# They take the signal where they wait for it: a handler might run just before the wait begins.
 BOT = """
-    import signal, sys, threading
-    asked = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: asked.set())
+    import signal, sys
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     print("ready", flush=True)
-    asked.wait(20)
+    signal.sigwait([signal.SIGINT])
     print("stopped", end="", flush=True)
     sys.exit(7)
 """
@@ -31,11 +31,9 @@ WITH_CHILD = """
     child = subprocess.Popen([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"],
                              stdout=subprocess.PIPE, start_new_session=True)
     child.stdout.readline()
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     print("child", child.pid, flush=True)
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        pass
+    signal.sigwait([signal.SIGINT])
 """
 
 
