@@ -98,6 +98,8 @@ def _ask(python: Path, folder: Path, environment: Mapping[str, str]) -> Installa
         raise _being_updated(python, f"it did not answer in {PROBE_SECONDS:g} s") from None
     except OSError as exc:
         raise _being_updated(python, exc.strerror or str(exc)) from None
+    if answer.returncode == 0 and not answer.stdout.strip():
+        raise ProcessFailed(f"{python} is no Python interpreter that answers: correct python in [tool.lycomm.processes]")
     lines = answer.stdout.decode("utf-8", "replace").splitlines()[-3:]  # before them, whatever a site prints
     if answer.returncode != 0 or len(lines) != 3 or not lines[1].isdecimal():
         last_line = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -12,7 +12,7 @@ from tests.compatibility.debian import paths_in
 @pytest.mark.parametrize(
     ("value", "paths"),
     [
-        ("global.find-links=/opt/wheels", ["/opt/wheels"]),
+        ("global.find-links=/srv/wheels", ["/srv/wheels"]),
         ("/etc/ssl/certs/ca.crt", ["/etc/ssl/certs/ca.crt"]),
         ("file:///srv/index/simple file:///srv/more/simple", ["/srv/index/simple", "/srv/more/simple"]),
         ("https://index.example/simple", []),

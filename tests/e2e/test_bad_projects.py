@@ -140,7 +140,7 @@ def test_a_program_that_takes_the_place_of_the_interpreter_and_starts_a_host(tmp
     app = "import sys\nfrom liteyuki_host import Host\nprint('app', sys.argv[1:], flush=True)\nHost().run()\n"
     folder = write(tmp_path / "bot", {"app.py": app, "pyproject.toml": "[tool.nonebot]\n", ".env": "DRIVER=~none\n"})
     program = folder / "app"
-    program.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exit 0\nexec {sys.executable} app.py "$@"\n')
+    program.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} "$@"\nexec {sys.executable} app.py "$@"\n')
     program.chmod(0o755)
     with (folder / "pyproject.toml").open("a") as file:
         file.write(f'[tool.lycomm.processes.nonebot]\npython = "{program}"\n')
@@ -150,5 +150,16 @@ def test_a_program_that_takes_the_place_of_the_interpreter_and_starts_a_host(tmp
             "python of its process must be a Python interpreter$"
         )
         host.wait_for("child nonebot cannot start: exited 78")
-        host.stop()
+        assert host.wait() == 1
         assert host.text.count("nonebot | app") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a program without a line of its own")
+def test_a_program_that_is_no_interpreter_is_final(tmp_path: Path) -> None:
+    program = tmp_path / "app"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    write(tmp_path, {"pyproject.toml": TOML + f'[tool.lycomm.processes.web]\npython = "{program}"\n'})
+    with host_process(tmp_path) as host:
+        host.wait_for(r"child web cannot start: .*/app is no Python interpreter that answers: correct python in")
+        assert host.wait() == 1
