@@ -170,7 +170,7 @@ BY_ITSELF = {
 }
 
 
-def program(folder: Path, code: str, seconds: float = 1.0) -> Path:
+def program(folder: Path, code: str, seconds: float = 0.3) -> Path:
     return write(
         folder,
         {

@@ -62,7 +62,7 @@ INT, TERM = signal.SIGINT, signal.SIGTERM
 )
 def test_signals_of_one_request(tmp_path: Path, signals: list[tuple[int, float]]) -> None:
     """A wrapper that passes Ctrl+C on sends SIGTERM too: the bots used to be killed without their shutdown hooks."""
-    with host_process(saving_project(tmp_path, 2.0)) as host:
+    with host_process(saving_project(tmp_path, 1.5)) as host:
         host.wait_for("child nonebot ready")
         host.tree()
         for number, pause in signals:

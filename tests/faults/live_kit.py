@@ -156,7 +156,8 @@ async def live_host(
         env = {**traces.environment(name), **options.get("env", {})}
         project = options.get("project") or str(damage_project(folder / name))
         declared[name] = {**options, "project": project, "env": env}
-    host = Host(folder, processes=declared, **settings)
+    # It stays when the last of them has failed or was stopped, which is looked at then.
+    host = Host(folder, processes=declared, on_failed="stay", **settings)
     serving = asyncio.get_running_loop().create_task(host.serve())
     try:
         yield LiveHost(host)

@@ -339,7 +339,7 @@ async def test_a_project_error_is_one_line_and_the_next_start_tries_again(log_li
         (None, "there is no Python interpreter at .*python"),
         (
             "#!/bin/sh\necho \"No module named 'liteyuki_host.launch'\" >&2; exit 1\n",
-            "pip install nonebot-plugin-lycomm",
+            "-m pip install ",
         ),
         ("#!/bin/sh\necho 'Fatal: nothing here' >&2; exit 2\n", "cannot run lycomm: Fatal: nothing here"),
     ],
