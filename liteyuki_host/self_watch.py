@@ -27,10 +27,10 @@ above what a loaded machine does to a healthy loop."""
 LOOK_SECONDS = 1.0
 """Between two looks. Each wakes the loop once."""
 
-BUSY_SHARE = 0.2
+BUSY_SHARE = 0.05
 """Of a time in which the watch itself did not run: with more processor time than this used by the process, native code
-held Python's lock; with less, the process was stopped, or the machine suspended. Not more, as others may use the
-processors too. A stopped process uses what it did in the part of a look in which it was not stopped."""
+held Python's lock; with less, the process was stopped, or the machine suspended. So little, because on an overloaded
+machine native code does not get more."""
 
 CLOSE_SECONDS = 1.0
 """For the thread to end. It takes milliseconds, unless it is kept inside a log line."""
@@ -60,27 +60,28 @@ class Stall:
 
     def __init__(self, limit: float = STALL_SECONDS, interval: float = LOOK_SECONDS) -> None:
         self.seconds = 0.0
-        """For which it has not turned so far; once it turns again, those of the stall that is over."""
+        """For which it has not turned, as far as is known; once it turns again, those of the stall that is over."""
         self._limit = limit
         self._late = 2 * interval
         self._interval = interval
         self._told = False
 
-    def look(self, elapsed: float, busy: float, *, turned: bool) -> Step:
+    def look(self, elapsed: float, busy: float, turned_ago: float | None) -> Step:
         """
         Args:
             elapsed: seconds since the last look, on a clock that never goes back.
             busy: seconds of processor time that the process has used since.
-            turned: whether the loop has turned since.
+            turned_ago: seconds since the loop has turned, if it has since the last look. It is asked at each look and
+                answers at once, so it is as many as *elapsed* while all is well.
         """
-        if turned:
-            over, self._told = self._told, False
-            if over:
-                return Step.OVER
-            self.seconds = 0.0
-            return Step.NOTHING
         was_stopped = elapsed > self._late and busy < BUSY_SHARE * elapsed
-        self.seconds += self._interval if was_stopped else elapsed
+        if turned_ago is None:
+            self.seconds += self._interval if was_stopped else elapsed
+        elif self._told:
+            self._told = False
+            return Step.OVER
+        else:
+            self.seconds = 0.0 if was_stopped else max(turned_ago - self._interval, 0.0)
         if self.seconds < self._limit or self._told:
             return Step.NOTHING
         self._told = True
@@ -103,7 +104,7 @@ class SelfWatch:
         self._loop_thread = threading.get_ident()
         self._interval = min(LOOK_SECONDS, limit / 4)
         self._stall = Stall(limit, self._interval)
-        self._turned = True
+        self._turned_at: float | None = None  # time.monotonic(); None: it has not answered yet
         self._over = threading.Event()
         self._thread = DaemonThread(self._run, name="lycomm-self-watch")
 
@@ -113,6 +114,8 @@ class SelfWatch:
             self._thread.start()
         except (RuntimeError, MemoryError) as error:
             logger.warning(f"the host does not watch its own event loop: {error}")
+        else:
+            self._loop.call_soon(self._note_turn)
 
     def close(self) -> None:
         """More calls do nothing."""
@@ -130,26 +133,29 @@ class SelfWatch:
         looked_at, used = time.monotonic(), time.process_time()
         while not self._over.wait(self._interval):
             now, busy = time.monotonic(), time.process_time()
-            turned = self._turned
-            step = self._stall.look(now - looked_at, busy - used, turned=turned)
+            turned_at = self._turned_at
+            turned_ago = None if turned_at is None else now - turned_at
+            step = self._stall.look(now - looked_at, busy - used, turned_ago)
             looked_at, used = now, busy
             if step is Step.STALLED:
-                where, stacks = _look_at_threads(self._loop_thread)
-                logger.error(
-                    f"the host's event loop has not turned for {self._stall.seconds:.0f} s: {where} keeps it. Until it "
-                    "turns again bots go on, but none is watched, started, stopped or reloaded. Work that takes time "
-                    f"belongs into a thread (await anyio.to_thread.run_sync(...)). The stacks of all threads: {stacks}"
-                )
+                self._tell()
             elif step is Step.OVER:
                 logger.warning(f"the host's event loop turns again, after {self._stall.seconds:.0f} s")
-                self._stall.seconds = 0.0
-            if turned:
-                self._turned = False
+            if turned_at is not None:
+                self._turned_at = None
                 if not call_soon(self._loop, self._note_turn):
                     return  # the loop has ended
 
+    def _tell(self) -> None:
+        where, stacks = _look_at_threads(self._loop_thread)
+        logger.error(
+            f"the host's event loop has not turned for {self._stall.seconds:.0f} s: {where} keeps it. Until it "
+            "turns again bots go on, but none is watched, started, stopped or reloaded. Work that takes time "
+            f"belongs into a thread (await anyio.to_thread.run_sync(...)). The stacks of all threads: {stacks}"
+        )
+
     def _note_turn(self) -> None:
-        self._turned = True
+        self._turned_at = time.monotonic()
 
 
 def _look_at_threads(loop_thread: int) -> tuple[str, str]:
