@@ -19,6 +19,7 @@ from pathlib import Path
 
 from liteyuki_host import _version
 from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor.process import PROBE_SECONDS
 
 _ASK = (
@@ -73,6 +74,7 @@ class HostInstallation:
         Raises:
             OtherVersion: they differ; the text names what to do.
             BeingUpdated: it cannot be told now.
+            OSError: there is a shortage.
         """
         found = _ask(python, folder, environment)
         problem = difference(python, found.version, found.protocol, ours=self.loaded)
@@ -97,9 +99,13 @@ def _ask(python: Path, folder: Path, environment: Mapping[str, str]) -> Installa
     except subprocess.TimeoutExpired:
         raise _being_updated(python, f"it did not answer in {PROBE_SECONDS:g} s") from None
     except OSError as exc:
+        if is_shortage(exc):
+            raise
         raise _being_updated(python, exc.strerror or str(exc)) from None
     if answer.returncode == 0 and not answer.stdout.strip():
-        raise ProcessFailed(f"{python} is no Python interpreter that answers: correct python in [tool.lycomm.processes]")
+        raise ProcessFailed(
+            f"{python} is no Python interpreter that answers: correct python in [tool.lycomm.processes]"
+        )
     lines = answer.stdout.decode("utf-8", "replace").splitlines()[-3:]  # before them, whatever a site prints
     if answer.returncode != 0 or len(lines) != 3 or not lines[1].isdecimal():
         last_line = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]

@@ -25,7 +25,11 @@ def left_behind(pid: int) -> Sequence[str]:
     On Windows its own children only. Of the arguments only the first is shown: others may be secret.
     """
     found: list[str] = []
-    for other in psutil.pids():
+    try:
+        pids = psutil.pids()
+    except (OSError, MemoryError):  # a shortage; nothing but words depends on it
+        return found
+    for other in pids:
         with contextlib.suppress(psutil.Error, OSError):
             if other != pid and _belongs(other, pid):
                 command = psutil.Process(other).cmdline()

@@ -20,7 +20,7 @@ from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor import stopping
 from liteyuki_host.supervisor.exits import describe_failed_start
 from liteyuki_host.supervisor.file_watch import FileWatch
-from liteyuki_host.supervisor.installation import BeingUpdated, OtherVersion
+from liteyuki_host.supervisor.installation import OtherVersion
 from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.ladder import first_of
 from liteyuki_host.supervisor.life import Life
@@ -136,7 +136,7 @@ class Reloader:
         for _ in range(MAX_TRIALS):
             try:
                 trouble = await self._try(saved)
-            except (OtherVersion, BeingUpdated) as exc:
+            except OtherVersion as exc:
                 logger.error(f"child {self._spec.name} is not reloaded: {exc}; the running bot stays")
                 return False
             if trouble is not None:
@@ -150,7 +150,8 @@ class Reloader:
         return True
 
     async def _try(self, saved: Sequence[Path]) -> Trouble | None:
-        """Raises OtherVersion, BeingUpdated: the bot's environment has changed, and not the bot. Shortages too."""
+        """Raises OtherVersion: the bot's environment has changed, and not the bot. Shortages too, such as an update of
+        lycomm that is under way."""
         spec, known = self._spec, self._keeper.failed_plugins
         try:
             try:
@@ -164,7 +165,7 @@ class Reloader:
                 )
             finally:
                 self._saves.trial_ended()
-        except (OtherVersion, BeingUpdated):
+        except OtherVersion:
             raise
         except ProcessFailed as exc:
             if is_shortage(exc):
