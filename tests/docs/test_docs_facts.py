@@ -9,6 +9,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,15 @@ def test_both_pages_of_values_show_the_same() -> None:
     code = [[block.code for block in blocks(page)] for page in VALUES]
     assert code[0] == code[1]
     assert all(f"]({other.name})" in page.read_text("utf-8")[:80] for page, other in (VALUES, VALUES[::-1]))
+
+
+@pytest.mark.parametrize("page", VALUES, ids=lambda page: page.name)
+def test_no_page_of_values_says_a_thing_twice(page: Path) -> None:
+    rows = [tuple(row) for row in table_rows(page)]
+    lines = [line for block in blocks(page) if block.language == "python" for line in block.code.splitlines()]
+    defined = [line for line in lines if re.match(r"class |def |import |from ", line)]
+    for things in (rows, defined):
+        assert [thing for thing, count in Counter(things).items() if count > 1] == []
 
 
 @pytest.mark.parametrize("page", VALUES, ids=lambda page: page.name)
