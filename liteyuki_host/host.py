@@ -134,7 +134,11 @@ class Host:
         try:
             return importlib.import_module(module)
         except Exception as error:
-            raise HostError(f"main-process module {module!r} cannot be loaded: {_where(error)}") from error
+            top = module.partition(".")[0]
+            if isinstance(error, ModuleNotFoundError) and error.name in (top, module):
+                where = f"put {top}.py into {folder}"
+                raise HostError(f"there is no module {module!r} for the host: correct its name, or {where}") from error
+            raise HostError(f"module {module!r} of the host cannot be loaded: {_where(error)}") from error
 
     # --- hooks ----------------------------------------------------------------------------------------------
 

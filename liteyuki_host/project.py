@@ -90,8 +90,8 @@ def _inspect(spec: ProcessSpec, host_main: Path | None, environ: Mapping[str, st
     script = _script(spec, folder, python, host_main)
     if script is None and not isinstance(find_table(read_pyproject(folder), "tool", "nonebot"), dict):
         raise ProcessFailed(
-            f"{shown(folder)} has no bot.py of a bot and no [tool.nonebot] in pyproject.toml: "
-            f"add one of them, or name another script by entry {declared}"
+            f"{shown(folder)} has neither a bot.py of a bot nor [tool.nonebot] in pyproject.toml: "
+            f"start lycomm in the folder of the bot, or name its script by entry {declared}"
         )
     return ProjectPlan(folder, python, "toml" if script is None else "script", script)
 
@@ -268,7 +268,8 @@ def read_pyproject(folder: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a whole number with more digits than Python converts
-        raise FileProblem(f"{shown(path)} is not valid TOML: {error}") from None
+        once = ": a heading may stand only once, put the lines below the first one" if "twice" in str(error) else ""
+        raise FileProblem(f"{shown(path)} is not valid TOML: {error}{once}") from None
     return data
 
 

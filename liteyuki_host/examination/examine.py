@@ -72,7 +72,9 @@ def _examine_host(settings: Settings, findings: Findings) -> None:
         except (ImportError, ValueError, FileProblem):
             continue  # it is there and odd: loading it will tell
         if not there:
-            findings.fault(f"plugins: there is no module {module}: correct its name, or install it")
+            findings.fault(
+                f"plugins: there is no module {module}: correct its name, or put {top}.py into {shown(settings.folder)}"
+            )
     problem = None if settings.log_folder is None else _not_writable(settings.log_folder)
     if problem is not None:
         findings.note(f"log_dir: {problem}; the host would go on without log files")

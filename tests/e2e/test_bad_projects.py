@@ -104,9 +104,16 @@ def test_a_main_process_module_that_cannot_be_loaded(tmp_path: Path) -> None:
     write(tmp_path, {"bot.py": BOT, "mine.py": "import nothing_like_this\n"})
     with host_process(tmp_path, LYCOMM_PLUGINS="mine") as host:
         assert host.wait() != 0
-        assert "main-process module 'mine' cannot be loaded: ModuleNotFoundError" in host.text
+        assert "module 'mine' of the host cannot be loaded: ModuleNotFoundError" in host.text
         assert "mine.py line 1" in host.text
         assert "Traceback" not in host.text
+
+
+def test_a_main_process_module_that_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path, {"bot.py": BOT})
+    with host_process(tmp_path, LYCOMM_PLUGINS="mine") as host:
+        assert host.wait() != 0
+        assert f"no module 'mine' for the host: correct its name, or put mine.py into {tmp_path}" in host.text
 
 
 @pytest.mark.parametrize("kind", ["script", "toml"])

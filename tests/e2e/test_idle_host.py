@@ -17,7 +17,7 @@ TYPO = "import nonebto\n"
 QUICK = {"LYCOMM_BACKOFF_BASE": "0.1", "LYCOMM_BACKOFF_MAX": "0.1", "LYCOMM_MAX_RESTARTS": "2"}
 
 CASES = {
-    "an empty folder": ({}, {}, 1, "nonebot has failed (.* has no bot.py"),
+    "an empty folder": ({}, {}, 1, "nonebot has failed (.* has neither a bot.py"),
     "a typo in an import": ({"bot.py": TYPO}, {}, 1, "nonebot has failed (exited 78"),
     "a syntax error": ({"bot.py": "def (:\n"}, {}, 1, "nonebot has failed"),
     "a bot that was given up": ({"bot.py": ENDS_WITH.format(5)}, QUICK, 1, "nonebot has failed (exited 5"),

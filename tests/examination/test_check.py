@@ -87,7 +87,7 @@ def test_an_adapter_that_is_not_installed(check: Check, form: str, option: tuple
     adapters = f"adapters = {entry}" if form == "list" else f'[tool.nonebot.adapters]\n"some-adapter" = {entry}'
     [line] = faults(check, {"pyproject.toml": f"{TABLE}{adapters}\n", ".env": NONE}, *option)
     assert line.startswith("nonebot: adapter module 'nonebot.adapters.nothere' is not installed for this bot")
-    assert line.endswith(f"-m pip install {'nonebot-adapter-nothere' if form == 'list' else 'some-adapter'}`")
+    assert f"-m pip install {'nonebot-adapter-nothere' if form == 'list' else 'some-adapter'}`" in line
 
 
 def test_a_driver_that_is_not_there(check: Check) -> None:
@@ -374,5 +374,7 @@ def test_modules_and_log_files_of_the_host(check: Check, project: Path) -> None:
     }
     code, out, errors = check(files)
     assert code == 1
-    assert errors == ["host: plugins: there is no module not_there: correct its name, or install it"]
+    assert errors == [
+        f"host: plugins: there is no module not_there: correct its name, or put not_there.py into {project}"
+    ]
     assert out[0] == f"host: note: log_dir: {project / 'file'} is a file; the host would go on without log files"

@@ -61,8 +61,8 @@ def test_check_in_an_empty_folder_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        f"lycomm: nonebot: {tmp_path} has no bot.py of a bot and no [tool.nonebot] in pyproject.toml: "
-        "add one of them, or name another script by entry in [tool.lycomm.processes.nonebot]\n"
+        f"lycomm: nonebot: {tmp_path} has neither a bot.py of a bot nor [tool.nonebot] in pyproject.toml: "
+        "start lycomm in the folder of the bot, or name its script by entry in [tool.lycomm.processes.nonebot]\n"
     )
 
 

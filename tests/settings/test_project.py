@@ -222,8 +222,8 @@ def test_a_folder_that_does_not_exist_or_is_a_file(tmp_path: Path) -> None:
 def test_a_folder_without_a_bot(tmp_path: Path, files: dict[str, str]) -> None:
     write(tmp_path, **files)
     assert problem(tmp_path) == (
-        f"{tmp_path} has no bot.py of a bot and no [tool.nonebot] in pyproject.toml: "
-        "add one of them, or name another script by entry in [tool.lycomm.processes.web]"
+        f"{tmp_path} has neither a bot.py of a bot nor [tool.nonebot] in pyproject.toml: "
+        "start lycomm in the folder of the bot, or name its script by entry in [tool.lycomm.processes.web]"
     )
 
 
