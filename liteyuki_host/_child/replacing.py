@@ -2,7 +2,8 @@
 
 It is how bots restart themselves without a host. Under one the new program would be none of the host's: it has no link,
 and the host would end it at once. So a bot that is ready is restarted by its host instead, with its handlers finished
-and its shutdown hooks run; one that is not ready cannot start, since it would do the same again.
+and its shutdown hooks run; one that is not ready cannot start, since it would do the same again. One that ends already
+goes on doing so: what a shutdown hook asks for would leave the other hooks out.
 """
 
 from __future__ import annotations
@@ -53,19 +54,19 @@ class SelfReplacement:
             original: Callable[..., NoReturn] = getattr(os, name)
             setattr(os, name, self._instead_of(original))
 
-    def _instead_of(self, original: Callable[..., NoReturn]) -> Callable[..., NoReturn]:
+    def _instead_of(self, original: Callable[..., NoReturn]) -> Callable[..., None]:
         @functools.wraps(original)
-        def replace(path: Any, args: Sequence[Any], *env: Any) -> NoReturn:
+        def replace(path: Any, args: Sequence[Any], *env: Any) -> None:
             if os.getpid() != self._pid:
                 original(path, args, *env)  # a fork, as every program begins that is started by hand
             self._do_not_replace()
 
         return replace
 
-    def _do_not_replace(self) -> NoReturn:
-        place = place_of(sys._getframe(2), Path.cwd())
+    def _do_not_replace(self) -> None:
         if self._is_ending():
-            _leave()
+            return  # an exception would end the shutdown hooks that have not run yet
+        place = place_of(sys._getframe(2), Path.cwd())
         if self._is_ready():
             logger.info(f"{place} restarts the bot (os.execv): its host does so")
             self._restart()
@@ -75,7 +76,13 @@ class SelfReplacement:
             f"set variables by env, the interpreter by python and the script by entry in "
             f"[tool.lycomm.processes.{self._process}]"
         )
-        raise SystemExit(CANNOT_START)
+        # As abruptly as the call would have ended this program. In a start-up hook a SystemExit would break the task
+        # group of the driver and become another exit code, in a thread it would end nothing.
+        logger.complete()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(CANNOT_START)
 
 
 def _leave() -> NoReturn:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kit import HostProcess, write
+from kit import HostProcess, free_port, write
 
 pytestmark = [
     pytest.mark.e2e,
@@ -53,11 +53,11 @@ AFTER = "    os.execv(sys.executable, [sys.executable, *sys.argv])\n"
 
 
 @contextmanager
-def ready(folder: Path, what: str, after: str = "") -> Iterator[tuple[HostProcess, Path]]:
+def ready(folder: Path, what: str, after: str = "", plugin_end: str = "") -> Iterator[tuple[HostProcess, Path]]:
     """A bot that is ready and does *what* when the file is there."""
     project = write(folder / "bot", {".env": "DRIVER=~none\n", "bot.py": BOT + after, "pyproject.toml": ""})
     (project / "plugins").mkdir()
-    (project / "plugins" / "mine.py").write_text(WHEN_TOLD.replace("{what}", what))
+    (project / "plugins" / "mine.py").write_text(WHEN_TOLD.replace("{what}", what) + plugin_end)
     host = HostProcess(project)
     try:
         host.wait_for("child nonebot ready")
@@ -124,6 +124,43 @@ def test_a_bot_that_replaces_itself_before_it_is_ready_cannot_start(tmp_path: Pa
         assert host.text.count("child nonebot started") == 1
     finally:
         host.close()
+
+
+HOOKS = {
+    "async": "async def _():\n    {}",
+    "sync": "def _():\n    {}",
+    "a thread": "async def _():\n    threading.Thread(target=lambda: {}).start()\n    await asyncio.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("driver", ["~none", "~fastapi"])
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
+def test_nor_can_one_that_does_so_in_a_startup_hook(tmp_path: Path, hook: str, driver: str) -> None:
+    code = "import asyncio, os, sys, threading\nfrom nonebot import get_driver\n\n@get_driver().on_startup\n"
+    project = write(
+        tmp_path / "bot", {".env": f"DRIVER={driver}\nPORT={free_port()}\n", "bot.py": BOT, "pyproject.toml": ""}
+    )
+    (project / "plugins").mkdir()
+    (project / "plugins" / "mine.py").write_text(code + hook.format("os.execv(sys.executable, [sys.executable])"))
+    host = HostProcess(project)
+    try:
+        host.wait_for(r"plugins/mine\.py line \d+ replaces the bot by another program \(os\.execv\) before it is ready")
+        host.wait_for("child nonebot cannot start: exited 78")
+        host.wait()
+        assert host.text.count("child nonebot started") == 1
+        assert "Traceback" not in host.text
+    finally:
+        host.close()
+
+
+def test_in_a_shutdown_hook_it_keeps_no_other_hook_from_running(tmp_path: Path) -> None:
+    # NoneBot runs shutdown hooks in reverse order: this one comes before the other one of the plugin.
+    hook = "\n\n@driver.on_shutdown\nasync def _():\n    os.execv(sys.executable, [sys.executable, *sys.argv])"
+    with ready(tmp_path, "pass", plugin_end=hook) as (host, _):
+        host.stop()
+        host.wait_for("shutdown hook ran$")
+        host.wait_for(r"child nonebot stopped after the stop message in .* \(exited 0\)$")
+        assert "Traceback" not in host.text
 
 
 def test_programs_that_are_started_are_nobodys_restart(tmp_path: Path) -> None:
