@@ -129,7 +129,7 @@ def run_apart(
     Args:
         name: of the thread. The interpreter does not end before it.
         on_owner_gone: called on the new loop, once, when the caller's loop was closed or its thread has ended before
-            *work*. It is to end *work*.
+            *work*; for a daemon thread also when the program has. It is to end *work*.
 
     Raises:
         RuntimeError: the system has no thread left.
@@ -145,7 +145,7 @@ def run_apart(
             watching.cancel()
 
     async def watch_owner() -> None:
-        while owner.is_alive() and not loop.is_closed():
+        while _goes_on(owner) and not loop.is_closed():
             await anyio.sleep(OWNER_SECONDS)
         on_owner_gone()
 
@@ -167,6 +167,16 @@ def run_apart(
         else:
             ended.set_exception(error)
 
-    thread = threading.Thread(target=run, name=name)
+    # Not a daemon, also when the caller's thread is one: the program's end waits until the bots have ended.
+    thread = threading.Thread(target=run, name=name, daemon=False)
     thread.start()
     return ended
+
+
+def _goes_on(thread: threading.Thread) -> bool:
+    """Whether *thread* runs, and with it the program if it is one that the program's end does not wait for."""
+    main = threading.main_thread()
+    if thread.daemon and not main.is_alive():
+        return False
+    # Until Python 3.12 is_alive() is wrong about a thread whose join(timeout) was interrupted by Ctrl+C.
+    return thread.is_alive() or (thread is not main and thread in threading.enumerate())

@@ -265,6 +265,43 @@ def test_a_loop_that_is_left_without_a_word(tmp_path: Path, close: str) -> None:
         host.wait_for("child nonebot stopped after the stop message")
 
 
+def test_a_join_that_ctrl_c_interrupts(tmp_path: Path) -> None:
+    """Until Python 3.12 the thread then passes for ended, though it serves the host."""
+    code = """
+        import threading
+        thread = threading.Thread(target=lambda: asyncio.run(host.serve()))
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(0.2)
+        except KeyboardInterrupt:
+            host.stop()
+            thread.join()
+    """
+    with host_process(program(tmp_path, code, seconds=3), "program.py") as host:
+        host.wait_for("child nonebot ready")
+        host.tree()
+        host.send(signal.SIGINT)
+        host.wait()
+        host.wait_for("HOOK ends")
+        host.wait_for("child nonebot stopped after the stop message")
+
+
+def test_the_end_of_a_program_whose_daemon_thread_serves(tmp_path: Path) -> None:
+    code = """
+        import threading
+        threading.Thread(target=lambda: asyncio.run(host.serve()), daemon=True).start()
+        asyncio.run(ready())
+        print("LEFT", flush=True)
+    """
+    with host_process(program(tmp_path, code), "program.py") as host:
+        host.wait_for("LEFT")
+        host.tree()
+        assert host.wait() == 0
+        host.wait_for("HOOK ends")
+        host.wait_for("child nonebot stopped after the stop message")
+
+
 def test_a_program_that_blocks_its_loop(tmp_path: Path) -> None:
     """Nothing that the program does on its loop keeps a bot from being looked after."""
     code = """
