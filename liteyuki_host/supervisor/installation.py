@@ -74,7 +74,7 @@ class HostInstallation:
         Raises:
             OtherVersion: they differ; the text names what to do.
             BeingUpdated: it cannot be told now.
-            OSError: there is a shortage.
+            OSError, MemoryError: the interpreter cannot be started, for a shortage.
         """
         found = _ask(python, folder, environment)
         problem = difference(python, found.version, found.protocol, ours=self.loaded)
@@ -97,11 +97,17 @@ def _ask(python: Path, folder: Path, environment: Mapping[str, str]) -> Installa
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _being_updated(python, f"it did not answer in {PROBE_SECONDS:g} s") from None
+        why = f"it did not answer in {PROBE_SECONDS:g} s"
     except OSError as exc:
-        if is_shortage(exc):
+        if is_shortage(exc):  # of the host; nothing is known of the lycomm there
             raise
-        raise _being_updated(python, exc.strerror or str(exc)) from None
+        why = exc.strerror or str(exc)
+    else:
+        return _read(python, answer)
+    raise _being_updated(python, why)
+
+
+def _read(python: Path, answer: subprocess.CompletedProcess[bytes]) -> Installation:
     if answer.returncode == 0 and not answer.stdout.strip():
         raise ProcessFailed(
             f"{python} is no Python interpreter that answers: correct python in [tool.lycomm.processes]"
@@ -133,6 +139,7 @@ def _shares_environment(python: Path) -> bool:
 
 
 def _being_updated(python: Path, why: str) -> BeingUpdated:
+    """To be raised without ``from``, which would replace the cause that makes it a shortage."""
     words = f"lycomm cannot be loaded by {python} at the moment ({why}); is it being updated?"
     error = BeingUpdated(words)
     error.__cause__ = OSError(errno.EBUSY, words)

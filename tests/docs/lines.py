@@ -48,7 +48,7 @@ REASONS = [
 ]
 REASON_FUNCTIONS = {
     "liteyuki_host/supervisor/process.py": {"why_no_host_in"},
-    "liteyuki_host/supervisor/installation.py": {"difference", "_ask"},
+    "liteyuki_host/supervisor/installation.py": {"difference", "_read"},
 }
 REASON_ERRORS = {"ProcessFailed", "CannotRun", "FileProblem"}
 

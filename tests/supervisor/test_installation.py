@@ -12,7 +12,7 @@ import pytest
 
 import liteyuki_host
 from liteyuki_host._version import PROTOCOL_VERSION, __version__
-from liteyuki_host.comm.shortage import Outlook, outlook
+from liteyuki_host.comm.shortage import LATER, Outlook, outlook, remedy
 from liteyuki_host.supervisor import installation
 from liteyuki_host.supervisor.installation import BeingUpdated, HostInstallation, OtherVersion
 
@@ -91,8 +91,9 @@ def test_half_an_update_passes(package: Path, damage: object) -> None:
 
 
 def test_an_interpreter_that_is_away_for_a_moment_passes(package: Path) -> None:
-    with pytest.raises(BeingUpdated, match=os.strerror(errno.ENOENT)):
+    with pytest.raises(BeingUpdated, match=os.strerror(errno.ENOENT)) as failed:
         compare(package, package / "python")
+    assert outlook(failed.value) is Outlook.SHORTAGE
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a script as interpreter")
@@ -103,8 +104,22 @@ def test_an_interpreter_that_does_not_answer_is_not_waited_for(
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 60\n")
     python.chmod(0o755)
-    with pytest.raises(BeingUpdated, match=r"it did not answer in 0\.2 s"):
+    with pytest.raises(BeingUpdated, match=r"it did not answer in 0\.2 s") as failed:
         compare(package, python)
+    assert outlook(failed.value) is Outlook.SHORTAGE
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
+def test_a_shortage_of_the_host_is_called_what_it_is(
+    number: int, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(installation.subprocess, "Popen", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as failed:
+        compare(package)
+    assert remedy(failed.value) not in (None, LATER)
 
 
 def test_what_a_site_prints_does_not_disturb(package: Path) -> None:
