@@ -165,10 +165,21 @@ def _made_folder(project: Path) -> Path:
 
 
 def _user_folder() -> Path:
-    """For projects that cannot be written."""
+    """For projects that cannot be written. Raises OSError: there is no folder for temporary files, and why."""
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # also when all of them are full, or no file can be opened; it does not say which
+        _write_to(Path(os.environ.get("TMPDIR") or os.curdir))
+        raise
     if sys.platform == "win32":  # its folder for temporary files is the user's own
-        return Path(tempfile.gettempdir()) / "lycomm"
-    return Path(tempfile.gettempdir()) / f"lycomm-{os.getuid()}"
+        return temporary / "lycomm"
+    return temporary / f"lycomm-{os.getuid()}"
+
+
+def _write_to(folder: Path) -> None:
+    """Raises OSError: no file can be made there, or nothing be written to it."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.write(file.fileno(), b"x")
 
 
 def _made_user_folder() -> Path:

@@ -16,8 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 from loguru import logger
+from shortage_kit import descriptors_left
 
+from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor import lock as lock_module
+from liteyuki_host.supervisor import lock_file
 from liteyuki_host.supervisor.lock import AlreadyRuns, HostLocks, InstanceLock, holder_of, started_at
 
 fcntl = pytest.importorskip("fcntl", reason="on Windows the host alone holds the lock")
@@ -543,3 +546,11 @@ def test_a_file_of_another_user_is_locked_all_the_same(
     monkeypatch.undo()
     assert not is_free(tmp_path)
     assert warnings == []
+
+
+def test_no_folder_for_temporary_files_for_a_shortage_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing can be opened, ``gettempdir()`` says that there is no such folder, and not why."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with descriptors_left(0), pytest.raises(OSError, match="Too many open files") as failed:
+        lock_file.look(tmp_path)
+    assert is_shortage(failed.value)
