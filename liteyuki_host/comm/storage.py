@@ -347,7 +347,8 @@ class SharedMemory:
     def _increment(self, key: str, by: float) -> Answer[Outcome]:
         _check_key(key)
         if not codec.is_number(by):
-            raise NotANumber(f"shared_memory[{key!r}]: cannot add {by!r}, which is not a number")
+            raise NotANumber(f"shared_memory[{key!r}]: cannot add {codec.shown(by)}, which is not a number")
+        by = float.__float__(by) if isinstance(by, float) else int.__index__(by)  # without a class of its own
         outcome: Answer[Outcome] = Answer()
         self._exchange.increment(key, by, outcome.give)
         return outcome

@@ -19,6 +19,7 @@ import annotated_types
 import msgspec
 import pydantic
 import pytest
+import typing_extensions
 
 from liteyuki_host.comm.codec.differences import difference
 from liteyuki_host.comm.errors import ValueRefused
@@ -373,6 +374,16 @@ def test_it_is_the_same_inside_of_something_large(value: Any, plain: Any, pair: 
 
 
 WORDS = r"^channel 'x' carries .*, got [\w.]+: "
+
+
+class Dated(pydantic.BaseModel):
+    at: dt.datetime | str
+
+
+class Members(pydantic.BaseModel):
+    who: set[int] | list[int]
+
+
 CHANGED: list[tuple[Any, Any, str]] = [
     (Cents(price=1), Cents, r"it would arrive changed at \.price: 100 becomes 10000"),
     (Owner(pet=Dog(name="x")), Owner, r"it would arrive changed at \.pet: a \S+Dog becomes a \S+Animal"),
@@ -383,6 +394,12 @@ CHANGED: list[tuple[Any, Any, str]] = [
     (PostInit(1), PostInit, r"it would arrive changed at \.x: 100 becomes 10000"),
     (Animal.model_construct(name=5), Animal, "Input should be a valid string"),
     ({"m": Cents(price=1)}, dict[str, Cents], r"it would arrive changed at \.m\.price"),
+    (
+        Dated(at=dt.datetime(2026, 1, 1)),
+        Dated,
+        r"it would arrive changed at \.at: datetime.* becomes '2026",
+    ),
+    (Members(who={1}), Members, r"it would arrive changed at \.who: \{1\} becomes \[1\]"),
     ([Point(1), PostInit(2)], list[Any], ""),
 ]
 
@@ -507,6 +524,15 @@ class BoundedToo:
     n: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class Partly(typing_extensions.TypedDict):
+    n: typing_extensions.NotRequired[Annotated[int, annotated_types.Gt(0)]]
+
+
+NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.timezone.utc)
+
+WITH_ZONE, NO_ZONE = "Expected a date-time with a time zone", "Expected a date-time without a time zone"
+NAIVE = NOON.replace(tzinfo=None)
+
 BOUNDS: list[tuple[Any, Any, Any, str]] = [
     (Annotated[int, msgspec.Meta(gt=0)], 1, 0, "Expected `int` >= 1"),
     (Annotated[int, annotated_types.Gt(0)], 1, 0, r"Expected a value > 0 - at `\$`"),
@@ -523,6 +549,26 @@ BOUNDS: list[tuple[Any, Any, Any, str]] = [
     (Annotated[int, annotated_types.Gt(0)] | str, "x", 0, r"Expected a value > 0"),
     (Bounded, Bounded(1, [Bounded(2)]), Bounded(1, [Bounded(0)]), r"Expected a value > 0 - at `\$\.inner\[0\]\.n`"),
     (BoundedToo, BoundedToo(1), BoundedToo(0), r"Expected `int` >= 1 - at `\$\.n`"),
+    (Annotated[str, pydantic.Field(pattern="^a")], "ab", "b", r"Expected a text that matches '\^a'"),
+    (pydantic.constr(max_length=2, pattern="^a"), "ab", "abc", r"Expected a length <= 2"),
+    (pydantic.constr(max_length=2, pattern="^a"), "a", "b", r"Expected a text that matches '\^a'"),
+    (Annotated[str, annotated_types.LowerCase], "a", "A", r"Expected what str\.islower accepts"),
+    (Annotated[str, annotated_types.Not(str.islower)], "A", "a", r"Expected what str\.islower does not accept"),
+    (Annotated[float, annotated_types.IsNotNan], 1.0, float("nan"), r"Expected what "),
+    (pydantic.FiniteFloat, 1.0, float("inf"), r"Expected a finite number"),
+    (
+        Annotated[dt.datetime, annotated_types.Timezone(...)],
+        NOON,
+        NAIVE,
+        WITH_ZONE,
+    ),
+    (
+        Annotated[dt.datetime, annotated_types.Timezone(None)],
+        NAIVE,
+        NOON,
+        NO_ZONE,
+    ),
+    (Partly, {"n": 1}, {"n": 0}, r"Expected a value > 0 - at `\$\.n`"),
 ]
 
 

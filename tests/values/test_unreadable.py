@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
-from liteyuki_host.comm import Channel
+from liteyuki_host.comm import Channel, codec
 from liteyuki_host.comm.errors import NotANumber, RemoteError, ValueRefused, ValueUnreadable
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.testing import Pair, connected_pair
@@ -258,3 +258,57 @@ async def test_a_publication_that_cannot_be_read_is_skipped(pair: Pair, unreadab
         assert await asyncio.wait_for(got.get(), DEADLINE) == "next"
     finally:
         pair.host.detach_loop()
+
+
+# --- objects that fail when they are looked at ----------------------------------------------------------------------
+
+
+class NoClass:
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class")
+
+
+class NoItems(Mapping[str, int]):
+    def __getitem__(self, key: str) -> int:
+        raise RuntimeError("no items")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["a"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+class NoText:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("kind", [NoClass, NoItems, NoText])
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"a": [value]}], ids=["alone", "inside"])
+def test_what_fails_when_it_is_looked_at_is_refused_in_our_words(kind: Any, wrap: Any) -> None:
+    value = wrap(kind())  # not a parameter: pytest looks at those
+    with pytest.raises(ValueRefused, match=r"a value of type .*(NoClass|NoItems|NoText) cannot travel"):
+        codec.encode(value)
+
+
+class Int(int):
+    pass
+
+
+def nested() -> list[Any]:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+def test_incr_takes_numbers_of_any_class_and_refuses_the_rest_in_our_words() -> None:
+    with connected_pair() as pair:
+        for memory in (pair.host_memory, pair.child_memory):
+            memory.delete("n")
+            assert memory.incr("n", Int(2), timeout=10) == 2
+            for by in (NoText(), nested(), "1", None, True):
+                with pytest.raises(NotANumber, match="cannot add"):
+                    memory.incr("n", by, timeout=10)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ payload, because encoding 64 KiB costs more than sending it.
 from __future__ import annotations
 
 from .decoding import decode, decode_payload, decode_plain
+from .differences import shown
 from .encoding import DEFAULT_MESSAGE_LIMIT, encode, encode_plain
 from .plain import MAX_DEPTH, is_number, is_safe, may_be_plain
 from .references import referring
@@ -32,4 +33,5 @@ __all__ = [
     "is_safe",
     "may_be_plain",
     "referring",
+    "shown",
 ]

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -36,6 +38,8 @@ def bounds_of(kind: Any) -> Check | None:
 
 def _check_of(kind: Any, known: dict[Any, _Fields]) -> Check | None:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if getattr(origin, "__name__", "") in ("NotRequired", "Required", "ReadOnly"):  # of a TypedDict
+        return _check_of(arguments[0], known)
     if origin is Annotated:
         inner = _check_of(arguments[0], known)
         tests = list(_tests(arguments[1:]))
@@ -144,7 +148,7 @@ def _fields_of(kind: type, known: dict[Any, _Fields]) -> Check | None:
     """Fields of what msgspec decodes by itself; a model checks its own."""
     if kind in known:
         return known[kind]
-    mapping = typing.is_typeddict(kind)
+    mapping = _is_typed_dict(kind)
     named = issubclass(kind, tuple) and hasattr(kind, "_fields")
     if not (mapping or named or dataclasses.is_dataclass(kind) or declared(kind, "__struct_fields__") is not None):
         return None
@@ -157,6 +161,11 @@ def _fields_of(kind: type, known: dict[Any, _Fields]) -> Check | None:
     return fields if fields.checks else None
 
 
+def _is_typed_dict(kind: Any) -> bool:
+    """``typing`` does not know those of ``typing_extensions``."""
+    return isinstance(kind, type) and declared(kind, "__required_keys__") is not None
+
+
 def _class_of(kind: Any) -> type:
     """The class whose objects a branch of a union is about."""
     if typing.get_origin(kind) is Annotated:
@@ -164,7 +173,7 @@ def _class_of(kind: Any) -> type:
     plain = typing.get_origin(kind) or kind
     if plain is float:
         return (int, float)  # type: ignore[return-value]
-    if typing.is_typeddict(plain):
+    if _is_typed_dict(plain):
         return dict
     return plain if isinstance(plain, type) else object
 
@@ -173,15 +182,22 @@ def _tests(metadata: Iterable[Any]) -> Iterable[_Test]:
     """The bounds in what stands behind an annotation's type."""
     for entry in metadata:
         kind = type(entry)
-        if kind.__module__.partition(".")[0] == "pydantic" and isinstance(getattr(entry, "metadata", None), list):
+        package = kind.__module__.partition(".")[0]
+        if typing.get_origin(entry) is Annotated:  # LowerCase and its like
+            yield from _tests(entry.__metadata__)
+        elif package == "pydantic" and isinstance(getattr(entry, "metadata", None), list):
             yield from _tests(entry.metadata)  # of Field(gt=0)
-        elif kind.__module__.partition(".")[0] == "annotated_types":
+        elif package in ("pydantic", "annotated_types"):
             if kind.__name__ == "Predicate":
-                yield entry.func, f"what {getattr(entry.func, '__qualname__', 'a predicate')} accepts"
-            elif isinstance(entry, Iterable):  # Interval, Len: several in one
+                yield entry.func, f"what {_name(entry.func)} accepts"
+            elif isinstance(entry, Iterable):  # Interval, Len, StringConstraints: several in one
                 yield from _tests(entry)
             else:
                 yield from _test(kind.__name__, entry)
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or f"{function!r:.60}"
 
 
 def _test(name: str, entry: Any) -> Iterable[_Test]:
@@ -199,3 +215,20 @@ def _test(name: str, entry: Any) -> Iterable[_Test]:
         yield lambda value: len(value) >= entry.min_length, f"a length >= {entry.min_length}"
     elif name == "MaxLen":
         yield lambda value: len(value) <= entry.max_length, f"a length <= {entry.max_length}"
+    elif name == "Timezone":
+        yield from _zone(entry.tz)
+    elif name == "Not":
+        yield entry, f"what {_name(entry.func)} does not accept"
+    elif name == "AllowInfNan" and not entry.allow_inf_nan:
+        yield math.isfinite, "a finite number"
+    elif name == "_PydanticGeneralMetadata" and getattr(entry, "pattern", None) is not None:
+        pattern = re.compile(entry.pattern)
+        yield lambda value: pattern.search(value) is not None, f"a text that matches {pattern.pattern!r}"
+
+
+def _zone(wanted: Any) -> Iterable[_Test]:
+    """A time zone by its name or its offset is not looked at: an arrived date-time has only its offset."""
+    if wanted is None:
+        yield lambda value: value.tzinfo is None, "a date-time without a time zone"
+    else:
+        yield lambda value: value.tzinfo is not None, "a date-time with a time zone"

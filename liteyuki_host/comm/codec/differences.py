@@ -10,15 +10,15 @@ from .kinds import full_name
 from .places import members, step
 from .plain import MAX_DEPTH
 
-__all__ = ["difference"]
+__all__ = ["difference", "shown"]
 
 
 def difference(arrived: object, sent: object) -> str | None:
     """Where *arrived* is something else than *sent*, as the end of a sentence; None when it is the same.
 
     Equal is the same. So is what only cannot be compared (NaN, classes without an ``==`` of their own), a list for a
-    tuple or a set, an object for a dict that has its fields, and outside of objects the other way round. Private
-    attributes of models are not looked at.
+    tuple, an object for a dict that has its fields, and outside of objects the other way round; there also a list for
+    a set, and a text for what is written as one. Private attributes of models are not looked at.
     """
     return _difference(arrived, sent, "", MAX_DEPTH, inside=False)
 
@@ -41,10 +41,10 @@ def _difference(arrived: object, sent: object, place: str, depth: int, *, inside
         )
     elif isinstance(arrived, (list, tuple)) and isinstance(sent, (list, tuple)) and len(arrived) == len(sent):
         pairs = ((f"[{index}]", *both) for index, both in enumerate(zip(arrived, sent, strict=True)))
-    elif _plain(arrived) == _plain(sent) != b"":
+    elif (kind is other_kind or not inside) and _plain(arrived) == _plain(sent) != b"":
         return None
     else:
-        return f"{_at(place)}: {_shown(sent)} becomes {_shown(arrived)}"
+        return f"{_at(place)}: {shown(sent)} becomes {shown(arrived)}"
     for way, own_item, item in pairs:
         changed = _difference(own_item, item, place + way, depth - 1, inside=inside)
         if changed is not None:
@@ -82,7 +82,8 @@ def _at(place: str) -> str:
     return f" at {place}" if place else ""
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """*value* in at most 60 characters; its type where it has no short text, or its ``repr()`` fails."""
     try:
         return f"{value!r:.60}" if members(value) is None else f"a {full_name(type(value))}"
     except Exception:

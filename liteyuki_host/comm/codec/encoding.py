@@ -173,7 +173,7 @@ def _refusal(value: object, error: Exception) -> ValueRefused:
     if isinstance(error, RecursionError):
         return ValueRefused(f"the value is nested deeper than {MAX_DEPTH} levels, or contains itself")
     part = _culprit(Part("", value))
-    if isinstance(part.value, int) and isinstance(error, OverflowError):
+    if issubclass(type(part.value), int) and isinstance(error, OverflowError):
         return ValueRefused(f"an integer of more than 64 bits cannot travel{part.at}")
     if isinstance(error, UnicodeEncodeError):
         return ValueRefused(f"a text with a lone surrogate (half of a character) cannot travel{part.at}")
@@ -186,7 +186,11 @@ def _refusal(value: object, error: Exception) -> ValueRefused:
 def _culprit(part: Part, depth: int = MAX_DEPTH) -> Part:
     """The innermost part that does not encode. Only looked for after a failure."""
     if depth:
-        for inner in parts(part, dumped=_encode_other_again):
+        try:
+            inners = list(parts(part, dumped=_encode_other_again))
+        except Exception:  # a mapping of the user's own that fails when it is read
+            return part
+        for inner in inners:
             if not _encodes(inner.value):
                 return _culprit(inner, depth - 1)
     return part
