@@ -31,6 +31,8 @@ class Ending:
         """By the host's message."""
         self.terminated = False
         """It has received a SIGTERM."""
+        self.signalled = False
+        """It has received a SIGINT that :meth:`interrupt` did not send: the driver ends the bot already."""
         self.start_interrupted = False
         """It was asked to end while its start-up hooks ran."""
         self.host_gone = False
@@ -90,6 +92,8 @@ class Ending:
             self.requested = True
         for action in self._before_interrupt:
             action()
+        if self.signalled:
+            return
         if sys.platform == "win32":
             signal.raise_signal(signal.SIGINT)
         else:

@@ -8,7 +8,9 @@ A driver installs handlers of its own for SIGINT and SIGTERM when it runs. Two t
   service manager that stops a whole control group (systemd, by default) sends it to the host as well, and the host
   then stops the bot in order. A SIGTERM for the bot alone is passed on to the host, which ends the bot in order too.
 
-SIGINT stays the driver's: :mod:`.ending` ends the bot by it.
+SIGINT stays the driver's: :mod:`.ending` ends the bot by it. A second one makes the driver leave out the shutdown
+hooks. So one that comes from elsewhere at about the same time (a service manager with ``KillSignal=SIGINT``) is not a
+second.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from liteyuki_host._child.ending import Ending
 from liteyuki_host._child.hooks import StartupHooks
+
+REQUEST_SECONDS = 1.0
+"""SIGINTs within this time of the first one are one request, as they are for the host."""
 
 
 class Signals:
@@ -34,6 +40,7 @@ class Signals:
         self._hooks = hooks
         self._drivers_sigint: Any = None
         self._interrupts = 0  # of them the first one is the host's stop message
+        self._interrupted_at = 0.0  # time.monotonic() of the first one
         self._tell: Callable[[], None] = lambda: None
 
     def starting(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -73,6 +80,13 @@ class Signals:
 
     def _sigint(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1
+        now = time.monotonic()
+        if self._interrupts == 1:
+            self._interrupted_at = now
+        elif now - self._interrupted_at < REQUEST_SECONDS:
+            return
+        if not self._ending.requested:
+            self._ending.signalled = True
         if callable(self._drivers_sigint):
             self._drivers_sigint(number, frame)
 

@@ -115,6 +115,29 @@ def test_a_whole_control_group(tmp_path: Path, driver: str, bot_first: bool) -> 
         assert len(host.wait_for("child nonebot started")) == 1
 
 
+@pytest.mark.parametrize("driver", ["~none", "~fastapi"])
+def test_a_whole_control_group_by_sigint(tmp_path: Path, driver: str) -> None:
+    """``KillSignal=SIGINT``: the host's stop finds a bot that ends already, and is no second request to its driver."""
+    slow = """
+@driver.on_shutdown
+async def slow():
+    print("SLOW begins", flush=True)
+    await asyncio.sleep(2)
+    print("SLOW ends", flush=True)
+"""
+    folder = project(tmp_path, driver)
+    plugin = folder / "plugins" / "said.py"
+    plugin.write_text(plugin.read_text() + slow)
+    with host_process(folder) as host:
+        host.wait_for("child nonebot ready")
+        bot = host.child()
+        bot.send_signal(signal.SIGINT)
+        host.wait_for("SLOW begins")
+        host.send(signal.SIGINT)
+        assert host.wait(20) == 0
+        host.wait_for("SLOW ends")
+
+
 def test_a_bot_that_comes_after_another_is_waited_for(tmp_path: Path) -> None:
     """The one that stops last works on for longer than it would wait by itself."""
     for name in ("db", "web"):
