@@ -22,6 +22,10 @@ __all__ = ["Cancellation", "await_on", "run_apart"]
 
 T = TypeVar("T")
 
+SAME_SECONDS = 0.1
+"""A second cancellation so soon after the first one is the same request: a program whose handlers of two signals cancel
+one task gets both from a wrapper within milliseconds. Nobody asks twice so fast."""
+
 OWNER_SECONDS = 1.0
 """Between two looks at whether the program's loop is still there: nothing tells of a loop that is closed."""
 
@@ -35,6 +39,7 @@ class Cancellation:
     - ``asyncio.run`` cancels every task that is left when its main task has ended. Mostly that task ended because of
       the first cancellation (``gather`` does not wait for its other tasks). So what takes the whole loop down within
       ``REQUEST_SECONDS`` of the first one belongs to it; later it is a second Ctrl+C.
+    - What comes within ``SAME_SECONDS`` of the first one is one request.
 
     Make and use it in one task; :meth:`close` it at the end.
     """
@@ -77,7 +82,7 @@ class Cancellation:
         if self._error is None:
             self._since = now
             self._first()
-        elif not (everything and now - self._since <= REQUEST_SECONDS):
+        elif now - self._since > (REQUEST_SECONDS if everything else SAME_SECONDS):
             self._again()
         self._error = error
 

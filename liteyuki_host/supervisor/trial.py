@@ -180,7 +180,8 @@ class _Attempt:
             return json.loads(self._said.result()), ""
         await asyncio.wait({self._gone}, timeout=GONE_SECONDS)
         how = describe_exit(self._gone.result()) if self._gone.done() else "closed all its files"
-        return None, f"it {how} while it was loaded"
+        was = "was " if how.startswith("killed") else ""
+        return None, f"it {was}{how} while it was loaded"
 
     async def end(self) -> None:
         self._child.kill()

@@ -226,7 +226,7 @@ def test_ctrl_c_once_more_kills(tmp_path: Path, name: str) -> None:
 
 
 def test_cancelled_again_by_the_program(tmp_path: Path) -> None:
-    """At once, however soon: two calls of task.cancel() are two requests."""
+    """At once: two calls of task.cancel() are two requests."""
     code = """
         async def main():
             task = asyncio.create_task(serve())
@@ -243,6 +243,27 @@ def test_cancelled_again_by_the_program(tmp_path: Path) -> None:
         host.tree()
         assert host.wait(4) == 0
         host.wait_for("child nonebot stopped after a kill")
+        host.wait_for("CANCELLED")
+
+
+def test_cancellations_of_one_moment_are_one_request(tmp_path: Path) -> None:
+    """A program that cancels its task for SIGINT and for SIGTERM gets both from a wrapper."""
+    code = """
+        async def main():
+            task = asyncio.create_task(serve())
+            await ready()
+            task.cancel()
+            await asyncio.sleep(0.02)
+            task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled()
+        asyncio.run(main())
+    """
+    with host_process(program(tmp_path, code), "program.py") as host:
+        host.wait_for("child nonebot ready")
+        host.tree()
+        assert host.wait(10) == 0
+        host.wait_for("HOOK ends")
         host.wait_for("CANCELLED")
 
 

@@ -172,7 +172,7 @@ def test_a_plugin_that_cannot_be_loaded_is_told_with_its_line(check: Check) -> N
         ("raise SystemExit\n", "bot.py ended by sys.exit(None)"),
         ("", "bot.py came to its end without having called nonebot.run()"),
         ("import nothing_like_it\n", "bot.py line 1: module 'nothing_like_it' is not installed"),
-        ("import os, signal\nos.kill(os.getpid(), 9)\n", "it killed by SIGKILL while it was loaded"),
+        ("import os, signal\nos.kill(os.getpid(), 9)\n", "it was killed by SIGKILL while it was loaded"),
         ("import os\nprint('last words', flush=True)\nos._exit(4)\n", "it exited 4 while it was loaded; the last line"),
         ("print('x' * 1000000)\n1 / 0\n", "bot.py line 2: ZeroDivisionError"),
         ("import threading, time\nthreading.Thread(target=time.sleep, args=[600]).start()\n1 / 0\n", "bot.py line 3"),

@@ -102,7 +102,7 @@ async def test_plugins_that_the_running_bot_does_without_do_not_count(
     ("end", "words"),
     [
         ("os._exit(5)", "it exited 5 while it was loaded"),
-        ("os.kill(os.getpid(), 11)", "it killed by SIGSEGV while it was loaded"),
+        ("os.kill(os.getpid(), 11)", "it was killed by SIGSEGV while it was loaded"),
         ("link.sendall(b'what'); os._exit(0)", "it exited 0 while it was loaded"),
     ],
 )
