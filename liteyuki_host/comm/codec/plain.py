@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from msgspec import to_builtins
-from msgspec.msgpack import encode
+from msgspec.msgpack import decode, encode
 
 __all__ = ["MAX_DEPTH", "is_flat", "is_number", "is_safe", "is_shallow", "may_be_plain"]
 
@@ -40,8 +40,8 @@ def is_safe(value: object, payload: bytes) -> bool:
     try:
         if len(payload) <= SMALL:
             return bool(to_builtins(value) == value)
-        if encode(to_builtins(value, builtin_types=_BYTES)) != payload:
-            return False
+        if encode(to_builtins(value, builtin_types=_BYTES)) != payload and encode(decode(payload)) != payload:
+            return False  # the second also holds for date-times with a zone, which are no text
     except Exception:  # whatever it is, the thorough look finds the words
         return False
     return len(payload.translate(None, _NOT_OPENING)) <= MAX_DEPTH
