@@ -41,6 +41,7 @@ _PATHS: dict[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {
     "os.truncate": lambda args: (args[0],),
     "os.link": lambda args: (args[1],),
     "os.symlink": lambda args: (args[1],),
+    "sqlite3.connect": lambda args: (args[0],),  # the library opens the file itself
     "shutil.copyfile": lambda args: (args[1],),  # Windows copies without opening the file
     "shutil.rmtree": lambda args: (args[0],),  # what it removes is relative to descriptors of folders
 }

@@ -73,6 +73,7 @@ def writer(folder: Path) -> Iterator[Writer]:
         ("os.replace('old.py', 'new.py')", "old.py"),
         ("os.unlink('old.py')", "old.py"),
         ("os.truncate('old.py', 0)", "old.py"),
+        ("import sqlite3; sqlite3.connect('data.py').execute('create table a (b)')", "data.py"),
         ("os.link('old.py', 'new.py')", "new.py"),
         ("shutil.copy('old.py', 'new.py')", "new.py"),
         ("shutil.move('old.py', 'plugins/old.py')", "plugins/old.py"),
