@@ -131,11 +131,11 @@ def test_a_table_that_is_none(project: Path, text: str, words: str) -> None:
 def test_plugins_of_both_forms(project: Path) -> None:
     (project / "pyproject.toml").write_text(f"{TABLE}plugins = ['json', 'not_there', 5, 'json.nothing']\n")
     assert len(survey("toml")["plugins"]) == 3
-    text = "[tool.nonebot.plugins]\n'some-package' = ['some_plugin']\n'@local' = ['mine', 'json']\n"
+    text = "[tool.nonebot.plugins]\n'some-package' = ['some_plugin']\n'@local' = ['my_missing_plugin', 'json']\n"
     (project / "pyproject.toml").write_text(text)
     some, mine = survey("toml")["plugins"]
     assert some.endswith("-m pip install some-package`")
-    assert mine.startswith("plugin module 'mine' is not installed")
+    assert mine.startswith("plugin module 'my_missing_plugin' is not installed")
 
 
 def test_a_module_is_found_without_being_imported(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
