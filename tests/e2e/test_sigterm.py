@@ -264,8 +264,8 @@ async def save():
 STARTS = """
 @driver.on_startup
 async def hang():
-    print("HOOK", flush=True)
     try:
+        print("HOOK", flush=True)  # a signal may arrive before this returns
         await asyncio.sleep(60)
     finally:
         await asyncio.sleep(0.3)

@@ -24,8 +24,8 @@ import nonebot
 
 @nonebot.get_driver().on_startup
 KIND def hang():
-    print("HOOK", flush=True)
     try:
+        print("HOOK", flush=True)  # a signal may arrive before this returns
         WAIT
     finally:
         print("CLEANED UP", flush=True)
