@@ -33,7 +33,7 @@ async def ask():
             await host.arestart_process("nonebot")
             print("restarted", flush=True)
         except ProcessFailed as exc:
-            print("refused:", exc, flush=True)
+            print(f"refused: {exc}", flush=True)  # in one piece: the host writes lines at the same time
 
 @host.on_after_start
 async def begin():

@@ -72,7 +72,11 @@ async def blocks(bot: Bot, event: MessageEvent):
     for _ in range(40):
         tasks.append(asyncio.create_task(bot.handle_event(event.model_copy())))
     print("blocked", flush=True)
-    time.sleep(3600)
+    while True:
+        try:
+            time.sleep(3600)
+        except KeyboardInterrupt:  # the ladder's signals interrupt it, and it goes on
+            pass
 """
 
 LADDER = {"stop_timeout": 0.5, "interrupt_timeout": 0.2, "terminate_timeout": 0.2}
@@ -139,7 +143,7 @@ async def test_a_blocked_loop_is_told_of_by_the_links_thread(start_host: StartHo
     host.line(
         r"child nonebot: 1 event not finished and ended with the bot: (plugins\.)?mine\.blocks \(.*running for \d s$"
     )
-    host.line(r"child nonebot stopped after (SIGTERM|a kill)")
+    host.line(r"child nonebot stopped after a kill")
     assert "did not say" not in host.text
 
 
