@@ -196,12 +196,8 @@ class Host:
     def stop(self) -> None:
         """Ask the host to end: every process by its stop ladder, then ``run`` returns. More calls do nothing."""
         self._stop_asked = True
-        loop, stopping = self._loop, self._stopping
-        if loop is not None and stopping is not None:
-            try:
-                loop.call_soon_threadsafe(stopping.set)
-            except RuntimeError:  # already over
-                pass
+        if self._stopping is not None:
+            self._post(self._stopping.set)
 
     # --- control: waiting until it is done ----------------------------------------------------------------------
 
