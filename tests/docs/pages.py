@@ -20,6 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("README*.md"), ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])
 
+PAIRS = [(page.with_name(page.name.replace(".zh-CN", "")), page) for page in PAGES if page.name.endswith(".zh-CN.md")]
+"""English and Chinese page of everything that exists in both languages."""
+
 _BLOCK = re.compile(
     r"^(?:<!-- (?P<marker>[^\n]*) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -79,3 +82,48 @@ def code_in(cell: str) -> str:
     """What a cell has between backticks; empty when it has none."""
     match = re.fullmatch(r"`(.*)`", cell)
     return match[1] if match else ""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A heading, paragraph, list item, table row or code block of a page."""
+
+    kind: str
+    line: int
+    text: str
+    """Of a code block: nothing."""
+
+    @property
+    def code(self) -> set[str]:
+        """What stands between backticks. Order and number are left out: they differ between languages."""
+        return {re.sub(r"\s+", " ", span) for _, span in _CODE.findall(self.text)}
+
+    @property
+    def words(self) -> str:
+        """The text without code and without the targets of links."""
+        return re.sub(r"\]\([^)]*\)", "]", _CODE.sub("", re.sub(r"<[^>]*>", "", self.text)))
+
+
+_CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
+_KINDS = (("heading", r"#+ "), ("row", r"\|"), ("item", r"- |\d+\. "))
+
+
+def pieces(page: Path) -> list[Piece]:
+    """All pieces of the page in their order; a table without its ruler."""
+    text = _BLOCK.sub(lambda match: f"```{match['language']}" + "\n" * match[0].count("\n"), page.read_text("utf-8"))
+    found: list[Piece] = []
+    goes_on = False
+    for number, line in enumerate(text.splitlines(), 1):
+        kind = next((name for name, start in _KINDS if re.match(start, line)), "paragraph")
+        if line.startswith("```"):
+            found.append(Piece(f"block {line[3:]}", number, ""))
+            goes_on = False
+        elif not line.strip() or re.fullmatch(r"[| :-]+", line):
+            goes_on = False
+        elif kind == "paragraph" and goes_on:
+            found[-1] = Piece(found[-1].kind, found[-1].line, f"{found[-1].text}\n{line.strip()}")
+        else:
+            level = f" {line.index(' ')}" if kind == "heading" else ""
+            found.append(Piece(f"{kind}{level}", number, line.strip()))
+            goes_on = kind in ("paragraph", "item")
+    return found

@@ -329,35 +329,39 @@ def test_the_refusals_are_those_of_the_page() -> None:
 
 # Operations
 
+OPERATIONS = [DOCS / "operations.md", DOCS / "operations.zh-CN.md"]
 
-def _documented_lines() -> list[str]:
-    return [line for row in table_rows(DOCS / "operations.md") if len(row) >= 2 and (line := code_in(row[0]))]
+
+def _explained_lines(page: Path) -> list[str]:
+    return [line for row in table_rows(page) if len(row) >= 2 and (line := code_in(row[0]))]
 
 
 def _fits(pattern: str, line: str) -> bool:
     return re.fullmatch(pattern.replace("`", ""), line) is not None
 
 
-def test_every_line_that_the_host_can_say_is_explained() -> None:
-    documented = _documented_lines()
+@pytest.mark.parametrize("page", OPERATIONS, ids=lambda page: page.name)
+def test_every_line_that_the_host_can_say_is_explained(page: Path) -> None:
+    explained = _explained_lines(page)
     unexplained = [
         f"{place}: {pattern.replace('(?:.*)', '…')}".replace("\\", "")
         for place, pattern in [*lines_of_the_log(), *reasons(), *findings()]
-        if not any(_fits(pattern, line) for line in documented)
+        if not any(_fits(pattern, line) for line in explained)
     ]
-    assert not unexplained, "docs/operations.md does not explain:\n" + "\n".join(unexplained)
+    assert not unexplained, f"{page.name} does not explain:\n" + "\n".join(unexplained)
 
 
-def test_every_explained_line_can_be_said() -> None:
+@pytest.mark.parametrize("page", OPERATIONS, ids=lambda page: page.name)
+def test_every_explained_line_can_be_said(page: Path) -> None:
     patterns = [pattern for _, pattern in [*lines_of_the_log(), *reasons(), *findings()]]
-    explained = [code_in(row[0]) for row in table_rows(DOCS / "operations.md") if len(row) in (2, 3)]
-    lines = [line for line in explained if line.count(" ") > 1 and not line.startswith("lycomm")]
+    lines = [line for line in _explained_lines(page) if line.count(" ") > 1 and not line.startswith("lycomm")]
     unsaid = [line for line in lines if not any(_fits(pattern, line) for pattern in patterns)]
     assert not unsaid, "nothing says any more:\n" + "\n".join(unsaid)
 
 
-def test_the_ends_of_processes_are_put_into_these_words() -> None:
-    rows = [row for row in table_rows(DOCS / "operations.md") if re.fullmatch(r"`-?\d+`", row[0])]
+@pytest.mark.parametrize("page", OPERATIONS, ids=lambda page: page.name)
+def test_the_ends_of_processes_are_put_into_these_words(page: Path) -> None:
+    rows = [row for row in table_rows(page) if re.fullmatch(r"`-?\d+`", row[0])]
     assert rows
     for code, words, _ in rows:
         assert describe_exit(int(code_in(code)), platform="linux") == code_in(words)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from liteyuki_host.settings import load_settings
-from tests.docs.pages import PAGES, ROOT, Block, blocks, files_of
+from tests.docs.pages import PAGES, PAIRS, ROOT, Block, blocks, files_of
 
 RUN_PAGE = Path(__file__).parent / "children" / "run_page.py"
 COMMUNICATION = ROOT / "docs" / "communication.md"
@@ -161,9 +161,8 @@ def test_every_block_is_dealt_with_by_one_of_these_tests() -> None:
             assert known, f"{block.page} line {block.line}"
 
 
-@pytest.mark.parametrize("english", [README, COMMUNICATION], ids=lambda page: page.name)
-def test_the_chinese_page_has_the_same_blocks(english: Path) -> None:
-    chinese = english.with_name(english.stem + ".zh-CN.md")
+@pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=lambda page: page.name)
+def test_the_chinese_page_has_the_same_blocks(english: Path, chinese: Path) -> None:
     assert [_sense(block) for block in blocks(chinese)] == [_sense(block) for block in blocks(english)]
 
 
