@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs.pages import PAGES, PAIRS, ROOT, Piece, code_in, pieces, table_rows
 
-STILL_MIXED = {"performance.md", "reliability.md"}
+STILL_MIXED = {"performance.md"}
 """Pages that show both languages side by side until they are split in two."""
 CHINESE = [page for page in PAGES if page.name.endswith(".zh-CN.md")]
 ENGLISH = [page for page in PAGES if page not in CHINESE and page.name not in STILL_MIXED]
@@ -59,6 +59,18 @@ def test_a_page_and_its_translation_have_the_same_pieces_and_code(pair: tuple[Pa
         assert one.kind == other.kind, f"{where}:\n{one.text}\n{other.text}"
         assert one.code == other.code, f"{where}:\n{one.text}\n{other.text}"
     assert len(english) == len(chinese)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].name)
+def test_a_row_and_its_translation_have_the_same_figures(pair: tuple[Path, Path]) -> None:
+    english, chinese = ([piece for piece in pieces(page) if piece.kind == "row"] for page in pair)
+    for one, other in zip(english, chinese, strict=True):
+        where = f"{pair[0].name} line {one.line}, {pair[1].name} line {other.line}"
+        assert _figures(one) == _figures(other), f"{where}:\n{one.text}\n{other.text}"
+
+
+def _figures(piece: Piece) -> Counter[str]:
+    return Counter(re.findall(r"\d(?:[\d,.]*\d)?", _words(piece)))
 
 
 def test_no_log_line_is_explained_twice() -> None:

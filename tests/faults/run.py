@@ -1,5 +1,6 @@
 """The fault matrix: ``python tests/faults/run.py [--long] [ROW ...]`` prints it as the table of docs/reliability.md.
 
+The table of docs/reliability.zh-CN.md is its translation, made by hand; a test compares the figures of both pages.
 Without ``--long`` it is what every test run does, in a minute or two; with it, hours of damage at the published
 figures. Exit code 1 when something does not hold.
 """
