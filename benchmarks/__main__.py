@@ -33,8 +33,11 @@ def _compare(arguments: Sequence[str]) -> int:
     rounds, seconds, children = (2, 0.25, 4) if options.quick else (5, 0.5, 20)
     plan = Plan(measures, options.peers, options.rounds or rounds, options.seconds or seconds, children)
     outcome = run(plan, _tell)
-    for line in report.markdown(outcome, plan) if options.markdown else report.text(outcome, plan):
-        print(line)
+    if options.markdown:
+        for language in report.LANGUAGES:
+            print(f"<!-- {language} -->", *report.markdown(outcome, plan, language), "", sep="\n")
+    else:
+        print(*report.text(outcome, plan), sep="\n")
     if options.json:
         options.json.write_text(report.as_json(outcome, plan) + "\n", "utf-8")
     return 0
@@ -65,7 +68,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="turns of each peer in each measure: 5, quick 2")
     parser.add_argument("--seconds", type=float, help="that each turn measures: 0.5, quick 0.25")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures of all rounds there")
-    parser.add_argument("--markdown", action="store_true", help="print the tables of docs/performance.md")
+    parser.add_argument(
+        "--markdown",
+        action="store_true",
+        help="print the tables of docs/performance.md, then those of docs/performance.zh-CN.md",
+    )
     return parser.parse_args(arguments)
 
 

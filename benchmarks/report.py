@@ -1,16 +1,22 @@
-"""What a run says: tables for people, in a terminal or for ``docs/performance.md``, and JSON for machines."""
+"""What a run says: tables for people, in a terminal or for ``docs/performance.md`` (and its Chinese page), and JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from . import machine
+from .chinese import TEXTS
 from .goals import GOALS
 from .measures import Measure
-from .peers import LIMITS, OURS, REFERENCE
+from .peers import LIMITS, NAMES, OURS, REFERENCE
 from .runner import Figures, Outcome, Plan
+
+Say = Callable[[str], str]
+"""Translates a text from English to the language of the report; KeyError when it has no translation."""
+
+LANGUAGES: dict[str, Say] = {"en": str, "zh-CN": TEXTS.__getitem__}
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,12 @@ class Table:
         yield f"| {' | '.join(self.columns)} |"
         yield f"| --- |{' ---: |' * (len(self.columns) - 1)}"
         for first, *others in self.rows:
-            yield f"| {' | '.join([f'**{first}**' if first == OURS else first, *others])} |"
+            yield f"| {' | '.join([self._name(first), *others])} |"
+
+    def _name(self, first: str) -> str:
+        if first == OURS:
+            return f"**{first}**"
+        return f"`{first}`" if first in NAMES else first
 
 
 def text(outcome: Outcome, plan: Plan) -> Iterator[str]:
@@ -51,15 +62,17 @@ def text(outcome: Outcome, plan: Plan) -> Iterator[str]:
         yield from (f"  {what}: {why}" for what, why in outcome.missing.items())
 
 
-def markdown(outcome: Outcome, plan: Plan) -> Iterator[str]:
-    yield about(plan)
-    for table in tables(outcome):
+def markdown(outcome: Outcome, plan: Plan, language: str) -> Iterator[str]:
+    """The tables of the page in *language*, one of LANGUAGES. Names of peers and reasons are code: not translated."""
+    say = LANGUAGES[language]
+    yield about(plan, say)
+    for table in tables(outcome, say):
         yield from table.markdown()
     if outcome.missing:
         yield ""
-        yield "### Not measured"
+        yield f"### {say('Not measured')}"
         yield ""
-        yield from (f"- {what}: {why}" for what, why in outcome.missing.items())
+        yield from (f"- `{what}`: `{why}`" for what, why in outcome.missing.items())
 
 
 def as_json(outcome: Outcome, plan: Plan) -> str:
@@ -93,28 +106,37 @@ def as_json(outcome: Outcome, plan: Plan) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False)
 
 
-def about(plan: Plan) -> str:
+def about(plan: Plan, say: Say = str) -> str:
     facts = machine.facts()
     versions = ", ".join(
         f"{name} {value}" for name, value in facts.items() if name not in ("cores", "system", "python")
     )
-    return (
-        f"{facts['cores']} cores, {facts['system']}, {facts['python']}; {plan.rounds} interleaved rounds of "
-        f"{plan.seconds:g} s, broadcast to {plan.children} children; median [min - max]; {versions}."
+    words = say(
+        "{cores} cores, {system}, {python}; {rounds} interleaved rounds of {seconds:g} s, "
+        "broadcast to {children} children; median [min - max]; {versions}."
+    )
+    return words.format(
+        cores=facts["cores"],
+        system=facts["system"],
+        python=facts["python"],
+        rounds=plan.rounds,
+        seconds=plan.seconds,
+        children=plan.children,
+        versions=versions,
     )
 
 
-def tables(outcome: Outcome) -> Iterator[Table]:
-    verdicts = _goals(outcome)
+def tables(outcome: Outcome, say: Say = str) -> Iterator[Table]:
+    verdicts = _goals(outcome, say)
     if verdicts.rows:
         yield verdicts
     for measure in outcome.measures:
         measured = outcome.figures.get(measure.key)
         if measured:
-            yield _table(measure, measured)
+            yield _table(measure, measured, say)
 
 
-def _goals(outcome: Outcome) -> Table:
+def _goals(outcome: Outcome, say: Say) -> Table:
     rows = []
     for goal in GOALS:
         value = goal.figure(outcome)
@@ -122,25 +144,32 @@ def _goals(outcome: Outcome) -> Table:
             continue
         sign = "<=" if goal.at_most else ">="
         must = "-" if goal.must is None else f"{sign} {goal.must:g}"
-        verdict = _word(goal.met(value, goal.aim))
-        reached = "-" if goal.must is None else (_word(goal.met(value, goal.must)))
+        verdict = say(_word(goal.met(value, goal.aim)))
+        reached = "-" if goal.must is None else say(_word(goal.met(value, goal.must)))
         unit = "" if goal.unit == "x" else f" {goal.unit}"
-        rows.append([goal.words, f"{number(value)}{unit}", must, reached, f"{sign} {goal.aim:g}", verdict])
+        rows.append([say(goal.words), f"{number(value)}{unit}", must, reached, f"{sign} {goal.aim:g}", verdict])
     columns = ["goal", "this run", "must reach", "reached", "aim at", "reached"]
-    return Table("What is to be reached", columns, rows)
+    return Table(say("What is to be reached"), [*map(say, columns)], rows)
 
 
 def _word(met: bool) -> str:
     return "yes" if met else "no"
 
 
-def _table(measure: Measure, measured: dict[str, Figures]) -> Table:
+def heading(measure: Measure, say: Say = str) -> str:
+    """The heading of the measure's table."""
+    better = "higher is better" if measure.higher_is_better else "lower is better"
+    core = say(", one core") if measure.one_core else ""
+    return f"{measure.key}: {say(measure.title)}{core} ({measure.unit}; {say(better)})"
+
+
+def _table(measure: Measure, measured: dict[str, Figures], say: Say) -> Table:
     best = _best(measure, {name: it for name, it in measured.items() if name not in (*LIMITS, OURS)})
     limit = _best(measure, {name: it for name, it in measured.items() if name in LIMITS})
     references = {
-        f"x {REFERENCE}": REFERENCE if REFERENCE in measured else None,
-        f"x best peer ({best})": best,
-        f"x limit ({limit})": limit,
+        say("x {}").format(REFERENCE): REFERENCE if REFERENCE in measured else None,
+        say("x best peer ({})").format(best): best,
+        say("x limit ({})").format(limit): limit,
     }
     references = {column: name for column, name in references.items() if name is not None}
     extras = list(dict.fromkeys(extra for figures in measured.values() for extra in figures.extras))
@@ -150,10 +179,8 @@ def _table(measure: Measure, measured: dict[str, Figures]) -> Table:
         ratios = [_better_by(measure, figures, measured[str(reference)]) for reference in references.values()]
         others = [figures_text(figures.extras[extra]) if extra in figures.extras else "-" for extra in extras]
         rows.append([name, figures_text(figures.values), *ratios, *others])
-    better = "higher is better" if measure.higher_is_better else "lower is better"
-    core = ", one core" if measure.one_core else ""
-    heading = f"{measure.key}: {measure.title}{core} ({measure.unit}; {better})"
-    return Table(heading, ["peer", "median [min - max]", *references, *extras], rows)
+    columns = [say("peer"), say("median [min - max]"), *references, *map(say, extras)]
+    return Table(heading(measure, say), columns, rows)
 
 
 def _best(measure: Measure, measured: dict[str, Figures]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -136,6 +137,27 @@ def test_a_table_names_the_best_peer_without_us_and_without_limits() -> None:
     assert table.columns[2:5] == ["x mp.Pipe", "x best peer (zmq + msgspec)", f"x limit ({LIMITS[0]})"]
     assert next(row for row in table.rows if row[0] == OURS)[2:5] == ["3.00", "2.00", "0.50"]
     assert f"| **{OURS}** | 6.00 [6.00 - 6.00] | 3.00 | 2.00 | 0.50 | - |" in [*table.markdown()]
+
+
+def test_the_tables_exist_in_chinese_with_the_same_figures() -> None:
+    outcome = one_of_each()
+    outcome.missing["redis"] = "no redis-server"
+    plan = Plan(MEASURES, NAMES, rounds=1, seconds=0.02, children=1)
+    english, chinese = ([*report.markdown(outcome, plan, language)] for language in report.LANGUAGES)
+    figures = re.compile(r"\d(?:[\d.]*\d)?")
+    assert [figures.findall(line) for line in english] == [figures.findall(line) for line in chinese]
+    assert "| `mp.Pipe` | 2.00 [2.00 - 2.00] | 1.00 | 1.00 | 1.00 | 4.00 [4.00 - 4.00] |" in chinese
+    assert [line for line in chinese if line.startswith("#") and not re.search("[\u4e00-\u9fff]", line)] == []
+
+
+def test_every_heading_of_the_pages_is_one_of_a_measure() -> None:
+    for page, say in zip(("performance.md", "performance.zh-CN.md"), report.LANGUAGES.values(), strict=True):
+        lines = (ROOT / "docs" / page).read_text("utf-8").splitlines()
+        shown = [line.removeprefix("### ") for line in lines if line.startswith("### ")]
+        measured = [report.heading(measure, say) for measure in MEASURES]
+        assert shown == [say("What is to be reached"), *measured, say("Not measured")]
+        goals = [line.split(" | ")[0].removeprefix("| ") for line in lines if line.count("|") == 7]
+        assert {say(goal.words) for goal in GOALS} <= {*goals}
 
 
 def test_every_measure_has_its_place_and_a_name() -> None:
