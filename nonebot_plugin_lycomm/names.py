@@ -59,12 +59,25 @@ class Names:
             argument = text[len(start + name) :]
             if text.startswith(start + name) and (not argument or argument[0].isspace()):
                 # Asked at each message: a plugin may have been loaded, or unloaded, since the bot started.
-                if self._fallback is not None and self._owner_of(start, name) is not None:
-                    tell_taken([self])
+                if self._fallback is not None and self._is_left_to_another(start, name, argument):
                     return False
                 state[ARGUMENT_KEY] = argument.strip()
                 return True
         return False
+
+    def _is_left_to_another(self, start: str, name: str, argument: str) -> bool:
+        """Whether another matcher has the name, or this longer command; the log tells each of both once."""
+        if self._owner_of(start, name) is not None:
+            tell_taken([self])
+            return True
+        owner = self._owner_of(start, name, argument) if argument.strip() else None
+        if owner is None:
+            return False
+        longer = f"{start}{name} ..."  # not the argument: there is no end of those
+        if longer not in self._told:
+            self._told.add(longer)
+            _tell(self._sentence([longer], owner))
+        return True
 
     def taken(self) -> Iterator[tuple[str, str]]:
         """Each name that another matcher has, as it is written in a chat, and that matcher's plugin."""
@@ -89,8 +102,8 @@ class Names:
             return f"{shown} left to {owner}: use {start}{self._fallback}, or set other names with {self._setting}"
         return f"{shown} also belongs to {owner}; {self._setting} asks for it, so superusers get lycomm's command"
 
-    def _owner_of(self, start: str, name: str) -> str | None:
-        return owner_of(start + name, control=f"{start}lycomm", ours=self._ours)
+    def _owner_of(self, start: str, name: str, argument: str = "") -> str | None:
+        return owner_of(start + name + argument, control=f"{start}lycomm{argument}", ours=self._ours)
 
     def _longest_first(self) -> list[tuple[str, str]]:
         starts = get_driver().config.command_start
@@ -102,7 +115,11 @@ def tell_taken(commands: Iterable[Names]) -> None:
     """Log one line about the names of *commands* that other plugins have, each name once."""
     news = "; ".join(filter(None, [names.news() for names in commands]))
     if news:
-        logger.opt(colors=False).warning(f"chat commands: {news}")
+        _tell(news)
+
+
+def _tell(news: str) -> None:
+    logger.opt(colors=False).warning(f"chat commands: {news}")
 
 
 def _shown_start() -> str:

@@ -71,7 +71,8 @@ def _command(rule: Any, text: str) -> bool:
     for command in rule.cmds:
         separators = config.command_sep if len(command) > 1 else ("",)
         for start, separator in product(config.command_start, separators):
-            if text == f"{start}{separator.join(command)}":
+            name = f"{start}{separator.join(command)}"
+            if text.startswith(name) and (len(text) == len(name) or text[len(name)].isspace()):
                 return True
     return False
 

@@ -246,6 +246,27 @@ def test_commands_of_alconna_are_known(folder: Path) -> None:
     assert line.startswith("chat commands: /重启 left to other: use /lycomm restart")
 
 
+def test_longer_commands_of_another_plugin_are_left_to_it(folder: Path) -> None:
+    write_plugin(
+        folder,
+        r"on_regex(r'^/status\s+(\S+)$')",
+        "on_command('restart server')",
+        "on_command(('restart', 'all'))",
+        "on_fullmatch('/重启 地图')",
+        "on_keyword({'everything'})",
+    )
+    theirs = ["/status mc.example.org", "/restart server", "/restart server now", "/restart all", "/重启 地图"]
+    ours = ["/status", "/restart", "/restart bot2", "/restart servers", "/restart everything", "/lycomm restart server"]
+    found = chat(folder, *theirs, *theirs, *ours, settings={"command_sep": [".", " "]}, after=OTHER)
+    assert {text: found.superuser(text) for text in theirs} == {text: ["other"] for text in theirs}
+    assert {text: found.superuser(text) for text in ours} == {text: ["lycomm"] for text in ours}
+    assert [line.partition(", or")[0] for line in found.told] == [
+        "chat commands: /status ... left to other: use /lycomm status",
+        "chat commands: /restart ... left to other: use /lycomm restart",
+        "chat commands: /重启 ... left to other: use /lycomm restart",
+    ], "each once"
+
+
 def test_a_restart_command_of_another_plugin_is_left_to_it_for_everybody(folder: Path) -> None:
     write_plugin(folder, "on_command('重启', aliases={'restart'})")
     found = chat(folder, *DEFAULTS, "/lycomm restart", "/lycomm 重启 bot2", "/lycomm", "/lycomm fly", before=OTHER)
