@@ -53,6 +53,24 @@ class ReadOtherwise(pydantic.BaseModel):
     user_id: int = pydantic.Field(validation_alias=pydantic.AliasChoices("uid", "id"))
 
 
+class ReadOtherwiseOrNot(pydantic.BaseModel):
+    user_id: int = pydantic.Field(5, validation_alias=pydantic.AliasChoices("uid", "id"))
+    at: int = pydantic.Field(6, validation_alias=pydantic.AliasPath("place", 0))
+
+
+class ReadInside(pydantic.BaseModel):
+    group_id: int = pydantic.Field(7, alias="groupId")
+    inner: ReadOtherwiseOrNot
+
+
+class StrictWithBytes(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+    data: bytes
+    when: dt.datetime
+    id: uuid.UUID
+    tags: set[int]
+
+
 class Cents(pydantic.BaseModel):
     price: int
 
@@ -285,8 +303,15 @@ def _counted() -> Counted:
 
 
 UTC = dt.timezone.utc
+NOON = dt.datetime(2026, 1, 2, 12)
 SAME: list[tuple[Any, Any]] = [
     (Aliased(userId=1), {"userId": 1}),
+    (ReadOtherwiseOrNot(uid=1, place=[2]), {"user_id": 1, "at": 2}),
+    (ReadInside(groupId=1, inner={"id": 2}), {"groupId": 1, "inner": {"user_id": 2, "at": 6}}),
+    (
+        StrictWithBytes(data=b"\xff", when=NOON, id=uuid.UUID(int=1), tags={1}),
+        {"data": b"\xff", "when": "2026-01-02T12:00:00", "tags": [1]} | {"id": str(uuid.UUID(int=1))},
+    ),
     (ByEither(user_id=1), {"userId": 1}),
     (Camel(UserId=1, Inner=Aliased(userId=2)), {"UserId": 1, "Inner": {"userId": 2}}),
     (WrittenOtherwise(user_id=1), {"user_id": 1}),

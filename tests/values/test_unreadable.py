@@ -39,6 +39,13 @@ class Holder:
     inside: Any
 
 
+def nested_tuple(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = (value,)
+    return value
+
+
 Ext, Raw = msgspec.msgpack.Ext, msgspec.Raw
 LONG = "x" * 1000
 
@@ -47,6 +54,8 @@ REFUSED: list[tuple[Any, str]] = [
     ({Key(1): 10}, r"a \S+\.Key as a key of a dict cannot travel"),
     ({ByIdentity(1): 10}, r"a \S+\.ByIdentity as a key of a dict cannot travel"),
     ({(Place(1), 2): 10}, "a tuple as a key of a dict cannot travel"),
+    ({nested_tuple(200): 10}, "the value is nested deeper than 200 levels"),
+    ({"scores": [{nested_tuple(900): 10}]}, "the value is nested deeper than 200 levels"),
     ({"scores": [{Place(1): 10}]}, r"Place as a key of a dict cannot travel at \.scores\[0\]; a key is"),
     (Holder({Place(1): 10}), r"Place as a key of a dict cannot travel at \.inside"),
     (types.MappingProxyType({Place(1): 1}), r"Place as a key of a dict cannot travel"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import datetime
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -105,13 +106,20 @@ def _attempts(kind: Any) -> list[Callable[[Any], Any]]:
     if not _is_model_2(kind):
         return [kind.parse_obj]
     return [
+        # A field whose alias is only for reading was written by its name. With a default it would be lost otherwise.
+        *([lambda data: kind.model_validate(data, by_alias=True, by_name=True)] if _reads_names(kind) else []),
         kind.model_validate,
         lambda data: _validate_mended(kind, data),
-        # A field whose alias is only for reading was written by its name. pydantic before 2.11 raises TypeError.
-        lambda data: kind.model_validate(data, by_alias=True, by_name=True),
-        # A strict model takes a text for a Decimal and a list for a tuple in JSON only.
+        # A strict model takes a text for a Decimal and a list for a tuple only if it is told not to be, or from JSON.
+        lambda data: kind.model_validate(data, strict=False),
         lambda data: kind.model_validate_json(_as_json(data)),
     ]
+
+
+@functools.lru_cache(maxsize=1024)
+def _reads_names(kind: Any) -> bool:
+    """Whether fields that have an alias can be asked for by their names too: from pydantic 2.11 on."""
+    return "by_name" in inspect.signature(kind.model_validate).parameters
 
 
 def _validate_mended(kind: Any, data: Any) -> Any:

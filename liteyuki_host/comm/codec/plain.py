@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from itertools import chain
 
 from msgspec import to_builtins
 from msgspec.msgpack import decode, encode
@@ -50,10 +52,11 @@ def is_safe(value: object, payload: bytes) -> bool:
 def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
     """Whether decoded data has at most *depth* levels of containers."""
     kind = type(value)
+    items: Iterable[object]
     if kind is dict:
-        items = value.values()  # type: ignore[attr-defined]
-    elif kind is list:
-        items = value
+        items = chain(value.keys(), value.values())  # type: ignore[attr-defined]
+    elif kind is list or kind is tuple:  # a tuple as a key
+        items = value  # type: ignore[assignment]
     else:
         return True
     if depth == 0:
