@@ -35,7 +35,12 @@ def missing_module(name: str, package: str | None = None, folder: Path | None = 
     folder = folder or Path.cwd()
     top = name.partition(".")[0]
     if package is None:
-        words = _of_the_project(name, top, folder) or _of_python(name, top) or _misspelled(name, top, folder)
+        words = (
+            _no_module_name(name)
+            or _of_the_project(name, top, folder)
+            or _of_python(name, top)
+            or _misspelled(name, top, folder)
+        )
         if words is not None:
             return words
     guess = ""
@@ -45,6 +50,17 @@ def missing_module(name: str, package: str | None = None, folder: Path | None = 
         guess = " (the package's name is a guess: look it up first)"
     install = f"`{sys.executable} -m pip install {package.replace('_', '-')}`"
     return f"module {name!r} is not installed for this bot: correct its name, or run {install}{guess}"
+
+
+def _no_module_name(name: str) -> str | None:
+    """About a name that no ``import`` takes, mostly a package's: ``nonebot-plugin-status``."""
+    if all(part.isidentifier() for part in name.split(".")):
+        return None
+    adapter = name.removeprefix("nonebot-adapter-")
+    meant = name.replace("-", "_") if adapter == name else f"nonebot.adapters.{adapter.replace('-', '.')}"
+    if all(part.isidentifier() for part in meant.split(".")):
+        return f"{name!r} is the name of a package, and a module is wanted: did you mean {meant!r}?"
+    return f"{name!r:.100} is not the name of a module: correct it"
 
 
 def _of_the_project(name: str, top: str, folder: Path) -> str | None:

@@ -28,6 +28,25 @@ def test_what_to_install_for_a_missing_module(tmp_path: Path, module: str, packa
     assert ("is a guess" in words) is (package is None)
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nonebot-plugin-status", "did you mean 'nonebot_plugin_status'?"),
+        ("nonebot-adapter-qq", "did you mean 'nonebot.adapters.qq'?"),
+        ("nonebot-adapter-onebot-v11", "did you mean 'nonebot.adapters.onebot.v11'?"),
+        ("~qq", "is not the name of a module: correct it"),
+        (" ~httpx", "is not the name of a module: correct it"),
+        ("a; rm -r b", "is not the name of a module: correct it"),
+        ("plugins/weather.py", "is not the name of a module: correct it"),
+    ],
+)
+def test_what_is_no_name_of_a_module_is_not_installed(tmp_path: Path, name: str, words: str) -> None:
+    found = missing_module(name, folder=tmp_path)
+    assert found.startswith(repr(name))
+    assert found.endswith(words)
+    assert "pip" not in found
+
+
 OWN = ["plugins/", "helper.py", "native.abi3.so" if sys.platform != "win32" else "native.pyd", "src/inner/"]
 
 
