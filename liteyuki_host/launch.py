@@ -224,7 +224,8 @@ def _exit_code(exc: SystemExit) -> int:
 
 
 def _complain(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    if sys.stderr is not None:  # a bot may have set it to None
+        sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
+from liteyuki_host._child.streams import flush_streams
+
 ORPHAN_SECONDS = 1.0
 """What a child without a host gets to end by itself. With the rest it must be gone in 2 s."""
 
@@ -79,8 +81,7 @@ class Ending:
             signal.raise_signal(signal.SIGTERM)
         others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
         if self.start_interrupted and not all(thread.daemon for thread in others):
-            sys.stdout.flush()
-            sys.stderr.flush()
+            flush_streams()
             os._exit(code)
 
     def interrupt(self) -> None:

@@ -21,6 +21,7 @@ from loguru import logger
 from nonebot.exception import FinishedException
 
 from liteyuki_host._child.codes import CANNOT_START
+from liteyuki_host._child.streams import flush_streams
 from liteyuki_host._child.trouble import place_of
 
 
@@ -79,9 +80,7 @@ class SelfReplacement:
         # As abruptly as the call would have ended this program. In a start-up hook a SystemExit would break the task
         # group of the driver and become another exit code, in a thread it would end nothing.
         logger.complete()
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        flush_streams()
         os._exit(CANNOT_START)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from liteyuki_host._child.missing import missing_module
+from liteyuki_host._child.streams import flush_streams
 from liteyuki_host._child.trouble import CannotRun, locate
 from liteyuki_host.comm.errors import HostNotAttached, UnknownChannel
 from liteyuki_host.comm.node import current
@@ -106,8 +106,7 @@ class Trial:
 
     def _end(self, **verdict: Any) -> NoReturn:
         try:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            flush_streams()
             self._transport.write_all([json.dumps(verdict).encode() + b"\n"])
         finally:
             os._exit(0)

@@ -196,9 +196,14 @@ def test_a_script_that_never_returns_is_given_up(check: Check) -> None:
 
 @pytest.mark.parametrize(
     "noise",
-    ["print('x' * 10_000_000)", "import threading, time; threading.Thread(target=time.sleep, args=[600]).start()"],
+    [
+        "print('x' * 10_000_000)",
+        "import threading, time; threading.Thread(target=time.sleep, args=[600]).start()",
+        "import sys; sys.stdout = sys.stderr = None",
+        "import sys; sys.stdout.close()",
+    ],
 )
-def test_a_bot_that_prints_or_starts_threads_is_good(check: Check, noise: str) -> None:
+def test_a_bot_that_prints_or_starts_threads_or_has_no_streams_is_good(check: Check, noise: str) -> None:
     code, _, errors = check({"bot.py": f"{noise}\n{BOT}", ".env": NONE})
     assert (code, errors) == (0, [])
 
