@@ -99,6 +99,8 @@ async def _judge(bot: Bot, spec: ProcessSpec, survey: Mapping[str, Any], load: b
     for line in survey["notes"]:
         findings.note(line)
     bot.place = Place.of(survey["listens"])
+    # The script may pass settings itself: what stands in .env may not be what counts, and only loading it tells.
+    overruled = is_script and plan.script is not None and _passes_settings(plan.script)
     if load and (is_script or not start):
         verdict: dict[str, Any] = {}
         trouble = await trial(spec, plan, timeout=spec.ready_timeout, on_verdict=verdict.update)
@@ -109,10 +111,10 @@ async def _judge(bot: Bot, spec: ProcessSpec, survey: Mapping[str, Any], load: b
                 bot.place = Place.of(verdict["listens"])
             return
         assert trouble is not None
-        if not any(line in trouble.words for line in start):
+        # What the lines below say as well is said once.
+        if overruled or not any(line in trouble.words for line in start):
             findings.fault(_in_one_line(trouble))
-    if is_script and plan.script is not None and _passes_settings(plan.script):
-        # What stands in .env may not be what counts, and only loading it would tell.
+    if overruled:
         bot.place = None
         return
     for line in start:

@@ -149,6 +149,15 @@ def test_settings_that_a_script_passes_itself_are_not_looked_for_in_dotenv(check
 # Loading the bot
 
 
+@pytest.mark.parametrize("call", ['nonebot.init(driver="~none")', "nonebot.init()"])
+@pytest.mark.parametrize("value", ["HOST=localhost", "SUPERUSERS=[1,", "COMMAND_START=/"])
+def test_a_wrong_value_that_a_script_does_not_pass_itself(check: Check, call: str, value: str) -> None:
+    """Passing one setting does not overrule the others: the bot cannot start, as loading it has shown."""
+    files = {"bot.py": f"import nonebot\n{call}\nnonebot.run()\n", ".env": f"{value}\n"}
+    (line,) = faults(check, files)
+    assert f"{value.partition('=')[0]} in .env" in line
+
+
 def test_a_plugin_that_cannot_be_loaded_is_told_with_its_line(check: Check) -> None:
     files = {
         "pyproject.toml": f'{TABLE}plugin_dirs = ["plugins"]\nplugins = ["not_there"]\n',
