@@ -20,7 +20,10 @@ import msgspec
 import pydantic
 import pytest
 import typing_extensions
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from liteyuki_host.comm import codec
 from liteyuki_host.comm.codec.differences import difference
 from liteyuki_host.comm.errors import ValueRefused
 from liteyuki_host.comm.testing import Pair, connected_pair
@@ -574,6 +577,18 @@ BOUNDS: list[tuple[Any, Any, Any, str]] = [
     (Annotated[int, annotated_types.Gt(0)] | str, "x", 0, r"Expected a value > 0"),
     (Bounded, Bounded(1, [Bounded(2)]), Bounded(1, [Bounded(0)]), r"Expected a value > 0 - at `\$\.inner\[0\]\.n`"),
     (BoundedToo, BoundedToo(1), BoundedToo(0), r"Expected `int` >= 1 - at `\$\.n`"),
+    (
+        pydantic.condecimal(max_digits=3),
+        decimal.Decimal("1.25"),
+        decimal.Decimal("1.255"),
+        r"Expected at most 3 digits",
+    ),
+    (
+        Annotated[decimal.Decimal, pydantic.Field(max_digits=4, decimal_places=2)],
+        decimal.Decimal("12.50"),
+        decimal.Decimal("123.4"),
+        r"Expected at most 4 digits and at most 2 decimal places - at `\$`",
+    ),
     (Annotated[str, pydantic.Field(pattern="^a")], "ab", "b", r"Expected a text that matches '\^a'"),
     (pydantic.constr(max_length=2, pattern="^a"), "ab", "abc", r"Expected a length <= 2"),
     (pydantic.constr(max_length=2, pattern="^a"), "a", "b", r"Expected a text that matches '\^a'"),
@@ -602,6 +617,37 @@ def test_bounds_are_checked_at_the_sender(kind: Any, good: Any, bad: Any, words:
     assert _through(pair, good, kind) == good
     with pytest.raises(ValueRefused, match=WORDS + words):
         _through(pair, bad, kind)
+
+
+DIGITS = [(4, 2), (4, None), (None, 2), (2, 2), (1, 0), (5, 0), (3, 5)]
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one", "apart"])
+@pytest.mark.parametrize(("max_digits", "decimal_places"), DIGITS)
+@settings(max_examples=150, deadline=None)
+@given(
+    sign=st.integers(0, 1),
+    digits=st.lists(st.sampled_from([0, 0, 0, 1, 9]), min_size=1, max_size=6),
+    exponent=st.integers(-6, 4) | st.sampled_from(["n", "F"]),
+)
+def test_the_length_of_a_decimal_is_checked_as_pydantic_does(
+    max_digits: int | None, decimal_places: int | None, apart: bool, sign: int, digits: list[int], exponent: Any
+) -> None:
+    names = {"max_digits": max_digits, "decimal_places": decimal_places}
+    wanted = {name: number for name, number in names.items() if number is not None}
+    fields = [pydantic.Field(**{name: number}) for name, number in wanted.items()]  # type: ignore[call-overload]
+    if not apart:
+        fields = [pydantic.Field(**wanted)]  # type: ignore[call-overload]
+    kind = Annotated[(decimal.Decimal, *fields)]
+    value = decimal.Decimal((sign, tuple(digits), exponent))
+    decoder = codec.TypedDecoder[Any](kind)
+    try:
+        pydantic.TypeAdapter(kind).validate_python(value)
+    except pydantic.ValidationError:
+        with pytest.raises(ValueRefused, match="Expected at most "):
+            decoder.check(value, codec.encode(value))
+    else:
+        decoder.check(value, codec.encode(value))
 
 
 # --- types that nothing can be checked against --------------------------------------------------------------------

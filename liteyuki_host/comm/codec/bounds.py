@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import decimal
 import math
 import re
 import types
@@ -180,20 +181,30 @@ def _class_of(kind: Any) -> type:
 
 def _tests(metadata: Iterable[Any]) -> Iterable[_Test]:
     """The bounds in what stands behind an annotation's type."""
+    max_digits = decimal_places = None
+    for name, entry in _entries(metadata):
+        if name == "_PydanticGeneralMetadata":  # one test for both, as what one allows depends on the other
+            max_digits = getattr(entry, "max_digits", max_digits)
+            decimal_places = getattr(entry, "decimal_places", decimal_places)
+        yield from _test(name, entry)
+    if max_digits is not None or decimal_places is not None:
+        yield _digits(max_digits, decimal_places)
+
+
+def _entries(metadata: Iterable[Any]) -> Iterable[tuple[str, Any]]:
+    """Bounds one by one, each with the name of its class, out of what bundles them."""
     for entry in metadata:
         kind = type(entry)
         package = kind.__module__.partition(".")[0]
         if typing.get_origin(entry) is Annotated:  # LowerCase and its like
-            yield from _tests(entry.__metadata__)
+            yield from _entries(entry.__metadata__)
         elif package == "pydantic" and isinstance(getattr(entry, "metadata", None), list):
-            yield from _tests(entry.metadata)  # of Field(gt=0)
+            yield from _entries(entry.metadata)  # of Field(gt=0)
         elif package in ("pydantic", "annotated_types"):
-            if kind.__name__ == "Predicate":
-                yield entry.func, f"what {_name(entry.func)} accepts"
-            elif isinstance(entry, Iterable):  # Interval, Len, StringConstraints: several in one
-                yield from _tests(entry)
+            if kind.__name__ != "Predicate" and isinstance(entry, Iterable):
+                yield from _entries(entry)  # Interval, Len, StringConstraints
             else:
-                yield from _test(kind.__name__, entry)
+                yield kind.__name__, entry
 
 
 def _name(function: Any) -> str:
@@ -201,7 +212,9 @@ def _name(function: Any) -> str:
 
 
 def _test(name: str, entry: Any) -> Iterable[_Test]:
-    if name == "Gt":
+    if name == "Predicate":
+        yield entry.func, f"what {_name(entry.func)} accepts"
+    elif name == "Gt":
         yield lambda value: value > entry.gt, f"a value > {entry.gt!r}"
     elif name == "Ge":
         yield lambda value: value >= entry.ge, f"a value >= {entry.ge!r}"
@@ -224,6 +237,37 @@ def _test(name: str, entry: Any) -> Iterable[_Test]:
     elif name == "_PydanticGeneralMetadata" and getattr(entry, "pattern", None) is not None:
         pattern = re.compile(entry.pattern)
         yield lambda value: pattern.search(value) is not None, f"a text that matches {pattern.pattern!r}"
+
+
+def _digits(max_digits: int | None, decimal_places: int | None) -> _Test:
+    """The test of a Decimal's length. As for pydantic, zeros at its end do not count against it."""
+    words = []
+    if max_digits is not None:
+        words.append(f"at most {max_digits} digits")
+    if decimal_places is not None:
+        words.append(f"at most {decimal_places} decimal places")
+    most = math.inf if max_digits is None else max_digits
+    most_places = math.inf if decimal_places is None else decimal_places
+
+    def holds(value: decimal.Decimal) -> bool:
+        if not value.is_finite():
+            return False
+        written, short = _length(value), _length(value.normalize())
+        digits, places, whole = (min(pair) for pair in zip(written, short, strict=True))
+        return (
+            digits <= most and places <= most_places and (decimal_places is None or whole <= max(0, most - most_places))
+        )
+
+    return holds, " and ".join(words)
+
+
+def _length(value: decimal.Decimal) -> tuple[int, int, int]:
+    """Digits, decimal places, and digits before the point."""
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)  # of a finite number
+    places = max(0, -exponent)
+    count = max(len(digits) + max(0, exponent), places)
+    return count, places, count - places
 
 
 def _zone(wanted: Any) -> Iterable[_Test]:
