@@ -51,7 +51,7 @@ class Authority:
         now = time.monotonic()
         if self._next_deadline is not None and self._next_deadline <= now:
             self.expire()
-        revision = self.store.write(key, value, now, ttl, owner if ephemeral else None)
+        revision = self.store.write(key, value, now, ttl, owner if ephemeral else None, owner)
         if revision:
             self._on_change(revision, key, value, ttl, owner)
             if ttl is not None:
@@ -78,7 +78,9 @@ class Authority:
             elif isinstance(request, messages.Increment):
                 outcome, changes = store.increment(request.key, request.by, now)
             elif isinstance(request, messages.Compare):
-                outcome, changes = store.compare(request.key, request.expected, request.value, request.revision, now)
+                outcome, changes = store.compare(
+                    request.key, request.expected, request.value, request.revision, now, writer=owner
+                )
             elif isinstance(request, messages.Acquire):
                 self._waiting[owner, request.id] = reply
                 if self._locks.acquire(request.key, owner, request.id):

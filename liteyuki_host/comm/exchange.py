@@ -308,6 +308,10 @@ class Exchange(abc.ABC):
     def revision_of(self, key: str) -> tuple[object, int]:
         """What the view has for the key (or NOTHING) and the revision of its last change, as one moment."""
 
+    def writer_of(self, key: str) -> str:
+        """The name of the process that wrote the key's value; nothing where that is not known. Only the host knows."""
+        return ""
+
     @abc.abstractmethod
     def put(
         self,

@@ -29,6 +29,7 @@ from .errors import (
 from .exchange import Exchange, current, follow_current
 from .loops import on_event_loop, refuse_event_loop, running_loop
 from .protocol.store import MAX_KEY_SIZE, Expiring, Outcome, Packed, Refusal
+from .reporting import log
 from .waiting import NOTHING, Answer
 from .watch import Changed, Watch
 
@@ -57,6 +58,7 @@ class SharedMemory:
         self._look_up: Callable[[str, Any], Any] = self._view.get
         # update() in many tasks of one process: in turn here, so that they do not race each other at the host.
         self._turns: weakref.WeakValueDictionary[tuple[int, str], anyio.Lock] = weakref.WeakValueDictionary()
+        self._unreadable: dict[str, Packed] = {}  # what get_all has left out, and the log has told of
         if exchange is not None:
             self._rebind(exchange)
         else:
@@ -108,15 +110,25 @@ class SharedMemory:
     def get_all(self) -> dict[str, Any]:
         """Everything, as one moment; a new dict of copies.
 
-        Raises:
-            ValueUnreadable: one of the values cannot be decoded; the text names its key, and ``get`` reads the others.
+        A value that cannot be decoded is left out, and the log says so once; ``get`` of its key raises ValueUnreadable.
         """
         result = {}
+        unreadable: dict[str, Packed] = {}
         for key, value in list(self._view.items()):
             if type(value) is Expiring:
                 value = _alive(value)
-            if value is not _MISSING:
-                result[key] = _decoded(key, value) if type(value) is Packed else value
+            if value is _MISSING:
+                continue
+            if type(value) is Packed:
+                try:
+                    result[key] = codec.decode(value)
+                except ValueUnreadable as error:
+                    unreadable[key] = value
+                    if self._unreadable.get(key) is not value:
+                        self._warn_unreadable(key, error)
+            else:
+                result[key] = value
+        self._unreadable = unreadable
         return result
 
     def __iter__(self) -> Iterator[str]:
@@ -326,6 +338,13 @@ class SharedMemory:
         return topics.subscribe(topic, exchange=self._exchange)
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _warn_unreadable(self, key: str, error: ValueUnreadable) -> None:
+        writer = self._exchange.writer_of(key)
+        log().warning(
+            f"shared_memory[{key!r}], written by {writer or 'another process'}, is left out of get_all(): {error}; "
+            "overwrite or delete it"
+        )
 
     def _encode(self, key: str, value: Any) -> bytes:
         if not (type(key) is str and key.isascii() and len(key) <= MAX_KEY_SIZE):

@@ -374,6 +374,10 @@ class Hub(Exchange):
         with self.authority.lock:
             return self.view.get(key, NOTHING), self.authority.store.revision_of(key)
 
+    def writer_of(self, key: str) -> str:
+        with self.authority.lock:
+            return self.authority.store.writer_of(key).partition("#")[0]  # without its incarnation
+
     def put(
         self,
         key: str,

@@ -16,6 +16,7 @@ from liteyuki_host.comm.errors import NotANumber, RemoteError, ValueRefused, Val
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.testing import Pair, connected_pair
 from liteyuki_host.comm.topics import publish, subscribe
+from tests.comm.pair_kit import logged
 
 DEADLINE = 10.0  # seconds
 
@@ -148,8 +149,7 @@ def test_a_stored_value_that_cannot_be_read_is_an_error_for_its_reader(pair: Pai
             memory.get("bad")
         with pytest.raises(ValueUnreadable, match=r"^shared_memory\['bad'\]: "):
             memory["bad"]
-        with pytest.raises(ValueUnreadable, match=r"^shared_memory\['bad'\]: "):
-            memory.get_all()
+        assert memory.get_all() == {"fine": [1]}
         with pytest.raises(ValueUnreadable, match=r"^shared_memory\['bad'\]: "):
             memory.update("bad", lambda value: value)
         assert memory.compare_and_set("bad", {"other": 1}, 1) is False
@@ -160,6 +160,46 @@ def test_a_stored_value_that_cannot_be_read_is_an_error_for_its_reader(pair: Pai
     pair.child_memory.set("bad", "good again")
     pair.child_memory.sync(timeout=DEADLINE)
     assert pair.host_memory.get_all() == {"bad": "good again", "fine": [1]}
+
+
+def test_get_all_leaves_it_out_and_says_so_once_for_each_value(pair: Pair, unreadable: bytes) -> None:
+    """One such value kept everybody from reading all others."""
+    host = pair.host_memory
+    with logged() as lines:
+        for number, good in enumerate(({"n": 1}, "text", 3)):
+            pair.child_memory.set(f"fine{number}", good)
+        put_raw(pair, "bad", unreadable)
+        everything = {"fine0": {"n": 1}, "fine1": "text", "fine2": 3}
+        for memory in (host, pair.child_memory):
+            assert memory.get_all() == memory.get_all() == dict(memory.items()) == everything
+        assert [line.partition(": ")[0] for line in lines] == [
+            f"WARNING shared_memory['bad'], written by {pair.process}, is left out of get_all()",
+            "WARNING shared_memory['bad'], written by another process, is left out of get_all()",
+        ]
+        lines.clear()
+        put_raw(pair, "bad", unreadable)  # anew: told again
+        put_raw(pair, "worse", unreadable)
+        for _ in range(3):
+            assert host.get_all() == everything
+        assert len(lines) == 2
+        lines.clear()
+        host.delete("worse")
+        host.set("bad", "good")
+        assert host.get_all() == everything | {"bad": "good"}
+        assert lines == []
+
+
+def test_the_writer_is_the_one_of_the_last_write(pair: Pair) -> None:
+    unreadable = msgspec.msgpack.encode([Ext(5, b"x")])
+    assert pair.host.put("k", unreadable, None, False, None, may_wait=False)
+    assert pair.host.writer_of("k") == "host"
+    put_raw(pair, "k", unreadable)
+    assert pair.host.writer_of("k") == pair.process
+    assert pair.host_memory.update("k2", lambda old: 1, default=0) == 1
+    assert pair.host.writer_of("k2") == "host"
+    assert pair.child_memory.update("k2", lambda old: [old]) == [1]
+    assert pair.host.writer_of("k2") == pair.process
+    assert pair.host.writer_of("missing") == ""
 
 
 def test_a_value_that_expires_and_cannot_be_read_is_an_error_too(pair: Pair, unreadable: bytes) -> None:

@@ -97,13 +97,14 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Entry:
-    __slots__ = ("deadline", "owner", "payload", "revision")
+    __slots__ = ("deadline", "owner", "payload", "revision", "writer")
 
-    def __init__(self, payload: bytes, revision: int, owner: str | None, deadline: float | None) -> None:
+    def __init__(self, payload: bytes, revision: int, owner: str | None, deadline: float | None, writer: str) -> None:
         self.payload = payload
         self.revision = revision
-        self.owner = owner
+        self.owner = owner  # of an ephemeral key: the key goes with it
         self.deadline = deadline
+        self.writer = writer  # for messages to people
 
 
 class Store:
@@ -121,16 +122,25 @@ class Store:
         self._deadlines: list[tuple[float, str]] = []  # a heap; entries that no longer hold are skipped when met
 
     def put(
-        self, key: str, payload: bytes, now: float, *, ttl: float | None = None, owner: str | None = None
+        self,
+        key: str,
+        payload: bytes,
+        now: float,
+        *,
+        ttl: float | None = None,
+        owner: str | None = None,
+        writer: str = "",
     ) -> tuple[Outcome, list[Change]]:
-        revision = self.write(key, payload, now, ttl, owner)
+        revision = self.write(key, payload, now, ttl, owner, writer)
         return self.outcome(revision), [Change(revision, key, payload, ttl)] if revision else []
 
     def outcome(self, revision: int) -> Outcome:
         """Of what :meth:`write` has returned."""
         return Outcome(None, None, revision) if revision else Outcome(Refusal.FULL, None, self.revision)
 
-    def write(self, key: str, payload: bytes, now: float, ttl: float | None, owner: str | None) -> int:
+    def write(
+        self, key: str, payload: bytes, now: float, ttl: float | None, owner: str | None, writer: str = ""
+    ) -> int:
         """As :meth:`put`, in fewer words: returns the revision of the change, or 0 when there is no room for it."""
         old = self._entries.get(key)
         size = self.size + len(payload)
@@ -147,9 +157,10 @@ class Store:
         self.revision = revision = self.revision + 1
         deadline = None if ttl is None else now + ttl
         if old is None:
-            self._entries[key] = _Entry(payload, revision, owner, deadline)
+            self._entries[key] = _Entry(payload, revision, owner, deadline, writer)
         else:
             old.payload, old.revision, old.owner, old.deadline = payload, revision, owner, deadline
+            old.writer = writer
         self.view[key] = value if deadline is None else Expiring(value, deadline)
         if deadline is not None:
             heapq.heappush(self._deadlines, (deadline, key))
@@ -183,7 +194,14 @@ class Store:
         return Outcome(None, payload, outcome.revision) if outcome.error is None else outcome, changes
 
     def compare(
-        self, key: str, expected: bytes | None, value: bytes | None, revision: int | None, now: float
+        self,
+        key: str,
+        expected: bytes | None,
+        value: bytes | None,
+        revision: int | None,
+        now: float,
+        *,
+        writer: str = "",
     ) -> tuple[Outcome, list[Change]]:
         entry = self._live(key, now)
         if revision is not None:
@@ -198,7 +216,7 @@ class Store:
             return Outcome(Refusal.CHANGED, entry.payload, entry.revision), []
         if value is None:
             return self.remove(key)
-        return self.put(key, value, now, owner=None if entry is None else entry.owner)
+        return self.put(key, value, now, owner=None if entry is None else entry.owner, writer=writer)
 
     def expire(self, now: float) -> list[Change]:
         """Delete what has outlived its ttl."""
@@ -228,6 +246,11 @@ class Store:
         """The revision of the key's last change, 0 when it is missing."""
         entry = self._entries.get(key)
         return 0 if entry is None else entry.revision
+
+    def writer_of(self, key: str) -> str:
+        """Who wrote the key's value; nothing when it is missing, or was counted up."""
+        entry = self._entries.get(key)
+        return "" if entry is None else entry.writer
 
     def snapshot(self, now: float) -> Iterator[tuple[str, bytes, int, float | None]]:
         """Everything: key, payload, revision, remaining ttl."""
