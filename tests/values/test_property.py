@@ -270,6 +270,33 @@ def test_a_typed_channel_refuses_in_one_kind_of_error(value: Any, kind: Any) -> 
     decoder.decode(payload)
 
 
+@pytest.mark.parametrize("pad", ["", "x" * 300], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("offset", "travels"),
+    [
+        (dt.timedelta(0), True),
+        (dt.timedelta(hours=5, minutes=45), True),
+        (dt.timedelta(hours=-3, minutes=-30), True),
+        (dt.timedelta(seconds=7), False),
+        (dt.timedelta(seconds=-7), False),
+        (dt.timedelta(hours=5, seconds=30), False),
+        (dt.timedelta(microseconds=1), False),
+        (dt.timedelta(hours=-3, microseconds=-5), False),
+    ],
+    ids=str,
+)
+def test_a_time_that_would_lose_the_seconds_of_its_offset_is_refused_at_any_size(
+    offset: dt.timedelta, travels: bool, pad: str
+) -> None:
+    for time in (dt.time(1, 2, 3, tzinfo=dt.timezone(offset)), dt.time(1, 2, 3, 4, dt.timezone(offset))):
+        for value in ([pad, time], {"pad": pad, "a": [{"b": time}]}, [pad, {time: 1}], [pad, {("a", time): 1}]):
+            if travels:
+                assert same(codec.decode(codec.encode(value)), plain_form(value))
+            else:
+                with pytest.raises(ValueRefused, match="whose offset from UTC has seconds cannot travel"):
+                    codec.encode(value)
+
+
 def test_a_date_time_with_a_zone_needs_no_thorough_look() -> None:
     """Events have them, and the thorough look takes ten times as long."""
     now = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)

@@ -120,8 +120,14 @@ def _refuse_what_changes(part: Part) -> None:
             raise ValueRefused(f"{cannot_travel(value, part.place)}; this one holds no MessagePack value") from None
     elif issubclass(kind, Mapping):
         _refuse_keys(list(value), part)  # type: ignore[call-overload]
-    elif kind is datetime.time:
-        offset = value.utcoffset()  # type: ignore[attr-defined]
+    else:
+        _refuse_lost_seconds(value, part)
+
+
+def _refuse_lost_seconds(value: object, part: Part) -> None:
+    """Refuse a time of day that would lose a part of its offset. *part*: where it is."""
+    if type(value) is datetime.time:
+        offset = value.utcoffset()
         if offset is not None and offset % datetime.timedelta(minutes=1):
             raise ValueRefused(f"a time of day whose offset from UTC has seconds cannot travel{part.at}")
 
@@ -139,6 +145,7 @@ def _refuse_keys(keys: list[Any], part: Part) -> None:
                 f"a {full_name(type(key))} as a key of a dict cannot travel{part.at}; a key is a text, a number, "
                 "or a tuple of them"
             ) from None
+        find(key, lambda inner: _refuse_lost_seconds(inner.value, part))
         if other in arrived:
             one = arrived[other]
             raise ValueRefused(
