@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from . import codec
 from . import exchange as exchanges
-from .codec import decode_payload, decode_plain, encode_plain, is_safe, may_be_plain
+from .codec import decode_payload, decode_plain, encode_plain, encode_quickly, may_be_plain
 from .delivery.callbacks import Callback
 from .delivery.end import ChannelEnd, ChannelStatistics
 from .delivery.incoming import redelivered
@@ -113,15 +113,15 @@ class Channel(Generic[T]):
         if (
             self._epoch == exchanges.epoch
             and self._decoder is None
-            and (kind is str or may_be_plain(kind))
+            and (kind is str or kind is dict or may_be_plain(kind))
             and (end := self._end).usable
         ):
             try:
-                payload = encode_plain(data)
+                payload = encode_plain(data) if kind is str else encode_quickly(data)
             except Exception:  # said in our words below
                 pass
-            else:
-                if (kind is not str and not is_safe(data, payload)) or len(payload) > self._limit:
+            if payload is not None:
+                if len(payload) > self._limit:
                     payload = None
                 elif (outgoing := end.outgoing).shortcut(payload):
                     outgoing.sent += 1
@@ -368,16 +368,16 @@ class Channel(Generic[T]):
         if (
             self._epoch == exchanges.epoch
             and self._decoder is None
-            and (kind is str or may_be_plain(kind))
+            and (kind is str or kind is dict or may_be_plain(kind))
             and (end := self._end).usable
         ):
             # Nearly all messages.
             try:
-                payload = encode_plain(data)
+                payload = encode_plain(data) if kind is str else encode_quickly(data)
             except Exception:  # said in our words below
                 pass
-            else:
-                if (kind is not str and not is_safe(data, payload)) or len(payload) > self._limit:
+            if payload is not None:
+                if len(payload) > self._limit:
                     payload = None
                 elif end.outgoing.shortcut(payload):
                     end.outgoing.sent += 1

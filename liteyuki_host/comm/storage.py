@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import codec, topics
-from .codec import encode_plain, is_safe, may_be_plain
+from .codec import encode_plain, encode_quickly, may_be_plain
 from .delivery.callbacks import call
 from .errors import (
     ChannelFull,
@@ -350,14 +350,13 @@ class SharedMemory:
         if not (type(key) is str and key.isascii() and len(key) <= MAX_KEY_SIZE):
             _check_key(key)
         kind = type(value)
-        if kind is str or may_be_plain(kind):  # nearly all values, and they need no more than this
+        if kind is str or kind is dict or may_be_plain(kind):  # nearly all values, and they need no more than this
             try:
-                payload = encode_plain(value)
+                payload = encode_plain(value) if kind is str else encode_quickly(value)
             except Exception:  # said in our words below
-                pass
-            else:
-                if len(payload) <= self._exchange.message_limit and (kind is str or is_safe(value, payload)):
-                    return payload
+                payload = None
+            if payload is not None and len(payload) <= self._exchange.message_limit:
+                return payload
         try:
             return codec.encode(value, self._exchange.message_limit)
         except (ValueRefused, ValueTooLarge) as error:

@@ -20,7 +20,7 @@ from pair_kit import DEADLINE, Listener, channel, until
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel import Channel
-from liteyuki_host.comm.codec import decoding, encoding
+from liteyuki_host.comm.codec import decoding, encoding, quick
 from liteyuki_host.comm.delivery import callbacks
 from liteyuki_host.comm.delivery.callbacks import Callback
 from liteyuki_host.comm.node import Node
@@ -194,8 +194,10 @@ def test_a_broadcast_is_encoded_once_and_never_decoded_on_its_way(monkeypatch: p
         for node in live.nodes:
             node.subscribe("news", Callback(got.append, None, codec.decode_payload))
         until(lambda: len(live.hub._topics.get("news", ())) == 20)
-        encode, decode = codec.encode_plain, codec.decode_plain
-        monkeypatch.setattr(encoding, "encode_plain", lambda value: encoded.append(value) or encode(value))
+        decode = codec.decode_plain
+        for module, name in ((encoding, "encode_plain"), (quick, "_encode")):
+            encode = getattr(module, name)
+            monkeypatch.setattr(module, name, lambda value, encode=encode: encoded.append(value) or encode(value))
         for module, name in ((decoding, "decode_plain"), (callbacks, "decode_plain")):
             monkeypatch.setattr(module, name, lambda payload: decoded.append(payload) or decode(payload))
         live.hub.publish("news", codec.encode(TEXT), 0, may_wait=False)

@@ -11,6 +11,8 @@ import ipaddress
 import math
 import pathlib
 import re
+import subprocess
+import sys
 import typing
 import uuid
 from collections.abc import Mapping
@@ -22,7 +24,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from liteyuki_host.comm import codec
+from liteyuki_host.comm.codec import encoding, quick
 from liteyuki_host.comm.codec.differences import difference
+from liteyuki_host.comm.codec.plain import is_safe
 from liteyuki_host.comm.errors import ValueRefused, ValueTooLarge, ValueUnreadable
 
 
@@ -270,6 +274,192 @@ def test_a_typed_channel_refuses_in_one_kind_of_error(value: Any, kind: Any) -> 
     decoder.decode(payload)
 
 
+# --- the quick way and the thorough one -----------------------------------------------------------------------------
+
+
+class AnyCase(str):
+    """A text as a key of its own kind: equal whatever its case, and so beside a text that it travels as."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and self.lower() == other.lower()
+
+    def __hash__(self) -> int:
+        return hash(self.lower())
+
+
+class Table(dict[Any, Any]):
+    pass
+
+
+def ways() -> list[str]:
+    """ormsgpack is not there for every machine."""
+    return ["without ormsgpack"] if quick._pack is None else ["with ormsgpack", "without ormsgpack"]
+
+
+@pytest.fixture(params=ways())
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "without ormsgpack":
+        monkeypatch.setattr(quick, "_pack", None)
+    return str(request.param)
+
+
+def thoroughly(value: Any) -> bytes | None:
+    """The payload of the thorough way alone; None where it refuses."""
+    try:
+        payload = encoding.encode_plain(value)
+        encoding._check(value, payload)
+    except Exception:
+        return None
+    return payload
+
+
+def nest(value: Any, levels: int, key: str | None) -> Any:
+    for _ in range(levels):
+        value = [value] if key is None else {key: value}
+    return value
+
+
+keys = st.one_of(
+    st.text(max_size=3),
+    st.builds(AnyCase, st.sampled_from(["a", "A", "red"])),
+    st.sampled_from(["a", "A", "1", 1, True, 1.0, None, b"a", (1, "a"), float("nan"), 2**64, Colour.RED, Level.HIGH]),
+    st.sampled_from([Place(1), Shape(1), Row(1), Pair(1), dt.date(2026, 1, 1), "2026-01-01", Text("a"), Number(1)]),
+    st.times(timezones=st.none() | ZONES),
+)
+leaves = st.one_of(
+    numbers,
+    texts,
+    times,
+    others,
+    st.binary(max_size=4).map(bytearray),
+    st.binary(max_size=4).map(memoryview),
+    st.sampled_from(["机器人" * 200, bytes(range(256)), "x" * 300, [1] * 300, {}, [], ()]),
+    st.sampled_from([Text("a"), Number(1), Table(a=1), Colour.RED, 1j, print])
+    if quick._pack is None
+    else st.builds(quick.ormsgpack.Ext, st.integers(0, 5), st.binary(max_size=3)),
+)
+nested = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=6),
+        st.lists(inner, max_size=6).map(tuple),
+        st.dictionaries(st.text(max_size=3), inner, max_size=6),
+        st.dictionaries(keys, inner, max_size=6),
+        st.dictionaries(keys, inner, max_size=3).map(Table),
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=700, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    value=nested | st.dictionaries(keys, leaves, max_size=5) | st.lists(leaves, max_size=5),
+    levels=st.sampled_from([0, 0, 0, 0, 50, 190, 200, 201, 254]),
+    key=st.none() | st.just("k"),
+)
+def test_what_the_quick_way_takes_the_thorough_way_takes_alike(way: str, value: Any, levels: int, key: Any) -> None:
+    value = nest(value, levels, key)
+    sent = codec.encode_quickly(value)
+    if sent is not None:
+        assert sent == thoroughly(value)
+    try:
+        payload = encoding.encode_plain(value)
+    except Exception:
+        return
+    if is_safe(value, payload):
+        assert payload == thoroughly(value)
+
+
+@pytest.mark.skipif(quick._pack is None, reason="ormsgpack is not there")
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(value=nested, pad=st.sampled_from(PAD))
+def test_both_quick_ways_lead_to_one_answer(value: Any, pad: str) -> None:
+    sent = {"pad": pad, "value": value} if pad else value
+    answers = []
+    for pack in (quick._pack, None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(quick, "_pack", pack)
+            try:
+                answers.append(codec.encode(sent))
+            except ValueRefused as error:
+                answers.append(str(error).encode())
+    assert answers[0] == answers[1]
+
+
+FOREIGN = [
+    Place(1),
+    Shape(1),
+    Row(1),
+    Pair(1),
+    AnyCase("a"),
+    Text("a"),
+    Number(1),
+    Colour.RED,
+    Level.HIGH,
+    1,
+    (1,),
+    1.5,
+]
+
+
+@pytest.mark.parametrize("size", ["small", "large", "wide"])
+@pytest.mark.parametrize("foreign", FOREIGN, ids=repr)
+def test_the_quick_way_takes_texts_as_keys_only_and_exact_types(way: str, foreign: Any, size: str) -> None:
+    rest = {"small": {}, "large": {"pad": "x" * 300}, "wide": {str(number): number for number in range(9)}}[size]
+    for value in ({foreign: 1, **rest}, {**rest, "k": [{foreign: None}]}):
+        assert way == "without ormsgpack" or codec.encode_quickly(value) is None
+        payload = codec.encode_quickly(value)
+        assert payload is None or payload == thoroughly(value)
+    if type(foreign) not in (int, float, tuple):
+        for value in ({"k": foreign, **rest}, [foreign, rest]):
+            payload = codec.encode_quickly(value)
+            assert payload is None or (way == "without ormsgpack" and payload == thoroughly(value))
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.lists(inner).map(tuple),
+    max_leaves=60,
+)
+
+
+@pytest.mark.skipif(quick._pack is None, reason="ormsgpack is not there")
+@settings(max_examples=100, deadline=None)
+@given(PLAIN)
+def test_plain_data_takes_the_quick_way(value: Any) -> None:
+    payload = codec.encode_quickly(value)
+    assert payload == msgspec.msgpack.encode(value)
+    assert same(codec.decode(payload), plain_form(value))
+
+
+@pytest.mark.parametrize(
+    ("levels", "taken"), [(198, True), (199, True), (200, False), (201, False), (254, False), (2000, False)]
+)
+@pytest.mark.parametrize("kind", [list, dict, tuple])
+def test_the_quick_way_knows_how_deep_a_value_is(kind: type, levels: int, taken: bool) -> None:
+    value: Any = ["x" * 300]
+    for _ in range(levels):
+        value = {"k": value} if kind is dict else kind([value])
+    if taken:
+        assert codec.decode(codec.encode(value)) == plain_form(value)
+    else:
+        assert codec.encode_quickly(value) is None
+        with pytest.raises(ValueRefused, match="nested deeper than 200 levels"):
+            codec.encode(value)
+
+
+@pytest.mark.skipif(quick._pack is None, reason="ormsgpack is not there")
+@pytest.mark.parametrize("pad", ["", "x" * 300, "机器人" * 300], ids=["small", "large", "many marks"])
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 8, 16, 17, 300, 70_000])
+def test_the_extension_type_of_ormsgpack_is_refused(size: int, pad: str) -> None:
+    """Nobody can read it, and ormsgpack cannot be told to refuse it."""
+    extension = quick.ormsgpack.Ext(5, b"x" * size)
+    for value in ([pad, extension], {"pad": pad, "a": {"b": [extension]}}):
+        assert codec.encode_quickly(value) is None
+        with pytest.raises(ValueRefused, match=r"a value of type ormsgpack\.Ext cannot travel"):
+            codec.encode(value)
+
+
 @pytest.mark.parametrize("pad", ["", "x" * 300], ids=["small", "large"])
 @pytest.mark.parametrize(
     ("offset", "travels"),
@@ -286,7 +476,7 @@ def test_a_typed_channel_refuses_in_one_kind_of_error(value: Any, kind: Any) -> 
     ids=str,
 )
 def test_a_time_that_would_lose_the_seconds_of_its_offset_is_refused_at_any_size(
-    offset: dt.timedelta, travels: bool, pad: str
+    way: str, offset: dt.timedelta, travels: bool, pad: str
 ) -> None:
     for time in (dt.time(1, 2, 3, tzinfo=dt.timezone(offset)), dt.time(1, 2, 3, 4, dt.timezone(offset))):
         for value in ([pad, time], {"pad": pad, "a": [{"b": time}]}, [pad, {time: 1}], [pad, {("a", time): 1}]):
@@ -301,6 +491,22 @@ def test_a_date_time_with_a_zone_needs_no_thorough_look() -> None:
     """Events have them, and the thorough look takes ten times as long."""
     now = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
     value = {"at": now, "text": "x" * 300}
-    assert codec.is_safe(value, codec.encode(value))
+    assert is_safe(value, codec.encode(value))
     changing = {"at": now, "days": {dt.date(2026, 1, 1): 1, "2026-01-01": 2}, "text": "x" * 300}
-    assert not codec.is_safe(changing, codec.encode_plain(changing))
+    assert not is_safe(changing, codec.encode_plain(changing))
+
+
+WITHOUT = """
+import sys, types
+sys.modules["ormsgpack"] = {module}
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.codec import quick
+assert quick._pack is None
+value = {{"a": [1, {{"b": None}}], "pad": "x" * 300}}
+assert codec.decode(codec.encode(value)) == value
+"""
+
+
+@pytest.mark.parametrize("module", ["None", "types.SimpleNamespace(packb=print)"], ids=["not there", "without options"])
+def test_everything_works_without_ormsgpack(module: str) -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT.format(module=module)], check=True, timeout=60)

@@ -3,7 +3,7 @@
 A payload is opaque to everything between the two ends. ``bytes`` values travel as they are, marked by a flag beside the
 payload, because encoding 64 KiB costs more than sending it.
 
-- ``plain``: which values need no thorough look
+- ``quick``: plain data to a payload in one pass; ``plain``: which values need no thorough look
 - ``encoding``: a value to a payload, or the refusal; ``models``: what pydantic models and NoneBot's messages are
 - ``places``: where in a value something is
 - ``decoding``, ``typed``: a payload to plain data, or to the type of a ``Channel[T]``; ``bounds``: those in its
@@ -16,7 +16,8 @@ from __future__ import annotations
 from .decoding import decode, decode_payload, decode_plain
 from .differences import shown
 from .encoding import DEFAULT_MESSAGE_LIMIT, encode, encode_plain
-from .plain import MAX_DEPTH, is_number, is_safe, may_be_plain
+from .plain import MAX_DEPTH, is_number, may_be_plain
+from .quick import encode_quickly
 from .references import referring
 from .typed import TypedDecoder
 
@@ -29,8 +30,8 @@ __all__ = [
     "decode_plain",
     "encode",
     "encode_plain",
+    "encode_quickly",
     "is_number",
-    "is_safe",
     "may_be_plain",
     "referring",
     "shown",

@@ -1,8 +1,7 @@
 """Values to bytes, with refusals that name the place.
 
-Nearly all values are plain data and take the quick way: encode, and look at each part's type once. Everything else is
-encoded, decoded again and looked through: what nobody could read, or would read as something else, is refused here and
-not found out there.
+Nearly all values are plain data and take the quick way. Everything else is encoded, decoded again and looked through:
+what nobody could read, or would read as something else, is refused here and not found out there.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ from . import models
 from .decoding import decode_plain
 from .kinds import full_name, is_text_like
 from .places import Part, cannot_travel, find, parts
-from .plain import MAX_DEPTH, is_safe, is_shallow
+from .plain import MAX_DEPTH, is_safe, is_shallow, may_be_plain
+from .quick import encode_quickly
 from .references import is_referred, reference
 
 __all__ = ["DEFAULT_MESSAGE_LIMIT", "encode", "encode_plain"]
@@ -65,7 +65,7 @@ def _encode_simple(kind: type, value: Any) -> Any:
 
 
 encode_plain: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=_encode_other).encode
-"""As :func:`encode`, but it checks nothing and raises whatever it meets; ask ``is_safe`` about the result."""
+"""As :func:`encode`, but it checks nothing and raises whatever it meets: for a text, which needs no look."""
 
 _encode_again = msgspec.msgpack.Encoder(enc_hook=_encode_other_again).encode
 
@@ -78,11 +78,22 @@ def encode(value: object, limit: int = DEFAULT_MESSAGE_LIMIT) -> bytes:
             ``MAX_DEPTH``. The text names the place, as in ``at .users[3].photo``, and the type.
         ValueTooLarge: the result would be above *limit*.
     """
-    data = value
+    kind: Any = type(value)
+    data: Any = value
+    if models.is_model(kind):
+        try:
+            data = models.dump(value)  # once, for all that follows
+        except Exception as error:
+            raise _refusal(value, error) from error
+    payload = encode_quickly(data) if may_be_plain(type(data)) else None
+    if payload is None or len(payload) > limit:
+        payload = _encode_thoroughly(value, data, limit)
+    return payload
+
+
+def _encode_thoroughly(value: object, data: object, limit: int) -> bytes:
+    """Encode what is not plain, or cannot be sent. *data*: what travels in the place of *value*."""
     try:
-        kind: Any = type(value)
-        if models.is_model(kind):
-            data = models.dump(value)  # once, for the check as well
         try:
             payload = encode_plain(data)
         except NotImplementedError:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from collections.abc import Iterable
 from itertools import chain
+from typing import Any
 
 from msgspec import to_builtins
 from msgspec.msgpack import decode, encode
 
-__all__ = ["MAX_DEPTH", "is_flat", "is_number", "is_safe", "is_shallow", "may_be_plain"]
+__all__ = [
+    "MAX_DEPTH",
+    "NOT_OPENING",
+    "OPENING",
+    "SMALL",
+    "is_flat",
+    "is_number",
+    "is_safe",
+    "is_shallow",
+    "may_be_plain",
+]
 
 MAX_DEPTH = 200  # nested containers; far above any message, far below what would exhaust the stack of either end
 
@@ -34,8 +44,8 @@ _TIME = re.compile(rb":\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)").search
 
 # Every level costs at least one byte that opens a container (MessagePack: fixmap, fixarray, array and map 16/32).
 # Counting the bytes that could be one takes 1 ns a byte and spares nearly every message a walk.
-_OPENING = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
-_NOT_OPENING = bytes(byte for byte in range(256) if byte not in _OPENING)
+OPENING = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
+NOT_OPENING = bytes(byte for byte in range(256) if byte not in OPENING)
 
 
 def is_safe(value: object, payload: bytes) -> bool:
@@ -56,22 +66,21 @@ def is_safe(value: object, payload: bytes) -> bool:
             return False  # there are times of day: some cannot travel, and the thorough look knows which
     except Exception:  # whatever it is, the thorough look finds the words
         return False
-    return len(payload.translate(None, _NOT_OPENING)) <= MAX_DEPTH
+    return len(payload.translate(None, NOT_OPENING)) <= MAX_DEPTH
 
 
-def is_shallow(value: object, depth: int = MAX_DEPTH) -> bool:
-    """Whether decoded data has at most *depth* levels of containers."""
+def is_shallow(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether plain data has at most *depth* levels of containers, a tuple as a key included."""
     kind = type(value)
-    items: Iterable[object]
     if kind is dict:
-        items = chain(value.keys(), value.values())  # type: ignore[attr-defined]
-    elif kind is list or kind is tuple:  # a tuple as a key
-        items = value  # type: ignore[assignment]
+        items = chain(value.keys(), value.values())
+    elif kind is list or kind is tuple:
+        items = value
     else:
         return True
     if depth == 0:
         return False
-    return all(is_shallow(item, depth - 1) for item in items)
+    return all(is_flat(type(item)) or is_shallow(item, depth - 1) for item in items)
 
 
 def is_number(value: object) -> bool:
