@@ -21,6 +21,9 @@ VARIABLE = "LYCOMM_WRITES"
 PROGRAM = ""
 """Stands in a line where a path would: another program was started."""
 
+ANYWHERE = "*/"
+"""Begins a path whose folder is not known: it is relative to a descriptor that the event does not tell."""
+
 OVERFLOW = "?"
 """Stands in the last line where a path would: there were more than ``MAX_LINES``."""
 
@@ -34,18 +37,24 @@ changed file (``file_watch.QUIET_SECONDS``)."""
 _LEFT_BY_EDITORS = ("~", ".swp", ".swo", ".swx", ".tmp", ".bak", ".orig")  # of `.env` for instance
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
-_PATHS: dict[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]] = {
-    "open": lambda args: (args[0],) if (args[2] or 0) & _WRITING else (),
-    "os.rename": lambda args: (args[0], args[1]),
-    "os.remove": lambda args: (args[0],),
-    "os.truncate": lambda args: (args[0],),
-    "os.link": lambda args: (args[1],),
-    "os.symlink": lambda args: (args[1],),
-    "sqlite3.connect": lambda args: (args[0],),  # the library opens the file itself
-    "shutil.copyfile": lambda args: (args[1],),  # Windows copies without opening the file
-    "shutil.rmtree": lambda args: (args[0],),  # what it removes is relative to descriptors of folders
+_Place = tuple[Any, int]
+"""A path, and the descriptor of the folder that it is relative to: none, or one that the event does not tell."""
+
+_CURRENT, _UNTOLD = -1, -2
+
+_PLACES: dict[str, Callable[[tuple[Any, ...]], tuple[_Place, ...]]] = {
+    "open": lambda args: ((args[0], _UNTOLD if args[1] is None else _CURRENT),) if (args[2] or 0) & _WRITING else (),
+    "os.rename": lambda args: ((args[0], args[2]), (args[1], args[3])),
+    "os.remove": lambda args: ((args[0], args[1]),),
+    "os.truncate": lambda args: ((args[0], _CURRENT),),
+    "os.link": lambda args: ((args[1], args[3]),),
+    "os.symlink": lambda args: ((args[1], args[2]),),
+    "sqlite3.connect": lambda args: ((args[0], _CURRENT),),  # the library opens the file itself
+    "shutil.copyfile": lambda args: ((args[1], _CURRENT),),  # Windows copies without opening the file
+    # What it removes is relative to descriptors of folders; its own one is told from Python 3.11 on.
+    "shutil.rmtree": lambda args: ((args[0], _CURRENT if args[1:] in ((), (None,)) else args[1]),),
 }
-"""Audit events that change a file, and which of their arguments are its paths."""
+"""Audit events that change a file, and where. ``os.open`` has no mode, and does not tell its ``dir_fd``."""
 
 _FOLDERS = {"os.rename", "shutil.rmtree"}
 """Of these, the events that may change a whole folder: its files are then others, or none."""
@@ -92,20 +101,19 @@ class _Recorder:
         self._written: dict[str, float] = {}
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        paths = _PATHS.get(event)
-        if paths is None:
+        places = _PLACES.get(event)
+        if places is None:
             if event in _PROGRAMS:
                 self._note(PROGRAM)
             return
         # What is raised here would be raised in the bot's own call.
         with contextlib.suppress(Exception):
-            for path in paths(args):
-                if isinstance(path, int):  # a descriptor, whose opening has been seen
-                    continue
-                text = os.fsdecode(path)
-                name = os.path.basename(text)
-                if is_code(name) or (event in _FOLDERS and not os.path.isfile(os.fsdecode(args[0]))):
-                    self._note(os.path.abspath(text))
+            # A descriptor is no path, and its opening has been seen.
+            paths = [_absolute(os.fsdecode(path), at) for path, at in places(args) if not isinstance(path, int)]
+            is_folder = event in _FOLDERS and not os.path.isfile(paths[0])
+            for path in paths:
+                if is_folder or is_code(os.path.basename(path)):
+                    self._note(path)
 
     def _note(self, path: str) -> None:
         now = clock()
@@ -117,3 +125,23 @@ class _Recorder:
         self._written[path] = now
         with contextlib.suppress(OSError):  # a full disk; the host then holds the write to be a developer's
             os.write(self._record, f"{now:.6f} {path}\n".encode("utf-8", "surrogateescape"))
+
+
+def _absolute(path: str, folder: int) -> str:
+    """*path* below the folder with that descriptor; after ``ANYWHERE`` where that folder is not known."""
+    if folder == _CURRENT or os.path.isabs(path) or os.open not in os.supports_dir_fd:
+        return os.path.abspath(path)
+    above = None if folder == _UNTOLD else _path_of(folder)
+    return os.path.normpath(os.path.join(above, path)) if above else ANYWHERE + os.path.normpath(path)
+
+
+def _path_of(folder: int) -> str | None:
+    """Where the open folder is; None: the system does not say."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        return os.fsdecode(fcntl.fcntl(folder, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
+    try:
+        return os.readlink(f"/proc/self/fd/{folder}")
+    except OSError:
+        return None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from liteyuki_host import forks
-from liteyuki_host._child.writes import OVERFLOW, PROGRAM, VARIABLE, clock
+from liteyuki_host._child.writes import ANYWHERE, OVERFLOW, PROGRAM, VARIABLE, clock
 
 KEEP_SECONDS = 60.0
 """How long a write, and the record of a process that has ended, are remembered. A change is seen within 3 s."""
@@ -103,8 +103,7 @@ class WriteRecord:
         except ValueError:  # a line break in the name of a file
             self.is_complete = False
             return
-        folder, name = os.path.split(path)
-        for key in _keys(os.path.realpath(folder), name):
+        for key in _written_keys(path):
             self.keys.add(key)
             self.writes.append((at, key))
 
@@ -163,20 +162,35 @@ class Evidence:
         if not self._writes:
             return None
         # A folder that was renamed brings other files to all its paths.
-        keys = self._keys(path).union(*map(self._keys, path.parents))
+        keys = self._keys(path).union(_ends(path), *map(self._keys, path.parents))
         writes = [write for key in keys for write in self._writes.get(key, ()) if since <= write[0] <= until]
         return max(writes)[1] if writes else None
 
     def may_have_written(self, path: Path) -> bool:
         """Whether a process may have written *path* without saying so: through a program that it has started, or
         into a file that it had opened before."""
-        return not self._all_is_complete or not self._all_keys.isdisjoint(self._keys(path))
+        return not self._all_is_complete or not self._all_keys.isdisjoint(self._keys(path) | _ends(path))
 
     def _keys(self, path: Path) -> set[str]:
         folder = str(path.parent)
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)
         return _keys(self._folders[folder], path.name)
+
+
+def _written_keys(path: str) -> set[str]:
+    """What the path of a line of a record is compared by."""
+    if path.startswith(ANYWHERE):
+        below = [part for part in path[len(ANYWHERE) :].split(os.sep) if part != os.pardir]
+        return {os.path.normcase(ANYWHERE + os.path.join("", *below))}
+    folder, name = os.path.split(path)
+    return _keys(os.path.realpath(folder), name)
+
+
+def _ends(path: Path) -> set[str]:
+    """The path's last part, its last two, and so on: what was written below an unknown folder may be this file."""
+    parts = path.parts[1:]
+    return {os.path.normcase(ANYWHERE + os.path.join(*parts[depth:])) for depth in range(len(parts))}
 
 
 def _keys(real_folder: str, name: str) -> set[str]:
