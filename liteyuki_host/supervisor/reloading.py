@@ -26,6 +26,7 @@ from liteyuki_host.supervisor.ladder import first_of
 from liteyuki_host.supervisor.life import Life
 from liteyuki_host.supervisor.overlap import can_overlap
 from liteyuki_host.supervisor.own_writes import OwnWrites
+from liteyuki_host.supervisor.reload_pace import ReloadPace
 from liteyuki_host.supervisor.saves import Saves
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import Reload
@@ -46,6 +47,7 @@ class Reloader:
         self._spawner = spawner
         self._own_writes = own_writes
         self._saves = Saves(keeper.spec, own_writes)
+        self._pace = ReloadPace()
         self._watch: FileWatch | None = None
         self._one_at_a_time = asyncio.Lock()
         self._to_begin = False  # a reload is asked for that has not looked at the new code yet
@@ -67,13 +69,44 @@ class Reloader:
             await watch.start()
             self._watch = watch
             while True:
-                await self._saves.wait()
-                saved = self._saves.take()
-                if saved:
-                    await self._reload(f"{self._saves.names(saved)} changed", saved)
+                saved = await self._until_due()
+                await self._reload(f"{self._saves.names(saved)} changed", saved)
         finally:
             self._watch = None
             watch.close()
+
+    async def _until_due(self) -> list[Path]:
+        """Wait for saves, and for as long as their reload has to wait. Returns what it is for, never nothing."""
+        saves, saved, due = self._saves, list[Path](), float("inf")
+        while time.monotonic() < due:
+            with anyio.move_on_after(due - time.monotonic()):
+                await saves.wait()
+            new = saves.take()
+            saved = [path for path in saved if path in saves.unloaded]  # others: loaded meanwhile, or taken back
+            if not saved:
+                saved = new
+                due = time.monotonic() + self._wait_before(saved) if saved else float("inf")
+            elif new:
+                saved += [path for path in new if path not in saved]
+                if self._pace.is_sign(saves.were_there(new), saves.moment(new)):
+                    return saved
+        return saved
+
+    def _wait_before(self, saved: Sequence[Path]) -> float:
+        """Seconds that the reload has to wait; said where there are any."""
+        seconds = self._pace.wait_before(self._saves.were_there(saved), self._saves.moment(saved))
+        if seconds:
+            child, names, count = f"child {self._spec.name}", self._saves.names(saved), self._pace.in_a_row
+            if self._pace.is_first_wait:
+                logger.warning(
+                    f"{child}: {names} changed at the same moment after each of the last {count} starts, so the start "
+                    f"itself may cause it; this reload waits {seconds:g} s, the next ones longer. If it was you: "
+                    "change any file again, and it is loaded at once. If not: name the folders with the bot's code, "
+                    "without that file, in reload_dirs"
+                )
+            else:
+                logger.info(f"{child}: {names} changed after a start again ({count} in a row); waiting {seconds:g} s")
+        return seconds
 
     async def reload(self, why: str) -> None:
         """Try the new code and let it take over. What fails is logged, and the bot that runs goes on.
@@ -90,8 +123,13 @@ class Reloader:
         if self._to_begin:
             return
         self._to_begin = True
+        starts = self._saves.starts
         boundary = Boundary(f"child {self._spec.name}: its reload")
         async with self._one_at_a_time:
+            if saved and self._saves.starts != starts:  # another reload has loaded them, or what they held then
+                self._to_begin = False
+                self._saves.put_back(saved)
+                return
             again = False
             while True:
                 try:
@@ -118,8 +156,10 @@ class Reloader:
         if not again:
             logger.info(f"child {name}: {why}; trying it before the bot is restarted")
         if not (await self._can_start(saved) and self._is_wanted):
+            self._saves.reload_was_in_vain()
             return
         if saved and not self._saves.unloaded:
+            self._saves.reload_was_in_vain()
             logger.info(f"child {name}: the change was taken back meanwhile; the running bot stays")
         elif self._spec.reload is Reload.OVERLAP and can_overlap(keeper.status().address):
             await self._overlap(why)

@@ -13,7 +13,8 @@ at any moment. The rules, in this order:
    is obeyed afterwards. Only where a bot has started other programs, which may write without a record, a file that
    changes during two starts in a row, or during two trials in a row, is not obeyed the second time and later.
 
-So a loop ends after at most one superfluous restart, and what is not obeyed is told.
+So a loop ends after at most one superfluous restart, and what is not obeyed is told. Loops of writers that leave no
+record are slowed down by :mod:`liteyuki_host.supervisor.reload_pace`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from liteyuki_host.supervisor.code_files import Content
 from liteyuki_host.supervisor.file_watch import Change
 from liteyuki_host.supervisor.life import Life
 from liteyuki_host.supervisor.own_writes import Evidence, OwnWrites
+from liteyuki_host.supervisor.reload_pace import Moment, Since
 from liteyuki_host.supervisor.spec import ProcessSpec
 
 AGAIN_SECONDS = 60.0
@@ -95,6 +97,8 @@ class Saves:
     def __init__(self, spec: ProcessSpec, own_writes: OwnWrites) -> None:
         self.unloaded: dict[Path, Save] = {}
         """In the order of their changes; at most one for each watched file."""
+        self.starts = 0
+        """Children that were spawned."""
         self._name = spec.name
         self._project = spec.project
         self._own_writes = own_writes
@@ -104,12 +108,13 @@ class Saves:
         self._starts = _Row()
         self._trials = _Row()
         self._trial_until = 0.0
+        self._in_vain_at: float | None = None  # a reload since the last start has restarted nothing
         self._own: dict[Path, By] = {}
         """Files that are not obeyed when they change in that way."""
         self._writes_after_each_start = False
 
     async def wait(self) -> None:
-        """Until there is something to :meth:`take`."""
+        """Until there may be something to :meth:`take`, or something was loaded by a start."""
         await self._come.wait()
 
     def take(self) -> list[Path]:
@@ -118,17 +123,43 @@ class Saves:
         new, self._new = self._new, {}
         return [path for path in new if path in self.unloaded]
 
+    def put_back(self, paths: Collection[Path]) -> None:
+        """Have :meth:`take` return again those that are still not loaded."""
+        self._new.update(dict.fromkeys(path for path in paths if path in self.unloaded))
+        if self._new:
+            self._come.set()
+
+    def moment(self, paths: Collection[Path]) -> Moment:
+        """When the first of these unloaded files changed, measured from what the project's code did last."""
+        seen = min(self.unloaded[path].seen for path in paths)
+        if self._in_vain_at is not None:
+            return Moment(Since.TRIAL, max(seen - self._in_vain_at, 0.0))
+        life = self._life
+        if life is None:
+            return Moment(Since.SPAWN, float("inf"))
+        if life.returncode is not None:
+            return Moment(Since.SPAWN, max(seen - life.live_child.started_at, 0.0))
+        return Moment(Since.READY, max(self._since_ready(seen), 0.0))
+
+    def were_there(self, paths: Collection[Path]) -> dict[Path, bool]:
+        """These unloaded files, and whether the running bot was spawned with a file of that name."""
+        return {path: self.unloaded[path].loaded is not None for path in paths}
+
     # What happens meanwhile.
 
     def started(self, life: Life) -> None:
         """A child was spawned: it loads what is there now."""
         self._life = life
+        self.starts += 1
         spawned_at = life.live_child.started_at
         loaded = {path: save.by for path, save in self.unloaded.items() if save.seen < spawned_at}
         for path in loaded:
             del self.unloaded[path]
             self._new.pop(path, None)
+        self._in_vain_at = None
         self._starts.begin(loaded)
+        if loaded:
+            self._come.set()  # for whoever waits to load them
 
     def trial_begins(self, made_for: Collection[Path]) -> None:
         self._trials.begin({path: self.unloaded[path].by for path in made_for if path in self.unloaded})
@@ -136,6 +167,10 @@ class Saves:
 
     def trial_ended(self) -> None:
         self._trial_until = time.monotonic() + SUSPECT_SECONDS
+
+    def reload_was_in_vain(self) -> None:
+        """A reload has ended, and the bot was not restarted."""
+        self._in_vain_at = time.monotonic()
 
     def changed(self, changes: Sequence[Change]) -> None:
         """Files have changed, whoever did it."""
@@ -165,7 +200,7 @@ class Saves:
         served = evidence.served_while_writing(change.path, change.since, change.seen)
         if served is not None:
             return By.BOT if served else None
-        suspected = self._in_trial(change) or self._since_ready(change) <= SUSPECT_SECONDS
+        suspected = self._in_trial(change) or self._since_ready(change.seen) <= SUSPECT_SECONDS
         return By.PROGRAM if suspected and evidence.may_have_written(change.path) else By.DEVELOPER
 
     def _is_own(self, change: Change, by: By) -> bool:
@@ -177,18 +212,18 @@ class Saves:
         if by is By.PROGRAM:
             row = self._trials if self._in_trial(change) else self._starts
             return row.written_again(change.path, by)
-        soon = self._since_ready(change) <= AGAIN_SECONDS
+        soon = self._since_ready(change.seen) <= AGAIN_SECONDS
         return soon and (self._writes_after_each_start or self._starts.written_again(change.path, by))
 
     def _in_trial(self, change: Change) -> bool:
         return change.seen <= self._trial_until
 
-    def _since_ready(self, change: Change) -> float:
-        """Seconds from ready to the change; before ready less than none, without a child for ever."""
+    def _since_ready(self, seen: float) -> float:
+        """Seconds from ready to a change; before ready less than none, without a child for ever."""
         life = self._life
         if life is None or life.returncode is not None:
             return float("inf")
-        return -1.0 if life.ready_at is None else change.seen - life.ready_at
+        return -1.0 if life.ready_at is None else seen - life.ready_at
 
     def _note(self, change: Change, by: By) -> None:
         path = change.path
@@ -226,7 +261,7 @@ class Saves:
             logger.debug(f"child {self._name}: {name} was written by the bot itself again")
         else:
             self._writes_after_each_start = True
-            seconds = max(self._since_ready(change), 0.0)
+            seconds = max(self._since_ready(change.seen), 0.0)
             logger.warning(
                 f"child {self._name}: {name} was written by the bot itself again, {seconds:.0f} s after it was ready; "
                 "no reload for what it writes so soon after a start. Better: name the folders with the bot's code, "

@@ -13,6 +13,7 @@ from loguru import logger
 from supervisor_kit import child
 
 from liteyuki_host.supervisor.file_watch import Change
+from liteyuki_host.supervisor.reload_pace import Moment, Since
 from liteyuki_host.supervisor.saves import AGAIN_SECONDS, MAX_IN_A_ROW, SUSPECT_SECONDS, Saves
 
 PROJECT = Path("/bot")
@@ -222,3 +223,36 @@ def test_names_are_told_shortly(bot: Bot) -> None:
     paths = [PROJECT / name for name in ("plugins/a.py", "b.py", "c.py", "d.py", "e.py")]
     assert bot.saves.names(paths).replace("\\", "/") == "plugins/a.py, b.py, c.py and 2 more"
     assert bot.saves.names(paths[:1]).replace("\\", "/") == "plugins/a.py"
+
+
+def test_what_is_put_back_is_taken_again_unless_it_was_loaded(bot: Bot) -> None:
+    bot.change(100, "a.py")
+    saved = [PROJECT / "a.py"]
+    bot.saves.put_back(saved)
+    assert bot.take() == ["a.py"]
+    bot.start(101)
+    bot.saves.put_back(saved)
+    assert bot.take() == []
+    assert bot.saves.starts == 2
+
+
+def test_a_change_is_measured_from_what_the_code_did_last(bot: Bot) -> None:
+    saved = [PROJECT / "a.py"]
+    bot.change(3.5, "a.py")
+    assert bot.saves.moment(saved) == Moment(Since.READY, pytest.approx(2.5))
+    bot.saves.reload_was_in_vain()
+    assert bot.saves.moment(saved).since is Since.TRIAL
+    bot.start(4)
+    bot.change(4.5, "a.py")
+    assert bot.saves.moment(saved) == Moment(Since.READY, 0.0)
+    bot.life.returncode = 1
+    assert bot.saves.moment(saved) == Moment(Since.SPAWN, pytest.approx(0.5))
+
+
+def test_a_new_file_is_told_from_one_that_was_there(bot: Bot) -> None:
+    bot.saves.changed([Change(PROJECT / "new.py", None, b"1", bot.begin + 99, bot.begin + 100)])
+    bot.change(100, "old.py")
+    assert bot.saves.were_there([PROJECT / "new.py", PROJECT / "old.py"]) == {
+        PROJECT / "new.py": False,
+        PROJECT / "old.py": True,
+    }
