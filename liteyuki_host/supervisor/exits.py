@@ -25,10 +25,13 @@ _WINDOWS_WORDS = {
 
 
 class Kind(Enum):
-    """What sort of end it was. To the restart policy all but CLEAN, CANNOT_START and SHORTAGE are the same failure."""
+    """What sort of end it was. To the restart policy all but the first two, CANNOT_START and SHORTAGE are the same
+    failure."""
 
     CLEAN = "clean"
-    """Code 0: it meant to end, before it was ready or after."""
+    """Code 0, once ready: it meant to end."""
+    ENDED_EARLY = "ended early"
+    """Code 0 before it was ready: it never served. Mostly a script without ``nonebot.run()``."""
     CRASH = "crash"
     """Any other code, or a signal, once ready."""
     OUT_OF_MEMORY = "out of memory"
@@ -88,7 +91,7 @@ def cause_of_exit(
         return Cause(Kind.CANNOT_START, words)
     if returncode == SHORTAGE:
         return Cause(Kind.SHORTAGE, words)
-    return Cause(Kind.FAILED_START if returncode else Kind.CLEAN, words)
+    return Cause(Kind.FAILED_START if returncode else Kind.ENDED_EARLY, words)
 
 
 # The causes for which the supervisor ends a child. Seconds are the limit that was exceeded.
@@ -169,6 +172,8 @@ def describe_failed_start(returncode: int, *, greeted: bool, platform: str = sys
         return f"{words}: something was short, the line above says what"
     if not greeted:
         return f"{words}: it ended before it could reach the host"
+    if returncode == 0:
+        return f"{words}: its script came to its end without running the bot; let it end with nonebot.run()"
     if returncode == CANNOT_START:
         return f"{words}: it cannot start as it is; the line above says what to change"
     if returncode == STARTUP_FAILED:

@@ -529,17 +529,20 @@ class Keeper:
             # Its own Ctrl+C, or driver.exit(): it meant to end.
             self._wanted = False
             self._why = cause.words
-            hint = "" if life.ready else " (does its entry call nonebot.run()?)"
-            logger.info(f"child {name} ended by itself: {cause.words}{hint}; not starting it again")
-            for program in life.live_child.left_behind:
-                logger.warning(
-                    f"child {name} had started {program}, which was ended with it. If that was to be the bot itself: "
-                    "restart it by nonebot_plugin_lycomm.restart_process()"
-                )
+            logger.info(f"child {name} ended by itself: {cause.words}; not starting it again")
+            self._tell_of_leftovers(life)
             self._ready_waiters.tell_everybody(f"{name} ended by itself: {cause.words}")
             return None
         logger.error(f"child {name} {cause.words}; {decision.words}")
+        self._tell_of_leftovers(life)
         return self._carry_out(decision, cause)
+
+    def _tell_of_leftovers(self, life: Life) -> None:
+        for program in life.live_child.left_behind:
+            logger.warning(
+                f"child {self.spec.name} had started {program}, which was ended with it. If that was to be the bot "
+                "itself: restart it by nonebot_plugin_lycomm.restart_process()"
+            )
 
     async def _end_as_asked(self, life: Life) -> None:
         name = self.spec.name

@@ -101,9 +101,10 @@ def decide(policy: Policy, record: Record, cause: Cause, *, now: float, ready_fo
         least, most = SHORTAGE_SECONDS
         delay = min(max(delay, least), most)
         return Decision(State.BACKING_OFF, delay, Record(recent, in_a_row + 1), f"trying again in {delay:.1f} s")
-    meant_to_end = cause.kind is Kind.CLEAN and policy.restart is not Restart.ALWAYS
-    if meant_to_end or policy.restart is Restart.NEVER:
-        state = State.STOPPED if meant_to_end else State.FAILED
+    without_error = cause.kind in (Kind.CLEAN, Kind.ENDED_EARLY)
+    if policy.restart is Restart.NEVER or (without_error and policy.restart is not Restart.ALWAYS):
+        # One that never served has failed: it was started to serve, and another start would end in the same way.
+        state = State.STOPPED if cause.kind is Kind.CLEAN else State.FAILED
         return rest(state, f"not starting it again (restart = {policy.restart})")
     if policy.max_restarts == 0:
         return rest(State.FAILED, "not starting it again (max_restarts = 0)")

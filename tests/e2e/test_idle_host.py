@@ -23,7 +23,26 @@ CASES = {
     "a bot that was given up": ({"bot.py": ENDS_WITH.format(5)}, QUICK, 1, "nonebot has failed (exited 5"),
     "given up before it was ready": ({"bot.py": "raise SystemExit(4)\n"}, QUICK, 1, "nonebot has failed (exited 4"),
     "a bot that ends": ({"bot.py": ENDS_WITH.format(0)}, {}, 0, "nonebot has stopped (exited 0)"),
-    "a script that is no bot": ({"bot.py": "print('hello')\n"}, {}, 0, "nonebot has stopped (exited 0"),
+    "a script that is no bot": (
+        {"bot.py": "print('hello')\n"},
+        {},
+        1,
+        "nonebot has failed (exited 0 before it was ready: .*let it end with nonebot.run()",
+    ),
+    "a bot that forgot to run": ({"bot.py": BOT}, {}, 1, "nonebot has failed (exited 0 before it was ready"),
+    "a script that exits": ({"bot.py": f"{BOT}raise SystemExit\n"}, {}, 1, "nonebot has failed (exited 0 before"),
+    "a hook that ends the bot": (
+        {"bot.py": f"{BOT}nonebot.get_driver().on_startup(lambda: os._exit(0))\nnonebot.run()\n"},
+        {},
+        1,
+        "nonebot has failed (exited 0 before it was ready",
+    ),
+    "a script that is no bot, always restarted": (
+        {"bot.py": ""},
+        {"LYCOMM_RESTART": "always", **QUICK},
+        1,
+        "nonebot has failed (exited 0 before it was ready",
+    ),
     "never restarted, ends": ({"bot.py": ENDS_WITH.format(0)}, {"LYCOMM_RESTART": "never"}, 0, "nonebot has stopped"),
     "never restarted, fails": ({"bot.py": ENDS_WITH.format(3)}, {"LYCOMM_RESTART": "never"}, 1, "nonebot has failed"),
     "nothing is to start": (
@@ -72,6 +91,16 @@ def test_it_ends(tmp_path: Path, files: dict[str, str], environment: dict[str, s
         if words.startswith("nonebot"):  # those that run are a bot's own tracebacks
             assert "host.py" not in host.text
         assert host.lines[-1].endswith("host stopped")
+
+
+def test_a_bot_that_forgot_to_run_is_one_line(tmp_path: Path) -> None:
+    with host_process(write(tmp_path, {"bot.py": BOT})) as host:
+        assert host.wait() == 1
+        [line] = [line for line in host.lines if "ERROR" in line and "child nonebot" in line]
+        assert line.endswith(
+            "child nonebot exited 0 before it was ready: its script came to its end without running the bot; let it end "
+            "with nonebot.run(); not starting it again (restart = on-failure)"
+        )
 
 
 def test_it_stays_as_long_as_one_bot_runs(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from liteyuki_host.supervisor.states import State
 TICK = 1 / 64
 """Seconds. Every moment is a multiple, so that sums and differences are exact and edges are really met."""
 
-FAILURES: list[Kind] = [kind for kind in Kind if kind not in (Kind.CLEAN, Kind.CANNOT_START, Kind.SHORTAGE)]
+WITHOUT_ERROR = [Kind.CLEAN, Kind.ENDED_EARLY]
+FAILURES: list[Kind] = [kind for kind in Kind if kind not in (*WITHOUT_ERROR, Kind.CANNOT_START, Kind.SHORTAGE)]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Model:
         wanted: dict[Restart, list[Kind]] = {
             Restart.NEVER: [],
             Restart.ON_FAILURE: FAILURES,
-            Restart.ALWAYS: [*FAILURES, Kind.CLEAN],
+            Restart.ALWAYS: [*FAILURES, *WITHOUT_ERROR],
         }
         if end.kind not in wanted[self.policy.restart]:
             return False
@@ -146,7 +147,7 @@ def _check_bounds(policy: Policy, decision: Decision) -> None:
         raise Mismatch(f"{policy}\nout of bounds: {decision}")
 
 
-_LIKELY_KINDS = [*FAILURES, *FAILURES, Kind.CLEAN, Kind.CLEAN, Kind.CANNOT_START, Kind.SHORTAGE]
+_LIKELY_KINDS = [*FAILURES, *FAILURES, *WITHOUT_ERROR, *WITHOUT_ERROR, Kind.CANNOT_START, Kind.SHORTAGE]
 
 
 def _some_policy(dice: random.Random) -> Policy:

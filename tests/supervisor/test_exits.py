@@ -58,6 +58,7 @@ def test_an_exit_on_windows_in_words(returncode: int, words: str) -> None:
     [
         (1, True, "exited 1 before it was ready"),
         (1, False, "exited 1 before it was ready: it ended before it could reach the host"),
+        (0, True, "exited 0 before it was ready: its script came to its end without running the bot; let it end with"),
         (3, True, "start-up failed"),
         (78, True, "the line above says what to change"),
     ],
@@ -70,7 +71,7 @@ def test_a_failed_start_names_its_likely_cause(returncode: int, greeted: bool, w
     ("returncode", "ready", "cause"),
     [
         (0, True, Cause(Kind.CLEAN, "exited 0")),
-        (0, False, Cause(Kind.CLEAN, "exited 0 before it was ready")),
+        (0, False, Cause(Kind.ENDED_EARLY, describe_failed_start(0, greeted=True, platform="linux"))),
         (1, True, Cause(Kind.CRASH, "exited 1")),
         pytest.param(-11, True, Cause(Kind.CRASH, "killed by SIGSEGV"), marks=posix_only),
         (1, False, Cause(Kind.FAILED_START, "exited 1 before it was ready")),

@@ -39,6 +39,8 @@ def test_ten_thousand_sequences_go_as_the_model_says() -> None:
         states = {State.BACKING_OFF, State.FAILED}
         if kind is Kind.CLEAN and restart is not Restart.ALWAYS:
             states = {State.STOPPED}
+        elif kind is Kind.ENDED_EARLY and restart is not Restart.ALWAYS:
+            states = {State.FAILED}
         elif kind is Kind.SHORTAGE:
             states = {State.BACKING_OFF}
         elif kind is Kind.CANNOT_START or restart is Restart.NEVER:
@@ -78,6 +80,9 @@ def test_each_failure_in_a_row_waits_twice_as_long_up_to_the_ceiling_and_the_lim
         (Kind.CLEAN, Restart.ALWAYS, State.BACKING_OFF),
         (Kind.CLEAN, Restart.ON_FAILURE, State.STOPPED),
         (Kind.CLEAN, Restart.NEVER, State.STOPPED),
+        (Kind.ENDED_EARLY, Restart.ALWAYS, State.BACKING_OFF),
+        (Kind.ENDED_EARLY, Restart.ON_FAILURE, State.FAILED),
+        (Kind.ENDED_EARLY, Restart.NEVER, State.FAILED),
         (Kind.NOT_READY, Restart.ALWAYS, State.BACKING_OFF),
         (Kind.NOT_READY, Restart.ON_FAILURE, State.BACKING_OFF),
         (Kind.NOT_READY, Restart.NEVER, State.FAILED),
