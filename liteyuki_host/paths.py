@@ -6,9 +6,11 @@ Python version. Here a file is there, or is not there, or cannot be looked at, w
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from liteyuki_host.wording import one_line, shown, why
@@ -27,6 +29,16 @@ class FileProblem(ValueError):
         super().__init__(one_line(words))
 
 
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO (named pipe)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+"""What may be where a file is expected, in words. Reading a FIFO would wait for a writer, some devices have no end."""
+
+
 def is_file(path: Path) -> bool:
     """Whether *path* is a file. Raises FileProblem: the system does not say."""
     status = _status(path)
@@ -42,6 +54,30 @@ def is_dir(path: Path) -> bool:
 def exists(path: Path) -> bool:
     """Whether there is anything at *path*. Raises FileProblem: the system does not say."""
     return _status(path) is not None
+
+
+def is_null_device(status: os.stat_result) -> bool:
+    """Whether it is ``/dev/null``, which stands for a file on purpose: empty to readers, without end to writers."""
+    with contextlib.suppress(OSError):
+        return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev
+    return False
+
+
+def kind_in_words(status: os.stat_result) -> str | None:
+    """``a FIFO (named pipe)``, for a place in a line; None: it is a file."""
+    return next((words for is_kind, words in _KINDS if is_kind(status.st_mode)), None)
+
+
+def may_be_read(path: Path) -> bool:
+    """Whether there is something at *path* to be read: a file, not nothing, and not ``/dev/null``.
+
+    Raises FileProblem: something stands there that is no file, or the system does not say.
+    """
+    status = _status(path)
+    if status is None or is_null_device(status):
+        return False
+    _must_be_a_file(path, status)
+    return True
 
 
 def may_enter(folder: Path) -> bool:
@@ -62,10 +98,16 @@ def absolute(path: Path) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole file, up to ``FILE_LIMIT``. Raises FileProblem."""
+    """The whole file, up to ``FILE_LIMIT``; nothing of ``/dev/null``. Never waits for a writer. Raises FileProblem."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if is_null_device(status):
+                return b""
+            _must_be_a_file(path, status)
             data = file.read(FILE_LIMIT + 1)
+    except FileProblem:
+        raise
     except (OSError, ValueError) as error:
         raise FileProblem(f"{shown(path)} cannot be read: {why(error)}") from error
     if len(data) > FILE_LIMIT:
@@ -82,6 +124,16 @@ def read_text(path: Path) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         where = f"byte {error.start}, line {line}"
         raise FileProblem(f"{shown(path)} is not UTF-8 ({where}): save it as UTF-8") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # of a file nothing changes by that
+
+
+def _must_be_a_file(path: Path, status: os.stat_result) -> None:
+    kind = kind_in_words(status)
+    if kind is not None:
+        raise FileProblem(f"{shown(path)} cannot be read: it is {kind}, not a file; put a file in its place")
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -22,7 +22,7 @@ from dotenv.parser import parse_stream
 from dotenv.variables import parse_variables
 
 from .comm.errors import ProcessFailed
-from .paths import FileProblem, absolute, exists, is_dir, is_file, may_enter, read_bytes, read_text
+from .paths import FileProblem, absolute, exists, is_dir, is_file, may_be_read, may_enter, read_bytes, read_text
 from .supervisor.spec import ProcessSpec
 from .wording import one_line, shown, why
 
@@ -148,6 +148,8 @@ def _script(spec: ProcessSpec, folder: Path, python: Path, host_main: Path | Non
         if spec.entry is None:
             return None
         where = f"correct it in [tool.lycomm.processes.{spec.name}]"
+        if exists(script):
+            raise ProcessFailed(f"entry {shown(spec.entry)} in {shown(folder)} is no file: {where}")
         raise ProcessFailed(f"entry {shown(spec.entry)} does not exist in {shown(folder)}: {where}")
     if not _starts_the_host(script, python, host_main):
         return script
@@ -239,7 +241,7 @@ def _any_case(variables: Mapping[str, str], name: str) -> str | None:
 
 def _read_env_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """``dotenv_values``, but ``${NAME}`` is looked up in *environ* and a line of ours is never dropped."""
-    if not is_file(path):
+    if is_dir(path) or not may_be_read(path):  # a virtual environment may be called .env; NoneBot takes no notice
         return {}
     values: dict[str, str] = {}
     text = read_text(path).removeprefix("\ufeff")  # python-dotenv does so itself from 1.2 on
@@ -260,7 +262,7 @@ def read_pyproject(folder: Path) -> dict[str, Any]:
         FileProblem: it is not UTF-8 or not valid TOML.
     """
     path = folder / "pyproject.toml"
-    if not is_file(path):
+    if not may_be_read(path):
         return {}
     text = read_text(path)
     if text.startswith("\ufeff"):  # neither pip nor NoneBot can read it

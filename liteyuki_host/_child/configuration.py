@@ -27,6 +27,7 @@ from liteyuki_host._child.missing import missing_module
 from liteyuki_host._child.trouble import CannotRun, explain
 from liteyuki_host.comm.command import shell_line
 from liteyuki_host.comm.shortage import is_shortage
+from liteyuki_host.paths import read_text
 from liteyuki_host.wording import one_line, short_repr, why
 
 DRIVERS = ("fastapi", "quart", "httpx", "websockets", "aiohttp", "none")
@@ -113,6 +114,8 @@ class _Sources:
         left_out: list[str] = []
         for name in files:
             texts[name] = {}
+            if os.path.isdir(name):
+                left_out.append(f"{one_line(name, 100)} is a folder: NoneBot reads no settings from it")
             for binding in _bindings(name):
                 if binding.key is not None:
                     texts[name][binding.key.lower()] = binding.value or ""
@@ -133,8 +136,8 @@ class _Sources:
 
 def _bindings(name: str) -> list[Any]:
     try:
-        return list(parse_stream(io.StringIO(Path(name).read_text("utf-8").removeprefix("\ufeff"))))
-    except (OSError, ValueError):  # mostly: it is not there
+        return list(parse_stream(io.StringIO(read_text(Path(name)).removeprefix("\ufeff"))))
+    except ValueError:  # mostly: it is not there
         return []
 
 

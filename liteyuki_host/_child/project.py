@@ -15,6 +15,7 @@ from loguru import logger
 
 from liteyuki_host._child.missing import missing_module
 from liteyuki_host._child.trouble import CannotRun, explain
+from liteyuki_host.paths import FileProblem, read_text
 from liteyuki_host.wording import short_repr, why
 
 if sys.version_info >= (3, 11):
@@ -95,7 +96,9 @@ def _become_main(argv0: str) -> types.ModuleType:
 def read_table(path: Path) -> dict[str, Any]:
     """``[tool.nonebot]`` of that file. Raises CannotRun."""
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(read_text(path.absolute()))
+    except FileProblem as exc:
+        raise CannotRun(str(exc)) from exc
     except (OSError, ValueError, RecursionError) as exc:
         raise CannotRun(f"{path.absolute()} cannot be read: {why(exc)}") from exc
     tool = data.get("tool")

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,11 +165,26 @@ def _find_in(name: str, path: Any) -> Any:
     return None
 
 
+def _end_with_the_asker() -> None:
+    """End this process when the one that holds the other end of standard input has ended."""
+    descriptor = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # what is imported finds no input, as ever
+    os.close(nothing)
+
+    def wait() -> None:
+        os.read(descriptor, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, name="lycomm-survey", daemon=True).start()
+
+
 def main() -> None:
     """Print the survey. What others print meanwhile goes nowhere."""
     parser = argparse.ArgumentParser(prog="python -m liteyuki_host._child.survey", description=__doc__)
     parser.add_argument("--kind", required=True, choices=["script", "toml"])
     options = parser.parse_args()
+    _end_with_the_asker()
     with os.fdopen(os.dup(1), "wb") as answer:
         nothing = os.open(os.devnull, os.O_WRONLY)
         for descriptor in (1, 2):

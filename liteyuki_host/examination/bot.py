@@ -199,7 +199,7 @@ async def _ask(spec: ProcessSpec, plan: ProjectPlan) -> dict[str, Any] | str:
         plan.kind,
         cwd=plan.folder,
         env=child_environment(spec, {}),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # ends with this process, however that ends, and the survey ends with it
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=sys.platform != "win32",

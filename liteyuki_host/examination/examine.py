@@ -23,9 +23,10 @@ from liteyuki_host.examination.ports import (
     no_socket_folder,
 )
 from liteyuki_host.log import HOST
+from liteyuki_host.output.log_file import must_take_lines
 from liteyuki_host.paths import FileProblem, exists, is_dir
 from liteyuki_host.settings import Settings
-from liteyuki_host.wording import shown
+from liteyuki_host.wording import shown, why
 
 AT_ONCE = 4
 """Bots that are loaded at the same time. Each takes about a second of one processor core and 60 MiB."""
@@ -75,9 +76,19 @@ def _examine_host(settings: Settings, findings: Findings) -> None:
             findings.fault(
                 f"plugins: there is no module {module}: correct its name, or put {top}.py into {shown(settings.folder)}"
             )
-    problem = None if settings.log_folder is None else _not_writable(settings.log_folder)
+    if settings.log_folder is None:
+        return
+    problem = _not_writable(settings.log_folder)
     if problem is not None:
         findings.note(f"log_dir: {problem}; the host would go on without log files")
+    for name in (HOST, *settings.process_specs()):
+        path = settings.log_folder / f"{name}.log"
+        try:
+            must_take_lines(os.stat(path))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            continue
+        except OSError as error:
+            findings.note(f"log file {shown(path)} cannot be written: {why(error)}; the host would go on without it")
 
 
 def _not_writable(folder: Path) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import re
@@ -10,6 +11,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
+
+from liteyuki_host.paths import kind_in_words
 
 __all__ = ["LogFile"]
 
@@ -84,7 +87,16 @@ class LogFile:
 
     def _open(self, path: str, flags: int) -> int:
         """For :func:`open`: the descriptor is wanted by nobody else."""
-        descriptor = os.open(path, flags, 0o666)  # less the umask, as open() does
+        with contextlib.suppress(FileNotFoundError):
+            must_take_lines(os.stat(path))
+        # Less the umask, as open() does. O_NONBLOCK for a FIFO that was put there just now: opening it would wait until
+        # somebody reads it.
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+        try:
+            must_take_lines(os.fstat(descriptor))
+        except OSError:
+            os.close(descriptor)
+            raise
         self._descriptor = descriptor
         self._opened += 1
         self._begins_at = self._size()
@@ -107,6 +119,14 @@ class LogFile:
                 opener=self._open,
             ),
         )
+
+
+def must_take_lines(status: os.stat_result) -> None:
+    """Raise OSError for what takes no lines, or only as long as somebody reads them: a folder, a socket, a FIFO. A
+    device may stand there, such as ``/dev/null`` or a terminal."""
+    kind = kind_in_words(status)
+    if kind is not None and not stat.S_ISCHR(status.st_mode):
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file")
 
 
 def _keep_newest(process: str, count: int, found: Sequence[str]) -> None:

@@ -98,8 +98,8 @@ def test_a_bot_that_forgot_to_run_is_one_line(tmp_path: Path) -> None:
         assert host.wait() == 1
         [line] = [line for line in host.lines if "ERROR" in line and "child nonebot" in line]
         assert line.endswith(
-            "child nonebot exited 0 before it was ready: its script came to its end without running the bot; let it end "
-            "with nonebot.run(); not starting it again (restart = on-failure)"
+            "child nonebot exited 0 before it was ready: its script came to its end without running the bot; let it "
+            "end with nonebot.run(); not starting it again (restart = on-failure)"
         )
 
 

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,7 +262,21 @@ class Generator:
         for name in ("loop", "bot.py", ".env"):
             if self.maybe(0.1) and not (folder / name).exists():
                 (folder / name).symlink_to(folder / self.pick(["loop", "nothing", name]))
-        (folder / "file").touch()
+        for name in ("pyproject.toml", ".env", ".env.prod", "bot.py", "file"):
+            if self.maybe(0.02) and not os.path.lexists(folder / name):
+                self.odd_thing(folder / name)
+        if not os.path.lexists(folder / "file"):
+            (folder / "file").touch()
+
+    def odd_thing(self, path: Path) -> None:
+        kind = self.pick(["FIFO", "socket", "/dev/null", "/dev/zero", "/dev/tty"])
+        if kind == "FIFO":
+            os.mkfifo(path)
+        elif kind == "socket":
+            with socket.socket(socket.AF_UNIX) as one:
+                one.bind(path.name)  # the current folder's: a socket's path has at most 107 bytes
+        else:
+            path.symlink_to(kind)
 
 
 def _key(name: str) -> str:

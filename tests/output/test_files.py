@@ -302,8 +302,37 @@ def test_a_file_that_was_replaced_by_a_folder_is_waited_for(tmp_path: Path, told
     (tmp_path / "bot.log").rmdir()
     show(files, "after")
     assert files.close(DEADLINE)
-    assert text_of(tmp_path / "bot.log") == [note(1, "Is a directory"), "after"]
+    assert text_of(tmp_path / "bot.log") == [note(1, "it is a folder, not a file"), "after"]
     assert len(told) == 2
+
+
+@posix_only
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("read", [False, True], ids=["not read", "read"])
+def test_a_fifo_in_the_place_of_a_file_blocks_nothing(tmp_path: Path, told: list[str], read: bool) -> None:
+    os.mkfifo(tmp_path / "bot.log")
+    reader = os.open(tmp_path / "bot.log", os.O_RDONLY | os.O_NONBLOCK) if read else None
+    files = LogFiles(tmp_path, rotation=10_000, retention=2)
+    show(files, "lost")
+    assert "log file" in told[0]
+    assert "bot.log cannot be written: it is a FIFO (named pipe), not a file; the host goes on" in told[0]
+    (tmp_path / "bot.log").unlink()
+    show(files, "after")
+    assert files.close(DEADLINE)
+    assert text_of(tmp_path / "bot.log") == [note(1, "it is a FIFO (named pipe), not a file"), "after"]
+    if reader is not None:
+        os.close(reader)
+
+
+@posix_only
+def test_the_null_device_takes_all_lines(tmp_path: Path, told: list[str]) -> None:
+    (tmp_path / "bot.log").symlink_to(os.devnull)
+    files = LogFiles(tmp_path, rotation=10_000, retention=2)
+    for _ in range(3):
+        show(files, "x" * 9_000)
+    assert files.close(DEADLINE)
+    assert told == []
+    assert names(tmp_path) == ["bot.log"]
 
 
 @posix_only

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from liteyuki_host import Host
 from liteyuki_host.cli import main
 from liteyuki_host.comm.errors import ProcessFailed, SettingsError
 from liteyuki_host.paths import FILE_LIMIT, FileProblem, absolute, is_dir, is_file, read_text
-from liteyuki_host.project import inspect_project
+from liteyuki_host.project import inspect_project, read_env_files
 from liteyuki_host.settings import load_settings
 from liteyuki_host.supervisor.spec import ProcessSpec
 from liteyuki_host.wording import LINE_LIMIT, one_line, short_repr, shown
@@ -25,6 +26,8 @@ LOOP = "loop/x"
 BEHIND_A_FILE = "file/x"
 SURROGATE = "\udcff"
 LINES = "two\nlines\u2028three"
+
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 
 ODD = {
     "a long name": LONG_NAME,
@@ -254,6 +257,65 @@ def test_a_script_that_no_parser_takes_is_one_line(
     code, [line] = check(capsys)
     assert code == 1
     assert f"{folder / 'bot.py'}" in line
+
+
+# What stands where a file is expected
+
+
+def put(path: Path, kind: str) -> None:
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(path.name)  # the current folder's: a socket's path has at most 107 bytes
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(kind)
+
+
+@posix_only
+@pytest.mark.parametrize("file", ["pyproject.toml", ".env", ".env.prod", ".env.dev"])
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "folder", "/dev/zero", "/dev/tty"])
+def test_what_is_no_file_is_one_line_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, file: str, kind: str
+) -> None:
+    if file == ".env.dev":
+        monkeypatch.setenv("ENVIRONMENT", "dev")
+    put(folder / file, kind)
+    if kind == "folder" and file != "pyproject.toml":  # a virtual environment, mostly; NoneBot takes no notice of it
+        assert read_env_files(folder, os.environ) == [(".env", {}), (file if file != ".env" else ".env.prod", {})]
+        return
+    code, [line] = check(capsys)
+    assert code == 2
+    words = {"FIFO": "a FIFO (named pipe)", "socket": "a socket", "folder": "a folder"}.get(kind, "a device")
+    assert line == f"lycomm: {folder / file} cannot be read: it is {words}, not a file; put a file in its place"
+
+
+@posix_only
+@pytest.mark.parametrize("file", ["pyproject.toml", ".env", ".env.prod"])
+def test_the_null_device_is_an_empty_file(folder: Path, file: str) -> None:
+    put(folder / file, os.devnull)
+    assert load_settings({}, folder=folder, environ={}).processes == {}
+    assert inspect_project(ProcessSpec("web", folder), host_main=None, environ={}).kind == "script"
+    assert read_text(folder / file) == ""
+
+
+@posix_only
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "folder", "/dev/zero"])
+def test_reading_waits_for_nobody(folder: Path, kind: str) -> None:
+    """Also where it is put there after the file was looked at."""
+    put(folder / "odd", kind)
+    with pytest.raises(FileProblem, match="cannot be read"):
+        read_text(folder / "odd")
+
+
+@posix_only
+@pytest.mark.parametrize("kind", ["FIFO", "folder"])
+def test_an_entry_that_is_no_file_is_one_line(folder: Path, kind: str) -> None:
+    put(folder / "main.py", kind)
+    with pytest.raises(ProcessFailed, match=r"^entry main.py in .* is no file: correct it in"):
+        inspect_project(ProcessSpec("web", folder, entry="main.py"), host_main=None)
 
 
 # The parts
