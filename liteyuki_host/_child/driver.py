@@ -12,7 +12,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +107,8 @@ class DriverWatch:
         self._failed_plugins.listen()
         on_startup = driver.on_startup
         run: Callable[..., None] = driver.run
+        lifespan = getattr(driver, "_lifespan", None)
+        follows = False
 
         @on_startup  # the first one
         async def take_signals() -> None:
@@ -117,17 +119,13 @@ class DriverWatch:
             on_startup(self._hooks.wrap(func))
             return func  # it is used as a decorator
 
-        def run_and_report(*args: Any, **kwargs: Any) -> None:
+        def follow_start(listening: Listening | None) -> None:
+            """All is loaded, and the start begins."""
+            nonlocal follows
+            follows = True
             say_that_our_plugin_is_loaded()
             keyboard.tell_if_missed_by(nonebot.get_adapters())
             failed_plugins = self._failed_plugins.report()
-            _no_reload(driver)
-            listening = Listening.of(driver.config, args, kwargs) if isinstance(driver, ASGIMixin) else None
-            sharing = os.environ.pop(SHARE_PORT, None)
-            if listening is not None and sharing is not None:
-                listening = listening.share(driver.type, beside=sharing == BESIDE)
-                if listening.own is not None:
-                    kwargs["fd"] = listening.own.fileno()
 
             async def after_start() -> None:
                 if self._hooks.interrupted:
@@ -137,10 +135,32 @@ class DriverWatch:
 
             # The last step of a start: after the hooks of all plugins, and after the adapters' own ready hooks,
             # which come later. Those have no public registration on the driver.
-            lifespan = getattr(driver, "_lifespan", None)
             register = getattr(lifespan, "on_ready", on_startup)
             register(after_start)
+
+        def run_and_report(*args: Any, **kwargs: Any) -> None:
+            _no_reload(driver)
+            listening = Listening.of(driver.config, args, kwargs) if isinstance(driver, ASGIMixin) else None
+            sharing = os.environ.pop(SHARE_PORT, None)
+            if listening is not None and sharing is not None:
+                listening = listening.share(driver.type, beside=sharing == BESIDE)
+                if listening.own is not None:
+                    kwargs["fd"] = listening.own.fileno()
+            follow_start(listening)
             run(*args, **kwargs)
+
+        if lifespan is not None:
+            startup: Callable[[], Awaitable[None]] = lifespan.startup
+
+            async def startup_and_report() -> None:
+                if not follows:
+                    logger.info(
+                        "the bot starts its server itself, without nonebot.run(): its host knows no address of it"
+                    )
+                    follow_start(None)
+                await startup()
+
+            vars(lifespan)["startup"] = startup_and_report
 
         # Set on the object: whoever holds the driver, and nonebot.run(), comes through here.
         vars(driver)["on_startup"] = on_startup_without_blocking

@@ -6,8 +6,12 @@ verdict, neither its ``finally`` nor its exit handlers.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,9 +33,12 @@ MAX_FAILED = 50
 
 
 class Trial:
+    """One attempt to load the project, which ends the process."""
+
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._folder = Path.cwd()
+        self._entry = ""
 
     def run(self, process: str, script: Path | None) -> NoReturn:
         """
@@ -39,7 +46,7 @@ class Trial:
             script: None for ``--kind toml``.
         """
         current().process = process  # what its own channels are called
-        entry = "[tool.nonebot] of pyproject.toml" if script is None else script.name
+        entry = self._entry = "[tool.nonebot] of pyproject.toml" if script is None else script.name
         try:
             self._load(process, script)
         except CannotRun as exc:
@@ -74,6 +81,20 @@ class Trial:
         def all_is_loaded(*args: Any, **kwargs: Any) -> None:
             self._pass(failed.take(), _listens(nonebot.get_driver(), args, kwargs))
 
+        def starts_a_server() -> NoReturn:
+            self._pass(
+                failed.take(),
+                note=f"{self._entry} starts its server itself, without nonebot.run(): what it does from there on was "
+                "not looked at",
+            )
+
+        async def startup() -> None:
+            starts_a_server()
+
+        def see_a_server(event: str, args: tuple[Any, ...]) -> None:
+            if event == "socket.bind" and _is_a_server(*args):
+                starts_a_server()
+
         def init_and_follow(*args: Any, **kwargs: Any) -> None:
             init(*args, **kwargs)
             driver = nonebot.get_driver()
@@ -81,25 +102,35 @@ class Trial:
                 followed.append(driver)
                 failed.listen()
                 vars(driver)["run"] = all_is_loaded
+                lifespan = getattr(driver, "_lifespan", None)
+                if lifespan is not None:
+                    vars(lifespan)["startup"] = startup  # of the start-up hooks
                 load_our_plugin()
 
         nonebot.init = init_and_follow
+        sys.addaudithook(see_a_server)
         if script is None:
             run_toml()
         else:
             run_script(script)
 
-    def _pass(self, failed: Mapping[str, BaseException], listens: Mapping[str, Any] | None = None) -> NoReturn:
+    def _pass(
+        self,
+        failed: Mapping[str, BaseException],
+        listens: Mapping[str, Any] | None = None,
+        note: str | None = None,
+    ) -> NoReturn:
         """
         Args:
             listens: where its server would listen, as in `Listening`; empty: it has none; None: unknown.
+            note: what was not looked at, and why.
         """
         words = {
             name: locate(exc, self._folder, f"plugin {name}")
             for name, exc in failed.items()
             if not _wants_the_host(exc)
         }
-        self._end(failed_plugins=dict(list(words.items())[:MAX_FAILED]), listens=listens)
+        self._end(failed_plugins=dict(list(words.items())[:MAX_FAILED]), listens=listens, note=note)
 
     def _refuse(self, words: str) -> NoReturn:
         self._end(error=words)
@@ -110,6 +141,22 @@ class Trial:
             self._transport.write_all([json.dumps(verdict).encode() + b"\n"])
         finally:
             os._exit(0)
+
+
+def _is_a_server(sock: socket.socket, address: Any) -> bool:
+    """Whether the main program opens a port in an event loop of its own, as a server does that ``run`` stands for.
+
+    Not a port of the system's choice, and not a thread or a plugin that serves something else beside the bot.
+    """
+    if threading.current_thread() is not threading.main_thread() or not sock.type & socket.SOCK_STREAM:
+        return False
+    if isinstance(address, tuple) and not address[1]:
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _listens(driver: Driver, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:

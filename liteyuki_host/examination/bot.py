@@ -28,7 +28,7 @@ from liteyuki_host.supervisor.installation import difference, loaded
 from liteyuki_host.supervisor.lock import Holder, holder_of, project_identity
 from liteyuki_host.supervisor.process import child_environment, why_no_host_in
 from liteyuki_host.supervisor.spec import ProcessSpec
-from liteyuki_host.supervisor.trial import Trouble, trial
+from liteyuki_host.supervisor.trial import Trouble, seconds_for, trial
 from liteyuki_host.wording import one_line, shown, why
 
 T = TypeVar("T")
@@ -103,11 +103,14 @@ async def _judge(bot: Bot, spec: ProcessSpec, survey: Mapping[str, Any], load: b
     overruled = is_script and plan.script is not None and _passes_settings(plan.script)
     if load and (is_script or not start):
         verdict: dict[str, Any] = {}
-        trouble = await trial(spec, plan, timeout=spec.ready_timeout, on_verdict=verdict.update)
+        trouble = await trial(spec, plan, timeout=seconds_for(spec), on_verdict=verdict.update)
         if "failed_plugins" in verdict:
             for name, words in verdict["failed_plugins"].items():
                 findings.fault(_without_plugin(name, str(words)))
-            if verdict.get("listens") is not None:
+            if verdict.get("note") is not None:
+                findings.note(verdict["note"])
+                bot.place = None
+            elif verdict.get("listens") is not None:
                 bot.place = Place.of(verdict["listens"])
             return
         assert trouble is not None

@@ -31,7 +31,7 @@ from liteyuki_host.supervisor.saves import Saves
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import Reload
 from liteyuki_host.supervisor.states import State
-from liteyuki_host.supervisor.trial import Trouble, trial
+from liteyuki_host.supervisor.trial import Trouble, seconds_for, trial
 
 MAX_TRIALS = 3
 """Trials before one restart. Another one is made when files were saved during the last one, so that what is started is
@@ -201,7 +201,7 @@ class Reloader:
             self._saves.trial_begins(saved)
             try:
                 return await trial(
-                    spec, plan, known_failed=known, timeout=spec.ready_timeout, own_writes=self._own_writes
+                    spec, plan, known_failed=known, timeout=seconds_for(spec), own_writes=self._own_writes
                 )
             finally:
                 self._saves.trial_ended()

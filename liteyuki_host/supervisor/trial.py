@@ -25,12 +25,12 @@ from liteyuki_host.comm.transport import open_link
 from liteyuki_host.supervisor.exits import describe_exit
 from liteyuki_host.supervisor.leash import open_leash
 from liteyuki_host.supervisor.process import Child
+from liteyuki_host.supervisor.spec import ProcessSpec
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.transport import ChildHandles, Transport
     from liteyuki_host.project import ProjectPlan
     from liteyuki_host.supervisor.own_writes import OwnWrites
-    from liteyuki_host.supervisor.spec import ProcessSpec
 
 OUTPUT_BYTES = 16_384
 """Of what the trial prints, the end; a NoneBot traceback with its values is about 8 KB."""
@@ -75,7 +75,7 @@ async def trial(
         known_failed: plugins that the running bot does without; the changed code may, too.
         timeout: seconds that the loading may take.
         on_verdict: called with what the child says when it has loaded the project, or failed to: ``error``, or
-            ``failed_plugins`` (name to words) and ``listens`` (see ``_child.trial``).
+            ``failed_plugins`` (name to words), ``listens`` and ``note`` (see ``_child.trial``).
         own_writes: takes what the trial says it has written.
 
     Returns:
@@ -127,6 +127,12 @@ def _judge(verdict: dict[str, Any], known_failed: Collection[str]) -> Trouble | 
     )
 
 
+def seconds_for(spec: ProcessSpec) -> float:
+    """How long the loading of *spec*'s project may take. With a terminal the bot itself has no limit, since somebody
+    may be asked something; in a trial nobody is."""
+    return min(spec.ready_timeout, ProcessSpec.ready_timeout) if spec.terminal else spec.ready_timeout
+
+
 class _Attempt:
     """One throw-away process, from its spawn."""
 
@@ -175,7 +181,10 @@ class _Attempt:
             # Shows where it is. What does not listen to the signal yet dies of it, which is due anyway.
             self._child.show_stacks(lambda: None)
             await asyncio.wait({self._gone}, timeout=STACKS_SECONDS)
-            return None, f"it was not loaded in {timeout:g} s (an import that does not return?)"
+            return None, (
+                f"it was not loaded in {timeout:g} s (an import that does not return, or a loop of its own in place of "
+                "nonebot.run()?)"
+            )
         with contextlib.suppress(ValueError):
             return json.loads(self._said.result()), ""
         await asyncio.wait({self._gone}, timeout=GONE_SECONDS)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from liteyuki_host.cli import main
+from liteyuki_host.settings import ProcessSettings, Settings
+from liteyuki_host.supervisor.trial import seconds_for
 
 TABLE = "[tool.nonebot]\n"
 NONE = "DRIVER=~none\n"
@@ -200,7 +205,7 @@ def test_a_script_that_never_returns_is_given_up(check: Check) -> None:
         "pyproject.toml": "[tool.lycomm]\nready_timeout = 1.0\n",
     }
     [line] = faults(check, files)
-    assert line.startswith("nonebot: it was not loaded in 1 s (an import that does not return?)")
+    assert line.startswith("nonebot: it was not loaded in 1 s (an import that does not return, or a loop of its own in")
 
 
 @pytest.mark.parametrize(
@@ -229,6 +234,85 @@ def test_without_import_nothing_of_the_project_runs(check: Check, project: Path)
     )
     assert (code, errors, len(out)) == (0, [], 1)
     assert check({"bot.py": f"open('ran', 'w')\n{BOT}"}, "--no-import")[0] == 0
+
+
+# Servers that start without nonebot.run()
+
+INIT = "import asyncio, nonebot, socket, sys, threading\nnonebot.init()\ndriver = nonebot.get_driver()\n"
+SERVERS = {
+    "uvicorn": "import uvicorn\nuvicorn.run(nonebot.get_asgi(), port={port})\n",
+    "uvicorn in a loop": "import uvicorn\nserver = uvicorn.Server(uvicorn.Config(nonebot.get_asgi(), port={port}))\n"
+    "asyncio.run(server.serve())\n",
+    "uvicorn without a lifespan": "import uvicorn\nuvicorn.run(nonebot.get_asgi(), port={port}, lifespan='off')\n",
+    "another server": "async def serve():\n    server = await asyncio.start_server(print, '127.0.0.1', {port})\n"
+    "    await server.serve_forever()\nasyncio.run(serve())\n",
+    "the driver's lifespan": "async def serve():\n    async with driver._lifespan:\n"
+    "        await asyncio.Event().wait()\nasyncio.run(serve())\n",
+}
+
+
+@pytest.mark.parametrize("server", SERVERS.values(), ids=SERVERS)
+def test_a_server_that_the_script_starts_itself_is_not_started(check: Check, port: int, server: str) -> None:
+    hook = "@driver.on_startup\ndef started():\n    open('ran', 'w')\n"
+    files = {"bot.py": INIT + hook + server.format(port=port), ".env": "DRIVER=~fastapi\n"}
+    files["plugins/broken.py"] = "1 / 0\n"
+    files["bot.py"] = files["bot.py"].replace("driver =", "nonebot.load_plugins('plugins')\ndriver =")
+    before = time.monotonic()
+    code, out, errors = check(files)
+    assert time.monotonic() - before < 25, "it waited for an end that does not come"
+    assert code == 1
+    [line] = errors  # what was loaded before has been looked at
+    assert line.startswith("nonebot: plugins/broken.py line 1: ZeroDivisionError")
+    assert out == [
+        "nonebot: note: bot.py starts its server itself, without nonebot.run(): what it does from there on was not "
+        "looked at"
+    ]
+
+
+BESIDE = {
+    "a short loop": "asyncio.run(asyncio.sleep(0.1))",
+    "any free port": """
+async def find():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+asyncio.run(find())
+""",
+    "datagrams": """
+async def ask():
+    with socket.socket(type=socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", {port}))
+asyncio.run(ask())
+""",
+    "a thread that serves something else": """
+import http.server
+one = http.server.HTTPServer(("127.0.0.1", {port}), None)
+threading.Thread(target=one.serve_forever, daemon=True).start()
+""",
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE.values(), ids=BESIDE)
+def test_what_is_no_server_in_place_of_run_is_gone_through(check: Check, port: int, beside: str) -> None:
+    files = {"bot.py": f"{INIT}{beside.format(port=port)}\n1 / 0\n", ".env": NONE}
+    [line] = faults(check, files)
+    assert "ZeroDivisionError" in line
+
+
+def test_a_loop_that_does_not_end_is_given_up(check: Check) -> None:
+    files = {
+        "bot.py": f"{INIT}asyncio.run(asyncio.sleep(600))\n",
+        ".env": NONE,
+        "pyproject.toml": "[tool.lycomm]\nready_timeout = 2\n",
+    }
+    [line] = faults(check, files)
+    assert "it was not loaded in 2 s (an import that does not return, or a loop of its own in place of" in line
+
+
+def test_a_bot_with_a_terminal_has_a_limit_too() -> None:
+    """The bot itself has none."""
+    declared = {"a": {"terminal": True}, "b": {"terminal": True, "ready_timeout": 5.0}, "c": {"ready_timeout": 300.0}}
+    settings = Settings(processes={name: ProcessSettings(**each) for name, each in declared.items()})
+    assert [seconds_for(spec) for spec in settings.process_specs().values()] == [60.0, 5.0, 300.0]
 
 
 # Ports
@@ -377,6 +461,52 @@ def test_an_interpreter_that_never_answers_is_given_up(
     monkeypatch.setattr("liteyuki_host.examination.bot.SURVEY_SECONDS", 0.2)
     [line] = faults(check, {"pyproject.toml": TABLE, ".env": NONE, "dotenv/__init__.py": "while True: pass\n"})
     assert line.endswith("cannot be asked about the project: no answer in 0.2 s")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+def test_a_log_file_that_takes_no_lines(check: Check, project: Path) -> None:
+    (project / "logs").mkdir()
+    os.mkfifo(project / "logs" / "nonebot.log")
+    (project / "logs" / "host.log").symlink_to(os.devnull)
+    code, out, errors = check({"pyproject.toml": f"{TABLE}[tool.lycomm]\nlog_dir = 'logs'\n", ".env": NONE})
+    assert (code, errors) == (0, [])
+    assert out[0] == (
+        f"host: note: log file {project / 'logs' / 'nonebot.log'} cannot be written: it is a FIFO (named pipe), not a "
+        "file; the host would go on without it"
+    )
+    assert len(out) == 2
+
+
+def test_a_folder_called_dotenv_is_a_note(check: Check, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".env").mkdir()
+    monkeypatch.setenv("DRIVER", "~none")
+    code, out, errors = check({"pyproject.toml": TABLE})
+    assert (code, errors) == (0, [])
+    assert "nonebot: note: .env is a folder: NoneBot reads no settings from it" in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+def test_a_survey_ends_with_the_check_that_asked(project: Path) -> None:
+    """However that ends."""
+    (project / "pyproject.toml").write_text(TABLE)
+    (project / "dotenv").mkdir()
+    (project / "dotenv" / "__init__.py").write_text(
+        "import os\nprint(os.getpid(), file=open('pid.tmp', 'w'))\nos.rename('pid.tmp', 'pid')\nwhile True: pass\n"
+    )
+    asker = subprocess.Popen([sys.executable, "-m", "liteyuki_host", "check"], cwd=project)
+    survey = psutil.Process(int(eventually(lambda: (project / "pid").exists() and (project / "pid").read_text())))
+    asker.kill()
+    asker.wait()
+    psutil.wait_procs([survey], timeout=20)
+    assert not survey.is_running() or survey.status() == psutil.STATUS_ZOMBIE
+
+
+def eventually(look: Callable[[], object]) -> str:
+    deadline = time.monotonic() + 20
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # a file of the other process
+    return str(found)
 
 
 def test_modules_and_log_files_of_the_host(check: Check, project: Path) -> None:

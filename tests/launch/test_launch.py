@@ -147,6 +147,17 @@ def test_a_bot_without_a_port_is_ready_when_its_hooks_are_done(
     host.line(r"child nonebot stopped after the stop message in .* \(exited 0\)$")
 
 
+def test_a_bot_that_starts_its_server_itself_is_ready(start_host: StartHost, tmp_path: Path) -> None:
+    port = free_port()
+    own = f"import uvicorn; uvicorn.run(nonebot.get_asgi(), host='127.0.0.1', port={port})"
+    host = start_host(make_project(tmp_path / "bot", HOOKS, pyproject="", bot=BOT.replace("nonebot.run()", own)))
+    host.line("the bot starts its server itself, without nonebot.run\\(\\): its host knows no address of it")
+    host.line(r"child nonebot ready in \d+\.\d s$")
+    host.stop()
+    host.line("shutdown hook ran")
+    host.line(r"child nonebot stopped after the stop message in .* \(exited 0\)$")
+
+
 def test_arguments_of_run_decide_over_the_configuration(start_host: StartHost, tmp_path: Path) -> None:
     port = free_port()
     bot = BOT.replace("nonebot.run()", f'nonebot.run(host="127.0.0.1", port={port})')
