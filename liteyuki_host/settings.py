@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from ._child.value_words import in_words
 from .comm.errors import SettingsError
 from .paths import FileProblem, absolute, is_dir
 from .project import find_table, read_env_files, read_pyproject
@@ -489,4 +490,4 @@ def _explain(error: Any, sources: Mapping[str, _Source]) -> str:
         return f"{where}: no such setting{did_you_mean(path[-1], known)}"
     if error["type"] == "model_type":
         return f"{where}: {short_repr(error['input'])} is not a table"
-    return f"{where}: {short_repr(error['input'])}: {error['msg']}"
+    return f"{where}: {short_repr(error['input'])}: {in_words(error)}"

@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import io
-import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
-from dotenv.parser import parse_stream
-from nonebot.config import BaseSettings, Config, Env, SettingsError
+from nonebot.config import BaseSettings, Config, SettingsError
 from nonebot.drivers import ASGIMixin
 from nonebot.utils import resolve_dot_notation
 from pydantic import ValidationError, create_model
 
 from liteyuki_host._child.missing import missing_module
+from liteyuki_host._child.sources import Sources
 from liteyuki_host._child.trouble import CannotRun, explain
+from liteyuki_host._child.value_words import wrong_values
 from liteyuki_host.comm.command import shell_line
 from liteyuki_host.comm.shortage import is_shortage
-from liteyuki_host.paths import read_text
 from liteyuki_host.wording import one_line, short_repr, why
 
 DRIVERS = ("fastapi", "quart", "httpx", "websockets", "aiohttp", "none")
@@ -56,7 +53,7 @@ def examine_configuration(given: Collection[str] = ()) -> Examined:
         given: settings that the project passes to ``init()``, which overrule what stands anywhere else.
     """
     found = Examined()
-    sources = _Sources.read()
+    sources = Sources.read()
     found.notes += sources.left_out
     try:
         config = Config(_env_file=sources.files)  # as nonebot.init() does
@@ -93,71 +90,24 @@ def explaining(init: Callable[..., None]) -> Callable[..., None]:
     return init_or_explain
 
 
-@dataclass(frozen=True)
-class _Sources:
-    """Where NoneBot looks for its settings."""
-
-    files: tuple[str, str]
-    texts: dict[str, dict[str, str]]
-    """File name, or ``the environment``, to its variables by lower-case name; the weakest first."""
-    left_out: list[str]
-    """Lines that are in none of them because nobody can read them."""
-
-    @classmethod
-    def read(cls) -> _Sources:
-        try:
-            environment = Env().environment
-        except Exception:
-            environment = "prod"
-        files = (".env", f".env.{environment}")
-        texts: dict[str, dict[str, str]] = {}
-        left_out: list[str] = []
-        for name in files:
-            texts[name] = {}
-            if os.path.isdir(name):
-                left_out.append(f"{one_line(name, 100)} is a folder: NoneBot reads no settings from it")
-            for binding in _bindings(name):
-                if binding.key is not None:
-                    texts[name][binding.key.lower()] = binding.value or ""
-                elif binding.error:
-                    where = f"line {binding.original.line} of {one_line(name, 100)}"
-                    left_out.append(f"{where} is not of the form NAME=value: NoneBot leaves it out")
-        texts["the environment"] = {key.lower(): value for key, value in os.environ.items()}
-        return cls(files, texts, left_out[:10])
-
-    def place(self, setting: str) -> str:
-        """The variable and where it stands, for the beginning of a line."""
-        places = [name for name, variables in self.texts.items() if setting in variables]
-        return f"{setting.upper()} in {one_line(places[-1], 100)}" if places else setting.upper()
-
-    def value(self, setting: str) -> str:
-        return next((texts[setting] for texts in reversed(self.texts.values()) if setting in texts), "")
-
-
-def _bindings(name: str) -> list[Any]:
-    try:
-        return list(parse_stream(io.StringIO(read_text(Path(name)).removeprefix("\ufeff"))))
-    except ValueError:  # mostly: it is not there
-        return []
-
-
-def _wrong_values(sources: _Sources, given: Collection[str]) -> Iterator[str]:
+def _wrong_values(sources: Sources, given: Collection[str]) -> Iterator[str]:
     """Each setting by itself, since NoneBot stops at the first that is wrong."""
     for name in Config.model_fields:
         yield from _wrong_value(name, sources, overruled=name in given)
 
 
-def _wrong_value(name: str, sources: _Sources, *, overruled: bool) -> Iterator[str]:
-    start = f"{sources.place(name)}: {short_repr(sources.value(name))}"
+def _wrong_value(name: str, sources: Sources, *, overruled: bool) -> Iterator[str]:
+    place = sources.place(name)
     try:
         _alone(name)(_env_file=sources.files)
     except ValidationError as errors:
-        for error in [] if overruled else errors.errors(include_url=False)[:3]:
-            item = "".join(f", item {part}" for part in error["loc"][1:])
-            yield one_line(f"{start}{item}: {error['msg']}")
+        for _, words in () if overruled else wrong_values(errors.errors(include_url=False)):
+            yield one_line(f"{place}: {words}")
     except SettingsError:  # while it was parsed, which is done to a value that is overruled too
         example = '["123456789"]' if name == "superusers" else '["a", "b"]'
-        yield one_line(f"{start} is not JSON; write it like {name.upper()}={example}")
+        yield one_line(
+            f"{place}: {short_repr(sources.value(name))} is not JSON; write it like {name.upper()}={example}"
+        )
     except Exception as exc:
         yield one_line(f"the configuration in .env cannot be read: {explain(exc)}")
 
@@ -168,7 +118,7 @@ def _alone(name: str) -> Callable[..., BaseSettings]:
     return create_model("Alone", __base__=BaseSettings, **fields)
 
 
-def _values_that_can_be_read(sources: _Sources) -> dict[str, Any]:
+def _values_that_can_be_read(sources: Sources) -> dict[str, Any]:
     values = {}
     for name in ("driver", "host", "port"):
         try:

@@ -31,7 +31,7 @@ def explain(exc: BaseException, folder: Path | None = None) -> str:
         return missing_module(exc.name, folder=folder)
     if isinstance(exc, SyntaxError):
         return f"{exc.filename} line {exc.lineno}: {exc.msg}"
-    words = _one_line(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+    words = _one_line(_settings_words(exc) or _with_type(exc))
     place = _place(exc, folder)
     if isinstance(exc, EOFError) or type(exc).__module__ in ("termios", "_curses"):
         words += f": {NEEDS_A_TERMINAL}"
@@ -56,8 +56,35 @@ def locate(exc: BaseException, folder: Path, otherwise: str | None = None) -> st
         elif exc.filename:
             words += f" ({exc.filename} line {exc.lineno})"
     else:
-        words = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+        words = _settings_words(exc) or _with_type(exc)
     return _one_line(": ".join(filter(None, [place or otherwise, words])))
+
+
+def _with_type(exc: BaseException) -> str:
+    return f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
+
+
+def _settings_words(exc: BaseException) -> str | None:
+    """For a plugin whose configuration is wrong: which setting, where it stands, and what is expected. None for any
+    other error."""
+    errors = getattr(exc, "errors", None)
+    if type(exc).__name__ != "ValidationError" or not type(exc).__module__.startswith("pydantic") or errors is None:
+        return None
+    from liteyuki_host._child.sources import Sources
+    from liteyuki_host._child.value_words import wrong_values
+
+    sources = Sources.read()
+    wrong = [("__".join(names).lower(), words) for names, words in wrong_values(errors(include_url=False))]
+    asked = any(frame.name == "get_plugin_config" for frame in traceback.extract_tb(exc.__traceback__))
+    if not asked and not sources.have_all([name for name, _ in wrong]):
+        return None  # data of something else
+    lines = [
+        f"{sources.place(name)} is missing: add it to .env"
+        if words == "is missing"
+        else f"{sources.place(name)}: {words}"
+        for name, words in wrong
+    ]
+    return "; ".join(lines)
 
 
 def _one_line(words: str) -> str:
