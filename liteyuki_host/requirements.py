@@ -14,17 +14,14 @@ class UnfitEnvironment(ImportError):
 
 
 def unfit_pydantic() -> str | None:
-    """Why this interpreter's pydantic will not do; None: it does. NoneBot itself still runs on pydantic 1."""
+    """Why this interpreter's pydantic will not do; None: it does."""
     try:
         from pydantic import VERSION
     except ImportError:  # then NoneBot is missing too, and its absence is told better
         return None
-    if not VERSION.startswith("1."):
-        return None
-    from liteyuki_host.comm.command import shell_line
+    from liteyuki_host.comm import pydantic_version
 
-    install = shell_line(sys.executable, "-m", "pip", "install", "pydantic>=2.7")
-    return f"pydantic {VERSION} is installed, and lycomm needs pydantic 2: run `{install}`"
+    return pydantic_version.unfit(VERSION)
 
 
 def require() -> None:

@@ -7,12 +7,12 @@ process that was not started by a host stays without one.
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import pydantic
 from nonebot.drivers import Driver
 from nonebot.log import logger
 
+from liteyuki_host.comm import pydantic_version
 from liteyuki_host.comm.node import current
 
 from .threads import has_started
@@ -22,11 +22,9 @@ __all__ = ["register"]
 
 def register(driver: Driver) -> None:
     """Add the two hooks. Nothing happens before the driver starts; in one that has started, it happens now."""
-    if pydantic.VERSION.startswith("1."):  # NoneBot runs on it, and so does what needs no host; a host refuses it
-        from liteyuki_host.comm.command import shell_line
-
-        install = shell_line(sys.executable, "-m", "pip", "install", "pydantic>=2.7")
-        logger.warning(f"pydantic {pydantic.VERSION} is installed, and lycomm needs pydantic 2: run `{install}`")
+    unfit = pydantic_version.unfit(pydantic.VERSION)
+    if unfit is not None:  # what needs no host works all the same; a host refuses such a bot
+        logger.warning(unfit)
     if has_started(driver):
         driver.task_group.start_soon(_attach_loop)
     else:
