@@ -20,7 +20,10 @@ anything."""
 
 
 def left_behind(pid: int) -> Sequence[str]:
-    """Those in the group of *pid*, which has ended or is a zombie: ``python bot.py (pid 7)``. Blocks for a few ms.
+    """Those in the group of *pid*, which has ended or is a zombie: ``python bot.py (pid 7)``.
+
+    Blocks for 0.2 ms with 100 processes in the system, 1.7 ms with 1,100 (measured on Linux): no system tells the
+    members of a group without listing all processes.
 
     On Windows its own children only. Of the arguments only the first is shown: others may be secret.
     """

@@ -162,6 +162,8 @@ class Life:
         """Call when it is asked to finish its work or to end; the first time counts."""
         if self.ending_at is None:
             self.ending_at = time.monotonic()
+        if self.child is not None:
+            self.child.asked_to_end = True
 
     def put_off(self, deadline: float) -> float:
         """The later one, if the child has asked for more time."""

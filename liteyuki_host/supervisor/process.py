@@ -48,8 +48,11 @@ class Child:
         self._popen = popen
         self._on_exit = on_exit
         self._signals = threading.Lock()  # nobody signals while the pid is being given back
+        self.asked_to_end = False
+        """Set by whoever asks; its end is then no surprise."""
         self.left_behind: Sequence[str] = ()
-        """What it had started and was still there at its end, in words; set before ``on_exit`` is called."""
+        """What it had started and was still there at its end, in words; set before ``on_exit`` is called. Looked for
+        only after an end with code 0 that nobody asked for."""
         self._reaped = False
         self._job = _confine(popen)
         self._boundary = Boundary(f"child {name}: waiting for its end")
@@ -179,11 +182,14 @@ class Child:
         if sys.platform != "win32" and hasattr(os, "waitid"):  # macOS has waitid from Python 3.13 on
             # Wait without reaping: as long as the zombie is there its pid, and so its group id, is not given
             # to anybody else, and the rest of the group can be killed without hitting a stranger.
+            without_error = False
             with contextlib.suppress(ChildProcessError):  # somebody here reaps every child; Popen copes
-                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+                end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+                without_error = end is not None and (end.si_code, end.si_status) == (os.CLD_EXITED, 0)
         else:
-            self._popen.wait()
-        self.left_behind = left_behind(self.pid)
+            without_error = self._popen.wait() == 0
+        if without_error and not self.asked_to_end:  # the only case in which it is told; it lists all processes
+            self.left_behind = left_behind(self.pid)
         with self._signals:
             if sys.platform == "win32":
                 self._close_job()

@@ -49,6 +49,32 @@ def test_an_interpreter_that_may_not_be_run_is_named(tmp_path: Path) -> None:
 
 
 @posix_only
+@pytest.mark.parametrize(
+    ("program", "asked", "looks"),
+    [("/bin/true", False, True), ("/bin/true", True, False), ("/bin/false", False, False)],
+)
+def test_only_after_an_unasked_end_without_error_all_processes_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, asked: bool, looks: bool
+) -> None:
+    listed: list[int] = []
+    ended = threading.Event()
+    spawned = threading.Event()
+    monkeypatch.setattr(process, "left_behind", lambda pid: listed.append(pid) or ["python x (pid 1)"])
+    reap = Child._reap
+
+    def reap_when_told(self: Child) -> int:
+        assert spawned.wait(DEADLINE)
+        return reap(self)
+
+    monkeypatch.setattr(Child, "_reap", reap_when_told)
+    one = spawn(program, tmp_path, lambda code: ended.set())
+    one.asked_to_end = asked
+    spawned.set()
+    assert ended.wait(DEADLINE)
+    assert bool(listed) is bool(one.left_behind) is looks
+
+
+@posix_only
 def test_signals_after_the_end_do_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pid may belong to a stranger by then."""
     codes: list[int] = []
