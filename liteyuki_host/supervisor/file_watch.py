@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -21,6 +22,7 @@ from loguru import logger
 
 from liteyuki_host._child.writes import is_code
 from liteyuki_host.boundary import Boundary, in_thread
+from liteyuki_host.comm.shortage import FILES, SHORTAGES, remedy
 from liteyuki_host.comm.threads import DaemonThread, call_soon
 from liteyuki_host.supervisor import code_files
 from liteyuki_host.supervisor.code_files import Content, Snapshot, differences, is_no_code, look_into, watched_folders
@@ -163,8 +165,7 @@ class FileWatch:
                 self._told_of_polling = True
                 logger.warning(
                     f"child {self._name}: the system does not report changed files ({_short(exc)}); looking at them "
-                    f"every {POLL_SECONDS:g} s instead. Out of watches: raise fs.inotify.max_user_watches and "
-                    "max_user_instances"
+                    f"every {POLL_SECONDS:g} s instead. What helps: {_remedy(exc)}"
                 )
 
     def _roots(self) -> dict[str, tuple[int, int]]:
@@ -240,6 +241,24 @@ class FileWatch:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def _remedy(exc: BaseException) -> str:
+    """What the operator can do about an error of ``watchfiles``; mostly it has only the words of the system's error."""
+    if "watch limit" in str(exc) or _is(exc, errno.ENOSPC):
+        return "raise fs.inotify.max_user_watches (sysctl), or name the folders with the bot's code in reload_dirs"
+    if not _is(exc, errno.EMFILE):
+        known = SHORTAGES[errno.ENFILE] if _is(exc, errno.ENFILE) else remedy(exc)
+        return known or f"wait, the system is asked again every {POLLING_SECONDS:g} s"
+    try:  # the error has two causes: no descriptor is left, or no inotify instance
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return remedy(error) or FILES
+    return "raise fs.inotify.max_user_instances (sysctl)"
+
+
+def _is(exc: BaseException, number: int) -> bool:
+    return getattr(exc, "errno", None) == number or f"(os error {number})" in str(exc)
 
 
 def _short(exc: BaseException) -> str:

@@ -452,10 +452,17 @@ asyncio.run(main(Path(sys.argv[1])))
 
 
 @pytest.mark.parametrize(
-    ("limit", "words"),
-    [("max_inotify_watches 1", "file watch limit reached"), ("max_inotify_instances 0", "Too many open files")],
+    ("limit", "words", "helps"),
+    [
+        (
+            "max_inotify_watches 1",
+            "file watch limit reached",
+            "raise fs.inotify.max_user_watches (sysctl), or name the",
+        ),
+        ("max_inotify_instances 0", "Too many open files", "raise fs.inotify.max_user_instances (sysctl)"),
+    ],
 )
-def test_the_real_limits_of_linux(bot: Path, limit: str, words: str) -> None:
+def test_the_real_limits_of_linux(bot: Path, limit: str, words: str, helps: str) -> None:
     """In a user namespace, which has limits of its own."""
     name, value = limit.split()
     command = ["unshare", "--user", "--map-root-user", "sh", "-c", f"echo {value} > /proc/sys/user/{name} || exit 99"]
@@ -465,7 +472,37 @@ def test_the_real_limits_of_linux(bot: Path, limit: str, words: str) -> None:
     command += ["sh", sys.executable, "-c", UNDER_A_LIMIT, str(bot)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
     assert words in done.stderr
+    assert f"What helps: {helps}" in done.stderr
     assert "plugins/mine.py" in done.stdout
+
+
+SHORT_OF_DESCRIPTORS = """
+import os, resource, sys, watchfiles
+from liteyuki_host.supervisor import file_watch
+
+watch = {"rust_timeout": 1, "yield_on_timeout": True}
+first = watchfiles.watch(sys.argv[1], **watch)
+next(first)  # all modules are loaded
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+free = os.dup(1)
+os.close(free)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+try:
+    next(watchfiles.watch(sys.argv[1], **watch))
+except Exception as error:
+    helps = file_watch._remedy(error)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    print(repr(error), helps)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify")
+def test_a_shortage_of_descriptors_is_told_as_one(bot: Path) -> None:
+    """inotify gives the same error for it as for its own limit."""
+    command = [sys.executable, "-c", SHORT_OF_DESCRIPTORS, str(bot)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+    assert "Too many open files" in done.stdout, done.stderr
+    assert "raise the limit of open files (ulimit -n" in done.stdout
 
 
 async def test_more_files_than_are_watched_are_told(
