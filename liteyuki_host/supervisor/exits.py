@@ -66,6 +66,20 @@ class Cause:
     kind: Kind
     words: str
     """For people; they go on after the name of the child: ``killed by SIGSEGV``, ``not ready in 60 s``."""
+    hint: str = ""
+    """What its own output says about it. For the line that follows that output, and for nothing that is read later."""
+
+    @property
+    def with_hint(self) -> str:
+        return f"{self.words}; {self.hint}" if self.hint else self.words
+
+
+_HINTS = {
+    CANNOT_START: "its lines above say what to change",
+    SHORTAGE: "its lines above say what",
+    STARTUP_FAILED: "its lines above say which",
+}
+"""By the code of a start that failed once it had reached the host."""
 
 
 def cause_of_exit(
@@ -86,12 +100,10 @@ def cause_of_exit(
         return Cause(Kind.OUT_OF_MEMORY, f"{words} (the system ended it to save the others)")
     if ready:
         return Cause(Kind.CRASH if returncode else Kind.CLEAN, describe_exit(returncode, platform=platform))
+    kinds = {CANNOT_START: Kind.CANNOT_START, SHORTAGE: Kind.SHORTAGE, 0: Kind.ENDED_EARLY}
     words = describe_failed_start(returncode, greeted=greeted, platform=platform)
-    if returncode == CANNOT_START:
-        return Cause(Kind.CANNOT_START, words)
-    if returncode == SHORTAGE:
-        return Cause(Kind.SHORTAGE, words)
-    return Cause(Kind.FAILED_START if returncode else Kind.ENDED_EARLY, words)
+    hint = _HINTS.get(returncode, "") if greeted else ""
+    return Cause(kinds.get(returncode, Kind.FAILED_START), words, hint)
 
 
 # The causes for which the supervisor ends a child. Seconds are the limit that was exceeded.
@@ -169,14 +181,13 @@ def describe_failed_start(returncode: int, *, greeted: bool, platform: str = sys
     """The same for a child that ended before it was ready, with the likely cause where the code tells one."""
     words = describe_exit(returncode, platform=platform) + " before it was ready"
     if returncode == SHORTAGE:
-        return f"{words}: something was short, the line above says what"
+        return f"{words}: something was short"
     if not greeted:
         return f"{words}: it ended before it could reach the host"
     if returncode == 0:
         return f"{words}: its script came to its end without running the bot; let it end with nonebot.run()"
     if returncode == CANNOT_START:
-        return f"{words}: it cannot start as it is; the line above says what to change"
+        return f"{words}: it cannot start as it is"
     if returncode == STARTUP_FAILED:
-        cause = "NoneBot's start-up failed (a hook raised, or the port could not be opened; see above)"
-        return f"{words}: {cause}"
+        return f"{words}: NoneBot's start-up failed (a hook raised, or the port could not be opened)"
     return words

@@ -479,7 +479,7 @@ class Keeper:
         """Returns when to try again; None when no try can succeed before somebody changes something."""
         cause = exits.cause_of_failed_spawn(error)
         if cause.kind is Kind.CANNOT_START:
-            self._give_up(cause.words)
+            self._give_up(cause)
             return None
         if cause.kind is Kind.FAILED_START and not isinstance(error, ProcessFailed):
             logger.opt(exception=error).error(f"child {self.spec.name} could not be started; please report this")
@@ -523,7 +523,7 @@ class Keeper:
             return None
         decision = self._decide(cause, _ready_for(life))
         if cause.kind is Kind.CANNOT_START:
-            self._give_up(cause.words)
+            self._give_up(cause)
             return None
         if decision.state is State.STOPPED:
             # Its own Ctrl+C, or driver.exit(): it meant to end.
@@ -533,7 +533,7 @@ class Keeper:
             self._tell_of_leftovers(life)
             self._ready_waiters.tell_everybody(f"{name} ended by itself: {cause.words}")
             return None
-        logger.error(f"child {name} {cause.words}; {decision.words}")
+        logger.error(f"child {name} {cause.with_hint}; {decision.words}")
         self._tell_of_leftovers(life)
         return self._carry_out(decision, cause)
 
@@ -664,12 +664,12 @@ class Keeper:
             if waiting.cancelled_caught:
                 return
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, cause: Cause) -> None:
         self._wanted = self._restart_asked = self._restarting = False
-        self._last_exit = why
-        self._enter(State.FAILED, why)
-        logger.error(f"child {self.spec.name} cannot start: {why}")
-        self._ready_waiters.tell_everybody(why)
+        self._last_exit = cause.words
+        self._enter(State.FAILED, cause.words)
+        logger.error(f"child {self.spec.name} cannot start: {cause.with_hint}")
+        self._ready_waiters.tell_everybody(cause.words)
 
     def _now_gone(self) -> None:
         self._life = None

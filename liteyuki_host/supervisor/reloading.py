@@ -18,7 +18,7 @@ from liteyuki_host.boundary import Boundary
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor import stopping
-from liteyuki_host.supervisor.exits import describe_failed_start
+from liteyuki_host.supervisor.exits import cause_of_exit
 from liteyuki_host.supervisor.file_watch import FileWatch
 from liteyuki_host.supervisor.installation import OtherVersion
 from liteyuki_host.supervisor.keeper import Keeper
@@ -257,7 +257,7 @@ class Reloader:
     def _report(self, life: Life) -> None:
         name = self._spec.name
         if life.returncode is not None:
-            words = describe_failed_start(life.returncode, greeted=life.greeting.is_set())
+            words = cause_of_exit(life.returncode, ready=False, greeted=life.greeting.is_set()).with_hint
         elif not self._keeper.is_ready:
             words = "is not needed: the running bot ends"
         else:

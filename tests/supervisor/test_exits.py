@@ -60,7 +60,7 @@ def test_an_exit_on_windows_in_words(returncode: int, words: str) -> None:
         (1, False, "exited 1 before it was ready: it ended before it could reach the host"),
         (0, True, "exited 0 before it was ready: its script came to its end without running the bot; let it end with"),
         (3, True, "start-up failed"),
-        (78, True, "the line above says what to change"),
+        (78, True, "it cannot start as it is"),
     ],
 )
 def test_a_failed_start_names_its_likely_cause(returncode: int, greeted: bool, words: str) -> None:
@@ -88,6 +88,24 @@ def test_a_wrong_configuration_is_told_by_its_code(greeted: bool) -> None:
     cause = cause_of_exit(78, ready=False, greeted=greeted, platform="linux")
     assert cause.kind is Kind.CANNOT_START
     assert cause.words == describe_failed_start(78, greeted=greeted, platform="linux")
+
+
+@pytest.mark.parametrize(
+    ("returncode", "greeted", "hint"),
+    [
+        (78, True, "its lines above say what to change"),
+        (75, True, "its lines above say what"),
+        (3, True, "its lines above say which"),
+        (78, False, ""),
+        (1, True, ""),
+        (0, True, ""),
+    ],
+)
+def test_only_the_line_below_its_output_points_at_it(returncode: int, greeted: bool, hint: str) -> None:
+    cause = cause_of_exit(returncode, ready=False, greeted=greeted, platform="linux")
+    assert cause.hint == hint
+    assert "above" not in cause.words
+    assert cause.with_hint == (f"{cause.words}; {hint}" if hint else cause.words)
 
 
 @posix_only

@@ -268,7 +268,7 @@ async def test_a_failed_start_is_told_as_such(supervise: Supervise, log_lines: L
 async def test_a_child_that_cannot_start_as_it_is_does_not_loop(supervise: Supervise, log_lines: LogLines) -> None:
     hub = FakeHub()
     async with supervise(child(behaviour="exit-before-ready-78"), hub=hub) as supervisor:
-        with pytest.raises(ProcessFailed, match="the line above says what to change"):
+        with pytest.raises(ProcessFailed, match=r"exited 78 before it was ready: it cannot start as it is$"):
             await supervisor.wait_ready("bot", DEADLINE)
         assert status(supervisor).state is State.FAILED
         with pytest.raises(ProcessFailed):
