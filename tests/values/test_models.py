@@ -11,7 +11,7 @@ import pathlib
 import typing
 import uuid
 from collections import UserDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from unittest.mock import MagicMock, Mock
 
@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.codec.differences import difference
 from liteyuki_host.comm.errors import ValueRefused
-from liteyuki_host.comm.testing import Pair, connected_pair
+from liteyuki_host.comm.testing import Pair
+from tests.values.sending import through as _through
 
-DEADLINE = 10.0  # seconds
 HERE = __name__
 T = TypeVar("T")
 
@@ -348,7 +348,7 @@ SAME: list[tuple[Any, Any]] = [
     (Frozen(a=1), {"a": 1}),
     (Zoo(animal=Cat(lives=3)), {"animal": {"kind": "cat", "lives": 3}}),
     (Box[int](content=1), {"content": 1}),
-    (Box[Box[Aliased]](content=Box(content=Aliased(userId=1))), {"content": {"content": {"userId": 1}}}),
+    (Box[Box[Aliased]](content=Box[Aliased](content=Aliased(userId=1))), {"content": {"content": {"userId": 1}}}),
     (Numbers([1, 2]), [1, 2]),
     (WithJson(setting='{"a": 1}'), {"setting": {"a": 1}}),
     (WithFactory(id=uuid.UUID(int=2)), {"id": "00000000-0000-0000-0000-000000000002"}),
@@ -370,18 +370,6 @@ SAME: list[tuple[Any, Any]] = [
     (Flags.A | Flags.B, 3),
     (Pair2(1), [1, 2]),
 ]
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    with connected_pair() as made:
-        yield made
-
-
-def _through(pair: Pair, value: Any, kind: Any = None) -> Any:
-    there, here = pair.host_channel("x", kind), pair.child_channel("x", kind)
-    here.send(value)
-    return there.receive(DEADLINE)
 
 
 @pytest.mark.parametrize(("value", "plain"), SAME, ids=lambda value: type(value).__name__)

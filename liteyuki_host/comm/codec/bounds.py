@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 from ..errors import ValueUnreadable
 from .kinds import declared
+from .reasons import reason
 
 __all__ = ["Check", "bounds_of"]
 
@@ -72,7 +73,7 @@ class _Bounds:
             try:
                 good = holds(value)
             except Exception as error:  # a bound that this value cannot be compared with, or the user's own function
-                raise ValueUnreadable(f"{words} cannot be checked ({error}) - at `{place}`") from error
+                raise ValueUnreadable(f"{words} cannot be checked ({reason(error)}) - at `{place}`") from error
             if not good:
                 raise ValueUnreadable(f"Expected {words} - at `{place}`")
         if self._inner is not None:

@@ -9,6 +9,7 @@ import msgspec
 
 from ..errors import ValueUnreadable
 from ..protocol.frames import Flag
+from .reasons import reason
 from .references import decode_extension
 
 __all__ = ["decode", "decode_payload", "decode_plain"]
@@ -38,6 +39,4 @@ def unreadable(error: Exception) -> ValueUnreadable:
     """One line on why a payload could not be decoded."""
     if isinstance(error, RecursionError):
         return ValueUnreadable("the value is nested too deeply to be read")
-    return ValueUnreadable(
-        f"the value cannot be read: {error}" if str(error) else f"the value cannot be read: {error!r}"
-    )
+    return ValueUnreadable(f"the value cannot be read: {reason(error)}")

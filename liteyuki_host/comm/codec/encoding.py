@@ -20,6 +20,7 @@ from .kinds import full_name, is_text_like
 from .places import Part, cannot_travel, find, parts
 from .plain import MAX_DEPTH, is_safe, is_shallow, may_be_plain
 from .quick import encode_quickly
+from .reasons import reason
 from .references import is_referred, reference
 
 __all__ = ["DEFAULT_MESSAGE_LIMIT", "encode", "encode_plain"]
@@ -115,7 +116,7 @@ def _check(value: object, payload: bytes) -> None:
     except RecursionError:
         plain = None
     except Exception as error:
-        raise ValueRefused(f"the value could be read by nobody: {error}") from error
+        raise ValueRefused(f"the value could be read by nobody: {reason(error)}") from error
     if (plain is None and payload != b"\xc0") or not is_shallow(plain):
         raise ValueRefused(f"the value is nested deeper than {MAX_DEPTH} levels")
 
@@ -198,7 +199,7 @@ def _refusal(value: object, error: Exception) -> ValueRefused:
     words = cannot_travel(part.value, part.place)
     if isinstance(error, NotImplementedError):
         return ValueRefused(f"{words}; send plain data (numbers, texts, bytes, lists, dicts), a dataclass, or a model")
-    return ValueRefused(f"{words}: {str(error) or type(error).__name__}")
+    return ValueRefused(f"{words}: {reason(error)}")
 
 
 def _culprit(part: Part, depth: int = MAX_DEPTH) -> Part:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from .kinds import declared
+from .reasons import reason
 
 __all__ = ["dump", "dump_without_defaults", "is_model", "rebuild", "state", "validators"]
 
@@ -55,7 +56,8 @@ def rebuild(kind: type, data: Any) -> Any:
             return attempt(data)
         except Exception as error:
             failure = failure or error
-    raise ValueError(str(failure) or type(failure).__name__) from failure
+    assert failure is not None  # there is an attempt at least
+    raise ValueError(reason(failure)) from failure
 
 
 def state(model: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from .bounds import Check, bounds_of
 from .decoding import unreadable
 from .differences import difference
 from .kinds import full_name, is_text_like, type_text
+from .reasons import reason
 from .references import decode_extension, is_referred
 
 __all__ = ["TypedDecoder"]
@@ -35,7 +36,9 @@ class TypedDecoder(Generic[T]):
             )
             self._bounds: Check | None = bounds_of(kind)
         except Exception as error:  # msgspec's, and whatever an annotation raises when it is evaluated
-            raise ValueRefused(f"{self.kind_name} is no type that values can be checked against: {error}") from error
+            raise ValueRefused(
+                f"{self.kind_name} is no type that values can be checked against: {reason(error)}"
+            ) from error
 
     def decode(self, payload: bytes) -> T:
         """Decode a payload.
@@ -49,7 +52,7 @@ class TypedDecoder(Generic[T]):
                 self._bounds(value, "$")
             return value
         except (msgspec.ValidationError, ValueUnreadable) as error:
-            raise ValueUnreadable(str(error)) from error
+            raise ValueUnreadable(reason(error)) from error
         except Exception as error:
             raise unreadable(error) from error
 
@@ -73,6 +76,13 @@ class TypedDecoder(Generic[T]):
 
 def _rebuild(kind: Any, value: Any) -> Any:
     """Make a *kind*, which msgspec does not know, of data."""
+    try:
+        return _rebuilt(kind, value)
+    except Exception as error:  # the class's own as well; msgspec adds the place to a ValueError
+        raise ValueError(reason(error)) from error
+
+
+def _rebuilt(kind: Any, value: Any) -> Any:
     plain = typing.get_origin(kind) or kind  # of Channel[str]
     if is_referred(plain):
         if is_referred(type(value)):
