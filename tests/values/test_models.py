@@ -309,8 +309,8 @@ UTC = dt.timezone.utc
 NOON = dt.datetime(2026, 1, 2, 12)
 SAME: list[tuple[Any, Any]] = [
     (Aliased(userId=1), {"userId": 1}),
-    (ReadOtherwiseOrNot(uid=1, place=[2]), {"user_id": 1, "at": 2}),
-    (ReadInside(groupId=1, inner={"id": 2}), {"groupId": 1, "inner": {"user_id": 2, "at": 6}}),
+    (ReadOtherwiseOrNot(uid=1, place=[2]), {"uid": 1, "place": [2]}),
+    (ReadInside(groupId=1, inner={"id": 2}), {"groupId": 1, "inner": {"uid": 2, "place": [6]}}),
     (
         StrictWithBytes(data=b"\xff", when=NOON, id=uuid.UUID(int=1), tags={1}),
         {"data": b"\xff", "when": "2026-01-02T12:00:00", "tags": [1]} | {"id": str(uuid.UUID(int=1))},
@@ -350,7 +350,7 @@ SAME: list[tuple[Any, Any]] = [
     (Box[int](content=1), {"content": 1}),
     (Box[Box[Aliased]](content=Box[Aliased](content=Aliased(userId=1))), {"content": {"content": {"userId": 1}}}),
     (Numbers([1, 2]), [1, 2]),
-    (WithJson(setting='{"a": 1}'), {"setting": {"a": 1}}),
+    (WithJson(setting='{"a": 1}'), {"setting": {"a": 1} if pydantic.VERSION.startswith("2.12.") else '{"a":1}'}),
     (WithFactory(id=uuid.UUID(int=2)), {"id": "00000000-0000-0000-0000-000000000002"}),
     (WithPrivate(a=1), {"a": 1}),
     (SerializedOtherwise(a=1), {"a": "1"}),

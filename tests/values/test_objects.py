@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -14,6 +15,127 @@ from liteyuki_host.comm.testing import Pair
 from tests.values.sending import through as _through
 
 HERE = __name__
+
+# Up to 2.12, pydantic writes the fields of subclasses only by `serialize_as_any`. In 2.12 that skips what an annotation
+# says of writing.
+POLYMORPHIC = tuple(map(int, pydantic.VERSION.split(".")[:2])) >= (2, 13)
+
+
+# --- fields that are written as a text --------------------------------------------------------------------------
+
+
+class Coded(pydantic.BaseModel):
+    data: pydantic.Base64Bytes
+    text: pydantic.Base64Str
+    url: pydantic.Base64UrlBytes
+
+
+class Texts(pydantic.BaseModel):
+    anything: pydantic.Json
+    known: pydantic.Json[list[int]]
+    maybe: pydantic.Json | None = None
+
+
+class Hex(pydantic.BaseModel):
+    number: Annotated[
+        int,
+        pydantic.BeforeValidator(lambda value: int(value, 16)),
+        pydantic.PlainSerializer(lambda value: f"{value:x}"),
+    ]
+
+
+class Animal(pydantic.BaseModel):
+    name: str
+
+
+class Dog(Animal):
+    data: pydantic.Base64Bytes = b""
+
+
+class Keeper(pydantic.BaseModel):
+    pet: Animal
+    more: list[Animal] = []
+    coded: Coded | None = None
+
+
+CODED = {"data": b"//8=", "text": "dGV4dA==", "url": b"__8="}
+
+
+@pytest.mark.skipif(
+    pydantic.VERSION.startswith("2.12."), reason="pydantic 2.12 skips what an annotation says of writing"
+)
+@pytest.mark.parametrize(
+    "value",
+    [
+        Coded(**CODED),
+        Texts(anything='"a text"', known="[1]"),
+        Texts(anything='{"a": [null]}', known="[]", maybe="1"),
+        Texts(anything="null", known="[1]"),
+        Hex(number="ff"),
+        Keeper(pet={"name": "x"}, coded=CODED),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_field_is_written_as_its_annotation_says(value: Any, pair: Pair) -> None:
+    kind = type(value)
+    assert _through(pair, value, kind) == value
+    assert kind.model_validate(_through(pair, value)) == value
+
+
+@pytest.mark.skipif(not POLYMORPHIC, reason="pydantic before 2.13")
+def test_it_is_so_in_a_subclass_that_the_annotation_does_not_name(pair: Pair) -> None:
+    dog = Dog(name="x", data=b"//8=")
+    got = _through(pair, Keeper(pet=dog, more=[dog]))
+    assert Dog.model_validate(got["pet"]) == Dog.model_validate(got["more"][0]) == dog
+
+
+@dataclasses.dataclass
+class Base:
+    x: int
+
+
+@dataclasses.dataclass
+class Derived(Base):
+    y: int = 5
+    z: int = 6
+
+
+class OfBase(pydantic.BaseModel):
+    item: Base
+    items: list[Base] = []
+    default: Base = Derived(1)
+
+
+class Foreign(pydantic.BaseModel):
+    a: int = 1
+
+
+def test_no_field_of_an_object_of_another_class_is_lost(pair: Pair) -> None:
+    got = _through(pair, OfBase(item=Derived(1), items=[Derived(2, 7)]))
+    assert got == {
+        "item": {"x": 1, "y": 5, "z": 6},
+        "items": [{"x": 2, "y": 7, "z": 6}],
+        "default": {"x": 1, "y": 5, "z": 6},
+    }
+    made = Keeper.model_construct(pet=Foreign(a=3), more=[Foreign(a=4)], coded=5)
+    assert _through(pair, made) == {"pet": {"a": 3}, "more": [{"a": 4}], "coded": 5}
+
+
+def test_what_a_serializer_leaves_out_stays_out(pair: Pair) -> None:
+    class Careful(pydantic.BaseModel):
+        item: Base
+        pet: Animal
+
+        @pydantic.field_serializer("item")
+        def some(self, item: Base) -> dict[str, int]:
+            return {"x": item.x}
+
+        @pydantic.field_serializer("pet")
+        def name(self, pet: Animal) -> dict[str, str]:
+            return {"name": pet.name}
+
+    got = _through(pair, Careful(item=Derived(1), pet=Dog(name="x", data=b"")))
+    assert got == {"item": {"x": 1}, "pet": {"name": "x"}}
 
 
 # --- one line ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from .aliases import FieldsLost, one_level, readable
 from .kinds import declared
 from .reasons import reason
 
@@ -31,17 +32,17 @@ def dump(model: Any) -> Any:
 
     Nested models give what they are, not what the field's annotation promises; fields are called by the names that
     validation expects; computed fields are left out, as validation does not expect them.
+
+    Raises:
+        Unwritable: the class reads a field where it cannot be written.
+        Exception: out of a serializer of the class.
     """
-    kind: Any = type(model)
-    if not _is_model_2(kind):
-        return model.dict()
-    return _to_python(model, exclude_defaults=False)
+    return _dumped(model, exclude_defaults=False)
 
 
 def dump_without_defaults(model: Any) -> Any:
     """As :func:`dump`, without the fields that hold their default."""
-    kind: Any = type(model)
-    return _to_python(model, exclude_defaults=True) if _is_model_2(kind) else model.dict(exclude_defaults=True)
+    return _dumped(model, exclude_defaults=True)
 
 
 def rebuild(kind: type, data: Any) -> Any:
@@ -83,24 +84,38 @@ def _is_model_1(kind: Any) -> bool:
     return isinstance(declared(kind, "__fields__"), Mapping) and callable(declared(kind, "parse_obj"))
 
 
-def _to_python(model: Any, *, exclude_defaults: bool) -> Any:
+def _dumped(model: Any, *, exclude_defaults: bool) -> Any:
     kind: Any = type(model)
-    return kind.__pydantic_serializer__.to_python(
-        model,
-        mode="python",
-        by_alias=_by_alias(kind),
-        exclude_defaults=exclude_defaults,
-        round_trip=True,
-        serialize_as_any=True,
-        warnings=False,  # of a model that was made without validation; what matters is whether it arrives
-    )
+    if not _is_model_2(kind):
+        return model.dict(by_alias=True, exclude_defaults=exclude_defaults)
+    if _is_polymorphic(kind):
+        try:
+            # Warnings are errors, as they tell of a value that is not of the field's type: of a model that is none of
+            # the annotated class nothing would be written. Only models and pydantic's own dataclasses are polymorphic.
+            data = _to_python(model, exclude_defaults, polymorphic_serialization=True, warnings="error")
+            return readable(model, data, whole=not exclude_defaults)
+        except (FieldsLost, ValueError):
+            pass
+    # pydantic 2.12 leaves out what a field's annotation says of writing here, as that of Base64Bytes does.
+    try:
+        data = _to_python(model, exclude_defaults, serialize_as_any=True, warnings=False)
+    except ValueError as error:
+        # pydantic before 2.12 says so of a model that holds another one of the same class.
+        if "Circular reference" not in str(error):
+            raise
+        return one_level(model, _to_python(model, exclude_defaults, warnings=False))
+    return readable(model, data, whole=False)
 
 
 @functools.lru_cache(maxsize=1024)
-def _by_alias(kind: Any) -> bool:
-    """Whether the aliases that the class writes are ones that it reads. Nested models are dumped in the same way."""
-    return all(
-        field.serialization_alias in (None, field.validation_alias, name) for name, field in kind.model_fields.items()
+def _is_polymorphic(kind: Any) -> bool:
+    """Whether models can be written as what they are, and all else as the annotation says: from pydantic 2.13 on."""
+    return "polymorphic_serialization" in inspect.signature(kind.__pydantic_serializer__.to_python).parameters
+
+
+def _to_python(model: Any, exclude_defaults: bool, **how: Any) -> Any:
+    return type(model).__pydantic_serializer__.to_python(
+        model, mode="python", by_alias=True, exclude_defaults=exclude_defaults, round_trip=True, **how
     )
 
 
@@ -108,20 +123,12 @@ def _attempts(kind: Any) -> list[Callable[[Any], Any]]:
     if not _is_model_2(kind):
         return [kind.parse_obj]
     return [
-        # A field whose alias is only for reading was written by its name. With a default it would be lost otherwise.
-        *([lambda data: kind.model_validate(data, by_alias=True, by_name=True)] if _reads_names(kind) else []),
         kind.model_validate,
         lambda data: _validate_mended(kind, data),
         # A strict model takes a text for a Decimal and a list for a tuple only if it is told not to be, or from JSON.
         lambda data: kind.model_validate(data, strict=False),
         lambda data: kind.model_validate_json(_as_json(data)),
     ]
-
-
-@functools.lru_cache(maxsize=1024)
-def _reads_names(kind: Any) -> bool:
-    """Whether fields that have an alias can be asked for by their names too: from pydantic 2.11 on."""
-    return "by_name" in inspect.signature(kind.model_validate).parameters
 
 
 def _validate_mended(kind: Any, data: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from . import models
+from .aliases import Unwritable
 from .kinds import declared, full_name
 from .plain import MAX_DEPTH, is_flat
 
@@ -67,6 +68,8 @@ def parts(whole: Part, dumped: Callable[[Any], Any], *, flat: bool = True) -> It
     if models.is_model(kind):
         try:
             value = dumped(value)
+        except Unwritable:
+            value = models.state(value)
         except Exception:  # out of its own serializers: the model itself is the place
             return
         kind = type(value)
