@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+from collections import deque
 from typing import Any, Generic, TypeVar
 
 import pydantic
@@ -131,6 +132,7 @@ class Holder(pydantic.BaseModel):
     many: list[Text] = []
     named: dict[str, Text] = {}
     pair: tuple[Text, int] = Field((Text(), 0), validation_alias="two")
+    queue: deque[Text] = deque()
     record: Record | None = None
     slotted: Slotted | None = None
     plain: Plain | None = None
@@ -164,7 +166,7 @@ SAME: list[tuple[pydantic.BaseModel, Any]] = [
     (Box[Text](c=Text(v=9)), {"c": {"v": 9}}),
     (Box[list[Box[int]]](c=[Box[int](c=9)]), {"c": [{"c": 9}]}),
     (Holder(one={"v": 9}), None),
-    (Holder(many=[{"v": 8}, {"v": 9}], named={"n": {"v": 9}}, two=({"v": 8}, 9)), None),
+    (Holder(many=[{"v": 8}, {"v": 9}], named={"n": {"v": 9}}, two=({"v": 8}, 9), queue=[{"v": 9}]), None),
     (Holder(record={"v": 9}), None),
     (Holder(slotted={"v": {"v": 9}}), None),
     (Holder(plain={"inner": {"v": 9}}), None),

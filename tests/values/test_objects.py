@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
+from collections import deque
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+import annotated_types
+import msgspec
 import pydantic
 import pytest
 
@@ -15,10 +19,75 @@ from liteyuki_host.comm.testing import Pair
 from tests.values.sending import through as _through
 
 HERE = __name__
+LONG = "x" * 1000
 
 # Up to 2.12, pydantic writes the fields of subclasses only by `serialize_as_any`. In 2.12 that skips what an annotation
 # says of writing.
 POLYMORPHIC = tuple(map(int, pydantic.VERSION.split(".")[:2])) >= (2, 13)
+
+
+# --- a tuple is no list -----------------------------------------------------------------------------------------
+
+
+class Pair2(typing.NamedTuple):
+    a: int
+    b: int
+
+
+class Anything(pydantic.BaseModel):
+    x: Any
+
+
+class ListOrTuple(pydantic.BaseModel):
+    x: list[int] | tuple[int, ...]
+
+
+class Extra(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow")
+
+
+@dataclasses.dataclass
+class Record:
+    x: Any
+
+
+class Struct(msgspec.Struct):
+    x: Any
+
+
+HOLDERS: list[Any] = [Anything, Extra, Record, Struct]
+NO_LIST: list[tuple[Any, str]] = [
+    ((1, 2), r"at \.x: \(1, 2\) becomes \[1, 2\]"),
+    ({"deep": [(1, 2)]}, r"at \.x\.deep\[0\]: \(1, 2\) becomes \[1, 2\]"),
+    (Pair2(1, 2), r"at \.x: Pair2\(a=1, b=2\) becomes \[1, 2\]"),
+    ({1}, r"at \.x: \{1\} becomes \[1\]"),
+    (deque([1]), r"at \.x: deque\(\[1\]\) becomes \[1\]"),
+]
+
+
+@pytest.mark.parametrize("holder", HOLDERS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(("value", "words"), NO_LIST, ids=str)
+def test_a_typed_channel_refuses_what_would_become_a_list_in_an_object(
+    holder: Any, value: Any, words: str, pair: Pair
+) -> None:
+    sent = holder(x=value)
+    assert _through(pair, sent)["x"] in ([1, 2], {"deep": [[1, 2]]}, [1])
+    with pytest.raises(ValueRefused, match=f"it would arrive changed {words}"):
+        _through(pair, sent, holder)
+    assert _through(pair, holder(x=[1, {"a": [2]}]), holder) == holder(x=[1, {"a": [2]}])
+
+
+def test_a_union_that_takes_the_list_first_is_refused(pair: Pair) -> None:
+    with pytest.raises(ValueRefused, match=r"at \.x: \(1, 2\) becomes \[1, 2\]"):
+        _through(pair, ListOrTuple(x=(1, 2)), ListOrTuple)
+    assert _through(pair, ListOrTuple(x=[1, 2]), ListOrTuple).x == [1, 2]
+
+
+def test_outside_of_objects_the_type_says_what_arrives(pair: Pair) -> None:
+    assert _through(pair, (1, 2), list[int]) == [1, 2]
+    assert _through(pair, {1}, list[int]) == [1]
+    assert _through(pair, {"a": (1, 2)}, dict[str, Any]) == {"a": [1, 2]}
+    assert _through(pair, [deque([1])], list[list[int]]) == [[1]]
 
 
 # --- fields that are written as a text --------------------------------------------------------------------------
@@ -136,6 +205,50 @@ def test_what_a_serializer_leaves_out_stays_out(pair: Pair) -> None:
 
     got = _through(pair, Careful(item=Derived(1), pet=Dog(name="x", data=b"")))
     assert got == {"item": {"x": 1}, "pet": {"name": "x"}}
+
+
+# --- a deque ----------------------------------------------------------------------------------------------------
+
+
+class Queue(pydantic.BaseModel):
+    items: deque[int]
+    models: deque[Animal] = deque()
+    last: deque[int] = deque(maxlen=2)
+
+
+def test_a_deque_travels_as_a_list(pair: Pair) -> None:
+    assert _through(pair, deque([1, "a"])) == [1, "a"]
+    assert _through(pair, {"q": [deque([Record(1)])]}) == {"q": [[{"x": 1}]]}
+    value = Queue(items=[1], models=[{"name": "x"}], last=deque([1, 2], maxlen=2))
+    assert _through(pair, value) == {"items": [1], "models": [{"name": "x"}], "last": [1, 2]}
+    assert _through(pair, value, Queue) == value
+    with pytest.raises(ValueRefused, match=r"a value of type object cannot travel between processes at \.q\[1\]"):
+        _through(pair, {"q": deque([1, object()])})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (deque, deque([1, "a"])),
+        (deque[int], deque([1])),
+        (typing.Deque[int], deque([1])),  # noqa: UP006
+        (dict[str, deque[tuple[int, int]]], {"a": deque([(1, 2)])}),
+        (deque[Record], deque([Record(1)])),
+        (deque[Animal], deque([Animal(name="x")])),
+    ],
+    ids=str,
+)
+def test_a_deque_is_rebuilt(kind: Any, value: Any, pair: Pair) -> None:
+    got = _through(pair, value, kind)
+    assert got == value
+    assert type(got) is type(value)
+
+
+def test_the_items_of_a_deque_are_checked(pair: Pair) -> None:
+    with pytest.raises(ValueRefused, match=r"Expected `int`, got `str`"):
+        _through(pair, deque(["a"]), deque[int])
+    with pytest.raises(ValueRefused, match=r"Expected a value > 0 - at `\$\[1\]`"):
+        _through(pair, deque([1, 0]), deque[Annotated[int, annotated_types.Gt(0)]])
 
 
 # --- one line ---------------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def plain_form(value: Any) -> Any:
         return {name: plain_form(item) for name, item in found.items() if item is not msgspec.UNSET}
     if isinstance(value, Mapping):
         return {_as_key(plain_form(key)): plain_form(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple, collections.deque, set, frozenset)):
         return [plain_form(item) for item in value]
     raise AssertionError(f"{value!r} should have been refused")
 

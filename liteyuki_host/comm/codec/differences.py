@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,14 +17,15 @@ __all__ = ["difference", "shown"]
 def difference(arrived: object, sent: object) -> str | None:
     """Where *arrived* is something else than *sent*, as the end of a sentence; None when it is the same.
 
-    Equal is the same. So is what only cannot be compared (NaN, classes without an ``==`` of their own), a list for a
-    tuple, an object for a dict that has its fields, and outside of objects the other way round; there also a list for
-    a set, and a text for what is written as one. Private attributes of models are not looked at.
+    Equal is the same. So is what only cannot be compared (NaN, classes without an ``==`` of their own), and an object
+    for a dict that has its fields. Outside of objects so is whatever plain data makes of the value: a dict for an
+    object, a list for a tuple or a set, a text for what is written as one. Private attributes of models are not looked
+    at.
     """
     return _difference(arrived, sent, "", MAX_DEPTH, inside=False)
 
 
-def _difference(arrived: object, sent: object, place: str, depth: int, *, inside: bool) -> str | None:
+def _difference(arrived: Any, sent: Any, place: str, depth: int, *, inside: bool) -> str | None:
     """The same at *place*; *inside* an object, which should hold what it has held."""
     if depth == 0 or _equal(arrived, sent):
         return None
@@ -39,7 +41,7 @@ def _difference(arrived: object, sent: object, place: str, depth: int, *, inside
         pairs: Iterable[tuple[str, object, object]] = (
             (step(key), own_item, item) for (key, own_item), item in zip(arrived.items(), sent.values(), strict=True)
         )
-    elif isinstance(arrived, (list, tuple)) and isinstance(sent, (list, tuple)) and len(arrived) == len(sent):
+    elif _are_sequences(arrived, sent, alike=inside):
         pairs = ((f"[{index}]", *both) for index, both in enumerate(zip(arrived, sent, strict=True)))
     elif (kind is other_kind or not inside) and _plain(arrived) == _plain(sent) != b"":
         return None
@@ -50,6 +52,12 @@ def _difference(arrived: object, sent: object, place: str, depth: int, *, inside
         if changed is not None:
             return changed
     return None
+
+
+def _are_sequences(arrived: Any, sent: Any, *, alike: bool) -> bool:
+    """Whether both can be compared item by item; *alike*: and are the same kind of sequence."""
+    one, other = (next((base for base in (list, tuple, deque) if isinstance(v, base)), None) for v in (arrived, sent))
+    return one is not None and other is not None and len(arrived) == len(sent) and (one is other or not alike)
 
 
 def _of_named(arrived: dict[str, Any], sent: dict[str, Any], place: str, depth: int) -> str | None:

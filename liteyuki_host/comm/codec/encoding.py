@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,6 +59,8 @@ def _encode_simple(kind: type, value: Any) -> Any:
         return bytes(memoryview(value))
     if issubclass(kind, Mapping):
         return dict(value)
+    if issubclass(kind, deque):
+        return list(value)
     if is_text_like(kind):
         text = os.fspath(value) if issubclass(kind, os.PathLike) else str(value)
         if type(text) is str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -80,7 +81,7 @@ def parts(whole: Part, dumped: Callable[[Any], Any], *, flat: bool = True) -> It
                 yield Part(f"{place}[key {key!r:.60}]" if type(key) in (str, int) else f"{place}[a key]", key)
             if flat or not is_flat(type(item)):
                 yield Part(place + step(key), item)
-    elif issubclass(kind, (list, tuple)):
+    elif issubclass(kind, (list, tuple, deque)):
         for index, item in enumerate(list(value)):  # type: ignore[call-overload]
             if flat or not is_flat(type(item)):
                 yield Part(f"{place}[{index}]", item)

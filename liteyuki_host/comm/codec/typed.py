@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections import deque
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -91,6 +92,9 @@ def _rebuilt(kind: Any, value: Any) -> Any:
     if isinstance(plain, type):
         if models.is_model(plain):
             return models.rebuild(plain, value)
+        if plain is deque:
+            (item,) = typing.get_args(kind) or (Any,)
+            return deque(msgspec.convert(value, list[item], dec_hook=_rebuild))  # type: ignore[valid-type]
         validators = models.validators(plain)
         if validators:
             for validate in validators:
