@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import annotated_types
+import attr
+import attrs
 import msgspec
 import pydantic
 import pytest
 
 from liteyuki_host.comm import codec
+from liteyuki_host.comm.codec import quick
 from liteyuki_host.comm.errors import ValueRefused
 from liteyuki_host.comm.testing import Pair
 from tests.values.sending import through as _through
@@ -55,7 +58,12 @@ class Struct(msgspec.Struct):
     x: Any
 
 
-HOLDERS: list[Any] = [Anything, Extra, Record, Struct]
+@attrs.define
+class Attrs:
+    x: Any
+
+
+HOLDERS: list[Any] = [Anything, Extra, Record, Struct, Attrs]
 NO_LIST: list[tuple[Any, str]] = [
     ((1, 2), r"at \.x: \(1, 2\) becomes \[1, 2\]"),
     ({"deep": [(1, 2)]}, r"at \.x\.deep\[0\]: \(1, 2\) becomes \[1, 2\]"),
@@ -249,6 +257,104 @@ def test_the_items_of_a_deque_are_checked(pair: Pair) -> None:
         _through(pair, deque(["a"]), deque[int])
     with pytest.raises(ValueRefused, match=r"Expected a value > 0 - at `\$\[1\]`"):
         _through(pair, deque([1, 0]), deque[Annotated[int, annotated_types.Gt(0)]])
+
+
+# --- attrs ------------------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class Private:
+    _a: int
+    b: int = 2
+
+
+@attr.s
+class OldPrivate:
+    _a = attr.ib()
+
+
+@attrs.define(slots=False)
+class Inherited(Private):
+    c: int = 3
+
+
+@attrs.frozen
+class Mangled:
+    __a: int
+
+
+@attrs.define
+class Cached:
+    a: int
+    _cache: dict[str, int] = attrs.field(factory=dict, init=False)
+    _size: int = attrs.field(default=0)
+
+
+@attrs.define
+class Derived2:
+    a: int
+    _double: int = attrs.field(init=False, default=attrs.Factory(lambda self: self.a * 2, takes_self=True))
+
+
+@attrs.define
+class Renamed:
+    a: int = attrs.field(alias="other")
+    b: int = attrs.field(init=False, default=5)
+
+
+def _filled() -> Cached:
+    made = Cached(1)
+    made._cache["x"] = 1
+    return made
+
+
+class HoldsAttrs(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    item: Any
+
+
+LOST: list[tuple[Any, str]] = [
+    (Private(1), "_a"),
+    (OldPrivate(1), "_a"),
+    (Inherited(1), "_a"),
+    (Mangled(1), "_Mangled__a"),
+    (_filled(), "_cache"),
+    (Cached(1, size=3), "_size"),
+    (Derived2(1), "_double"),
+]
+
+
+@pytest.mark.parametrize("packages", ["all", "without ormsgpack"])
+@pytest.mark.parametrize(("value", "name"), LOST, ids=lambda value: type(value).__name__)
+def test_a_private_field_of_attrs_is_not_lost_silently(
+    value: Any, name: str, packages: str, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if packages != "all":
+        monkeypatch.setattr(quick, "_pack", None)
+    kind = type(value)
+    kinds = [None] if kind is Derived2 else [None, kind]  # msgspec decodes to no class with such a default
+    for sent, place in (
+        (value, ""),
+        ({"users": [value]}, r" at \.users\[0\]"),
+        ({"pad": LONG, "users": [(value,)]}, r" at \.users\[0\]\[0\]"),
+        ([LONG, Record(Attrs(Struct(value)))], r" at \[1\]\.x\.x\.x"),
+        (HoldsAttrs(item=[LONG, value]), r" at \.item\[1\]"),
+        (deque([value, LONG]), r" at \[0\]"),
+    ):
+        words = rf"a value of type {HERE}.{kind.__name__} cannot travel between processes{place}: its field {name} is"
+        for typed in kinds:
+            with pytest.raises(ValueRefused, match=words):
+                _through(pair, sent, typed)
+
+
+def test_other_classes_of_attrs_travel(pair: Pair) -> None:
+    for value, plain in (
+        (Cached(1), {"a": 1}),
+        (Renamed(other=1), {"a": 1, "b": 5}),
+        (Attrs(LONG), {"x": LONG}),
+    ):
+        assert _through(pair, value) == plain
+        assert _through(pair, value, type(value)) == value
 
 
 # --- one line ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ payload, because encoding 64 KiB costs more than sending it.
 
 - ``quick``: plain data to a payload in one pass; ``plain``: which values need no thorough look
 - ``encoding``: a value to a payload, or the refusal; ``models``: what pydantic models and NoneBot's messages are;
-  ``aliases``: by which names their classes read fields
+  ``aliases``: by which names their classes read fields; ``attributes``: what msgspec leaves out of attrs' objects
 - ``places``: where in a value something is; ``reasons``: what an exception says, in one line
 - ``decoding``, ``typed``: a payload to plain data, or to the type of a ``Channel[T]``; ``bounds``: those in its
   annotations; ``differences``: whether a typed value arrives as it was sent

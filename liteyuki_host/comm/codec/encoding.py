@@ -16,6 +16,7 @@ import msgspec
 
 from ..errors import ValueRefused, ValueTooLarge
 from . import models
+from .attributes import loses_a_field, lost_field
 from .decoding import decode_plain
 from .kinds import full_name, is_text_like
 from .places import Part, cannot_travel, find, parts
@@ -106,7 +107,7 @@ def _encode_thoroughly(value: object, data: object, limit: int) -> bytes:
         raise _refusal(value, error) from error
     if len(payload) > limit:
         raise ValueTooLarge(f"the value is {len(payload):,} bytes when encoded, the limit is {limit:,} bytes")
-    if not is_safe(data, payload):
+    if not is_safe(data, payload) or loses_a_field(data):
         _check(value, payload)
     return payload
 
@@ -135,6 +136,11 @@ def _refuse_what_changes(part: Part) -> None:
             raise ValueRefused(f"{cannot_travel(value, part.place)}; this one holds no MessagePack value") from None
     elif issubclass(kind, Mapping):
         _refuse_keys(list(value), part)  # type: ignore[call-overload]
+    elif (lost := lost_field(value)) is not None:
+        raise ValueRefused(
+            f"{cannot_travel(value, part.place)}: its field {lost} is private, and would be lost; send "
+            "attrs.asdict() of it, or a dataclass"
+        )
     else:
         _refuse_lost_seconds(value, part)
 

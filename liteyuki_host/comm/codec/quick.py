@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from .attributes import loses_a_field
 from .plain import MAX_DEPTH, NOT_OPENING, OPENING, SMALL, is_flat, is_safe, is_shallow
 
 __all__ = ["encode_quickly"]
@@ -69,7 +70,7 @@ def encode_quickly(value: Any) -> bytes | None:
             return _encode(value)
         if _pack is None:
             payload = _encode(value)
-            return payload if is_safe(value, payload) else None
+            return payload if is_safe(value, payload) and not loses_a_field(value) else None
         payload = _pack(value, None, _STRICT)
         if len(payload) <= SMALL:  # encoding it again is faster than searching it
             return payload if _encode(value) == payload else None
