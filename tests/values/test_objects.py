@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -418,3 +418,61 @@ def test_a_refusal_is_one_line(value: Any, kind: Any, words: str, pair: Pair) ->
 def test_a_receivers_error_is_one_line() -> None:
     with pytest.raises(ValueError, match=r"^a: Input should be a valid integer.* - at `\$\[0\]`$"):
         codec.TypedDecoder(list[Three]).decode(codec.encode([{"a": "x", "b": 1, "c": 1, "d": 1}]))
+
+
+# --- what cannot be a key, or in a set --------------------------------------------------------------------------
+
+
+class Frozen(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True)
+    a: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenRecord:
+    a: int = 1
+
+
+class ModelKeys(pydantic.BaseModel):
+    by: dict[Frozen, int]
+
+
+class AnyKeys(pydantic.BaseModel):
+    by: Any
+    more: list[Any] = []
+
+
+class Sets(pydantic.BaseModel):
+    them: set[Frozen]
+    inner: list[Sets] = []
+
+
+UNHASHABLE: list[tuple[Any, str]] = [
+    (ModelKeys(by={Frozen(): 1}), rf"a {HERE}.Frozen as a key of a dict cannot travel at \.by"),
+    (AnyKeys(by={Frozen(): 1}), rf"a {HERE}.Frozen as a key of a dict cannot travel at \.by"),
+    (
+        AnyKeys(by={"a": [{FrozenRecord(): 1}]}),
+        rf"a {HERE}.FrozenRecord as a key of a dict cannot travel at \.by\.a\[0\]",
+    ),
+    (AnyKeys(by=1, more=[{(Frozen(), 1): 2}]), r"a tuple as a key of a dict cannot travel at \.more\[0\]"),
+    (AnyKeys(by=OrderedDict({Frozen(): 1})), rf"a {HERE}.Frozen as a key of a dict cannot travel at \.by"),
+    (Sets(them={Frozen()}), rf"a set of {HERE}.Frozen in a model cannot travel at \.them; a list of them can"),
+    (Sets(them=[], inner=[Sets(them=[Frozen()])]), rf"a set of {HERE}.Frozen in a model .* at \.inner\[0\]\.them"),
+    (AnyKeys(by=frozenset({FrozenRecord()})), rf"a frozenset of {HERE}.FrozenRecord in a model cannot travel at \.by"),
+]
+
+
+@pytest.mark.parametrize(("value", "words"), UNHASHABLE, ids=lambda value: type(value).__name__)
+def test_what_cannot_be_a_key_or_in_a_set_is_refused_with_the_place(value: Any, words: str, pair: Pair) -> None:
+    for kind in (None, type(value)):
+        with pytest.raises(ValueRefused, match=rf"^channel 'x': {words}"):
+            _through(pair, value, kind)
+    with pytest.raises(ValueRefused, match=words.replace(r" at \.", r" at \.deep\[0\]\.")):
+        _through(pair, {"pad": LONG, "deep": [value]})
+
+
+def test_a_model_that_contains_itself_is_refused_in_our_words(pair: Pair) -> None:
+    value = AnyKeys(by=1)
+    value.more.append(value)
+    with pytest.raises(ValueRefused, match=r"nested deeper than 200 levels, or contains itself$"):
+        _through(pair, value)

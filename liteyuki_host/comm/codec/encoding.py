@@ -19,7 +19,7 @@ from . import models
 from .attributes import loses_a_field, lost_field
 from .decoding import decode_plain
 from .kinds import full_name, is_text_like
-from .places import Part, cannot_travel, find, parts
+from .places import Part, cannot_travel, find, members, parts
 from .plain import MAX_DEPTH, is_safe, is_shallow, may_be_plain
 from .quick import encode_quickly
 from .reasons import reason
@@ -153,6 +153,20 @@ def _refuse_lost_seconds(value: object, part: Part) -> None:
             raise ValueRefused(f"a time of day whose offset from UTC has seconds cannot travel{part.at}")
 
 
+def _refuse_unhashable(part: Part) -> None:
+    """Refuse what pydantic would have to write as a key, or into a set, and writes as a dict."""
+    kind = type(part.value)
+    if issubclass(kind, Mapping):
+        _refuse_keys(list(part.value), part)  # type: ignore[call-overload]
+    elif issubclass(kind, (set, frozenset)):
+        for item in list(part.value):  # type: ignore[call-overload]
+            if members(item) is not None:
+                raise ValueRefused(
+                    f"a {full_name(kind)} of {full_name(type(item))} in a model cannot travel{part.at}; a list of them "
+                    "can"
+                )
+
+
 def _refuse_keys(keys: list[Any], part: Part) -> None:
     """Refuse keys of a dict that cannot be keys at the other side, or would be one key there."""
     if all(type(key) is str for key in keys):
@@ -198,8 +212,15 @@ def _encodes(value: object) -> bool:
 
 
 def _refusal(value: object, error: Exception) -> ValueRefused:
-    if isinstance(error, RecursionError):
+    if isinstance(error, RecursionError) or "Circular reference" in str(error):  # the latter is pydantic's
         return ValueRefused(f"the value is nested deeper than {MAX_DEPTH} levels, or contains itself")
+    if isinstance(error, TypeError) and "unhashable" in str(error):
+        try:
+            find(value, _refuse_unhashable)
+        except ValueRefused as refused:
+            return refused
+        except Exception:  # a mapping of the user's own that fails when it is read; the next words are for it
+            pass
     part = _culprit(Part("", value))
     if issubclass(type(part.value), int) and isinstance(error, OverflowError):
         return ValueRefused(f"an integer of more than 64 bits cannot travel{part.at}")

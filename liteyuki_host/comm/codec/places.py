@@ -69,7 +69,7 @@ def parts(whole: Part, dumped: Callable[[Any], Any], *, flat: bool = True) -> It
     if models.is_model(kind):
         try:
             value = dumped(value)
-        except Unwritable:
+        except (TypeError, Unwritable):  # TypeError: pydantic makes a dict of what has to be a key, or in a set
             value = models.state(value)
         except Exception:  # out of its own serializers: the model itself is the place
             return
