@@ -20,6 +20,7 @@ import nonebot
 import nonebot.log
 from loguru import logger
 from nonebot.drivers import ASGIMixin, Driver
+from nonebot.drivers.none import Driver as NoneDriver
 from nonebot.plugin.manager import PluginManager
 
 from liteyuki_host._child import keyboard
@@ -113,7 +114,8 @@ class DriverWatch:
         @on_startup  # the first one
         async def take_signals() -> None:
             with contextlib.suppress(RuntimeError):  # trio
-                self._signals.starting(asyncio.get_running_loop())
+                leave = driver.exit if isinstance(driver, NoneDriver) else None
+                self._signals.starting(asyncio.get_running_loop(), leave)
 
         def on_startup_without_blocking(func: Callable[[], Any]) -> Callable[[], Any]:
             on_startup(self._hooks.wrap(func))
@@ -147,7 +149,8 @@ class DriverWatch:
                 if listening.own is not None:
                     kwargs["fd"] = listening.own.fileno()
             follow_start(listening)
-            run(*args, **kwargs)
+            with self._signals.around_driver():
+                run(*args, **kwargs)
 
         if lifespan is not None:
             startup: Callable[[], Awaitable[None]] = lifespan.startup

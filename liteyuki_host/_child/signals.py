@@ -8,9 +8,13 @@ A driver installs handlers of its own for SIGINT and SIGTERM when it runs. Two t
   service manager that stops a whole control group (systemd, by default) sends it to the host as well, and the host
   then stops the bot in order. A SIGTERM for the bot alone is passed on to the host, which ends the bot in order too.
 
-SIGINT stays the driver's: :mod:`.ending` ends the bot by it. A second one makes the driver leave out the shutdown
-hooks. So one that comes from elsewhere at about the same time (a service manager with ``KillSignal=SIGINT``) is not a
-second.
+SIGINT ends the driver: :mod:`.ending` ends the bot by it. A second one makes the driver leave out the shutdown hooks.
+So one that comes from elsewhere at about the same time (a terminal or a service manager that signals the whole group,
+a wrapper that passes Ctrl+C on) is not passed on to it: SIGINTs within ``REQUEST_SECONDS`` are one request.
+
+asyncio calls a handler that was given to the loop (``add_signal_handler``) for each signal, whatever Python's own
+handler is. NoneBot's ``none`` driver has such a handler, so it is taken from the loop, and the driver is ended by its
+``exit()``. uvicorn has a handler of Python's own, since 0.29; older versions are made to.
 """
 
 from __future__ import annotations
@@ -18,18 +22,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from liteyuki_host._child.ending import Ending
 from liteyuki_host._child.hooks import StartupHooks
 
 REQUEST_SECONDS = 1.0
 """SIGINTs within this time of the first one are one request, as they are for the host."""
+
+
+class Exit(Protocol):
+    """How a driver is asked to end: in order, or at once."""
+
+    def __call__(self, force: bool = ...) -> object: ...
 
 
 class Signals:
@@ -39,21 +50,59 @@ class Signals:
         self._ending = ending
         self._hooks = hooks
         self._drivers_sigint: Any = None
-        self._interrupts = 0  # of them the first one is the host's stop message
-        self._interrupted_at = 0.0  # time.monotonic() of the first one
+        self._requests = 0  # by SIGINT; of them the first one is the host's stop message
+        self._requested_at = 0.0  # time.monotonic() of the first one
+        self._passed_on = 0  # SIGINTs that the driver has got
         self._tell: Callable[[], None] = lambda: None
+        self._waking = contextlib.ExitStack()
 
-    def starting(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The driver has installed its handlers, and no start-up hook has run yet."""
+    @contextlib.contextmanager
+    def around_driver(self) -> Iterator[None]:
+        """Handle SIGINT before the driver has handlers and after it has removed them.
+
+        What the project does after ``nonebot.run()`` belongs to its end too: only a second request interrupts it.
+        """
+        if not _possible():
+            yield
+            return
+        _let_uvicorn_handle_signals_itself()
+        self._replace_default(self._sigint_outside)
+        try:
+            yield
+        finally:
+            self._waking.close()
+            self._passed_on = 0
+            if signal.getsignal(signal.SIGINT) in (self._sigint_in_start, self._sigint):
+                signal.signal(signal.SIGINT, self._sigint_outside)
+            self._replace_default(self._sigint_outside)
+
+    def starting(self, loop: asyncio.AbstractEventLoop, leave: Exit | None) -> None:
+        """The driver has installed its handlers, and no start-up hook has run yet.
+
+        Args:
+            leave: ends a driver that gives the loop its handlers.
+        """
         if not _possible():
             return
-        # asyncio calls a handler that it knows itself, whatever Python's own handler is.
-        with contextlib.suppress(NotImplementedError, RuntimeError):
-            loop.remove_signal_handler(signal.SIGTERM)
-        self._drivers_sigint = signal.signal(signal.SIGINT, self._sigint_in_start)
+        self._take_from_loop(loop, leave)
+        drivers = signal.signal(signal.SIGINT, self._sigint_in_start)
+        if self._drivers_sigint is None:
+            self._drivers_sigint = drivers
         signal.signal(signal.SIGTERM, self._sigterm_in_start)
         if self._ending.requested:  # the driver has noted that, and would run the hooks nevertheless
             self._ending.start_interrupted = self._hooks.interrupted = True
+
+    def _take_from_loop(self, loop: asyncio.AbstractEventLoop, leave: Exit | None) -> None:
+        with contextlib.suppress(NotImplementedError, RuntimeError):
+            loop.remove_signal_handler(signal.SIGTERM)
+            if leave is not None and loop.remove_signal_handler(signal.SIGINT):
+
+                def exit_driver(number: int, frame: FrameType | None) -> None:
+                    # Not here and now: the signal may have interrupted the loop just before it goes to sleep.
+                    _call_on(loop, lambda: leave(force=self._requests > 1))
+
+                self._drivers_sigint = exit_driver
+                self._waking.enter_context(_woken_by_signals(loop))
 
     def serving(self, loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
         """The start-up hooks have returned.
@@ -67,10 +116,16 @@ class Signals:
         signal.signal(signal.SIGTERM, self._sigterm)
         signal.signal(signal.SIGINT, self._sigint)
 
+    def _sigint_outside(self, number: int, frame: FrameType | None) -> None:
+        if self._passed_on > 0:
+            self._passed_on -= 1  # uvicorn raises each signal again that it has got, when it has ended
+        elif self._is_request():
+            raise KeyboardInterrupt
+
     def _sigint_in_start(self, number: int, frame: FrameType | None) -> None:
         self._ending.start_interrupted = True
         self._sigint(number, frame)
-        if self._interrupts > 1:
+        if self._requests > 1:
             raise KeyboardInterrupt  # the stop ladder's second request: what runs does not react to being cancelled
         self._hooks.interrupt(frame)
 
@@ -79,16 +134,25 @@ class Signals:
         self._ending.interrupt()  # by SIGINT, once: a second signal would be a second request to the driver
 
     def _sigint(self, number: int, frame: FrameType | None) -> None:
-        self._interrupts += 1
-        now = time.monotonic()
-        if self._interrupts == 1:
-            self._interrupted_at = now
-        elif now - self._interrupted_at < REQUEST_SECONDS:
+        if not self._is_request():
             return
         if not self._ending.requested:
             self._ending.signalled = True
+        if self._drivers_sigint == self._sigint_outside:
+            raise KeyboardInterrupt  # a driver without a handler expects Python's own
         if callable(self._drivers_sigint):
+            self._passed_on += 1
             self._drivers_sigint(number, frame)
+
+    def _is_request(self) -> bool:
+        """Take a SIGINT into account. False: it belongs to the first request, which is being carried out."""
+        now = time.monotonic()
+        if self._requests == 0:
+            self._requested_at = now
+        elif now - self._requested_at < REQUEST_SECONDS:
+            return False
+        self._requests += 1
+        return True
 
     def _sigterm(self, number: int, frame: FrameType | None) -> None:
         if self._ending.finished:
@@ -97,13 +161,61 @@ class Signals:
             if not self._ending.terminated:
                 self._ending.terminated = True
                 self._tell()
-        elif self._interrupts > 1:
+        elif self._requests > 1:
             # The stop ladder has sent SIGINT after its message in vain: this is its next rung.
             raise KeyboardInterrupt
-        elif signal.getsignal(signal.SIGINT) != self._sigint:
+        elif signal.getsignal(signal.SIGINT) not in (self._sigint, self._sigint_outside):
             # The message had no effect: some plugin has taken SIGINT away from the driver.
             signal.signal(signal.SIGINT, self._sigint)
             signal.raise_signal(signal.SIGINT)
+
+    def _replace_default(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have every signal wake *loop*, which runs on this thread, when it does not do so by itself any more.
+
+    asyncio's loop does so while it has a signal handler; a signal that arrives just before a loop goes to sleep would
+    otherwise be handled when something else wakes it.
+    """
+    descriptor = signal.set_wakeup_fd(-1)
+    if descriptor != -1:
+        signal.set_wakeup_fd(descriptor)
+        yield
+        return
+    ours, written_by_signals = socket.socketpair()
+    with ours, written_by_signals:
+        ours.setblocking(False)
+        written_by_signals.setblocking(False)
+        loop.add_reader(ours, _drain, ours)
+        signal.set_wakeup_fd(written_by_signals.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            current = signal.set_wakeup_fd(-1)
+            if current != written_by_signals.fileno():
+                signal.set_wakeup_fd(current)
+
+
+def _drain(ours: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        ours.recv(4096)
+
+
+def _let_uvicorn_handle_signals_itself() -> None:
+    """Before 0.29 uvicorn gives its handler to the loop. Have it do as newer versions do, and as it does on Windows."""
+    server = getattr(sys.modules.get("uvicorn"), "Server", None)
+    if server is None or not hasattr(server, "install_signal_handlers"):
+        return
+
+    def install(self: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.handle_exit)
+
+    server.install_signal_handlers = install
 
 
 def _possible() -> bool:
@@ -111,6 +223,6 @@ def _possible() -> bool:
     return sys.platform != "win32" and threading.current_thread() is threading.main_thread()
 
 
-def _call_on(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+def _call_on(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
     with contextlib.suppress(RuntimeError):  # the loop has ended, and the process is about to
         loop.call_soon_threadsafe(action)

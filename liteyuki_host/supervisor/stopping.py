@@ -14,9 +14,10 @@ from liteyuki_host.supervisor.ladder import climb, first_of, rungs_for
 from liteyuki_host.supervisor.life import Life
 from liteyuki_host.supervisor.spec import ProcessSpec
 
-STARTING_SECONDS = 1.0
+STARTING_SECONDS = 1.2
 """For a child that is not ready to end after the stop message. The message interrupts its start at once, and nothing is
-there to be brought to an end but what its start-up hook cleans up. The next rung ends a hook that did not notice."""
+there to be brought to an end but what its start-up hook cleans up. The next rung ends a hook that did not notice; it
+comes later than the second within which a bot takes several signals for one request."""
 
 LAST_WORDS_SECONDS = 1.0
 """From the child's end to the end of its link: what it sent before is still being read."""
