@@ -160,6 +160,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
         is_ready=lambda: watch.ready,
         is_ending=lambda: ending.requested,
         restart=node.request_restart,
+        loop=lambda: watch.loop,
     ).install()
     try:
         run_toml() if script is None else run_script(script)

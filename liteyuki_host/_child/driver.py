@@ -90,6 +90,11 @@ class DriverWatch:
         self._opening: asyncio.Task[None] | None = None
         self._terminating: asyncio.Task[None] | None = None
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The bot's event loop, once its start-up hooks have returned."""
+        return self._loop
+
     def install(self) -> None:
         # There is no public hook on init(). Replacing the module's function reaches every caller, because nobody
         # can have imported it before us.

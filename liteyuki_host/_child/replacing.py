@@ -13,8 +13,9 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from loguru import logger
@@ -22,7 +23,11 @@ from nonebot.exception import FinishedException
 
 from liteyuki_host._child.codes import CANNOT_START
 from liteyuki_host._child.streams import flush_streams
-from liteyuki_host._child.trouble import place_of
+from liteyuki_host._child.trouble import place_inside
+from liteyuki_host.comm.threads import call_soon
+
+POOLS = ("concurrent.futures.", "anyio.")
+"""Modules whose threads hand an exception of what they run to the one who waits for it."""
 
 
 class SelfReplacement:
@@ -33,6 +38,7 @@ class SelfReplacement:
         is_ready: whether the bot has told the host that it is ready.
         is_ending: whether the host has asked it to end, and knows what comes then.
         restart: asks the host for a restart of this bot.
+        loop: the bot's event loop, if it is known.
     """
 
     def __init__(
@@ -42,18 +48,23 @@ class SelfReplacement:
         is_ready: Callable[[], bool],
         is_ending: Callable[[], bool],
         restart: Callable[[], None],
+        loop: Callable[[], asyncio.AbstractEventLoop | None],
     ) -> None:
         self._process = process
         self._is_ready = is_ready
         self._is_ending = is_ending
         self._restart = restart
+        self._loop = loop
+        self._instead: list[Callable[..., None]] = []
         self._pid = os.getpid()
 
     def install(self) -> None:
         """Call once, before the project runs."""
         for name in ("execv", "execve"):
             original: Callable[..., NoReturn] = getattr(os, name)
-            setattr(os, name, self._instead_of(original))
+            instead = self._instead_of(original)
+            self._instead.append(instead)
+            setattr(os, name, instead)
 
     def _instead_of(self, original: Callable[..., NoReturn]) -> Callable[..., None]:
         @functools.wraps(original)
@@ -67,11 +78,11 @@ class SelfReplacement:
     def _do_not_replace(self) -> None:
         if self._is_ending():
             return  # an exception would end the shutdown hooks that have not run yet
-        place = place_of(sys._getframe(2), Path.cwd())
+        place = self._caller(sys._getframe(2))
         if self._is_ready():
             logger.info(f"{place} restarts the bot (os.execv): its host does so")
             self._restart()
-            _leave()
+            self._leave()
         logger.error(
             f"{place} replaces the bot by another program (os.execv) before it is ready, where its host cannot follow: "
             f"set variables by env, the interpreter by python and the script by entry in "
@@ -83,12 +94,77 @@ class SelfReplacement:
         flush_streams()
         os._exit(CANNOT_START)
 
+    def _caller(self, frame: FrameType) -> str:
+        """The line of the project that has made the call, or else the thread that runs it."""
+        folder = Path.cwd()
+        for frames in (_outwards(frame), *self._awaiting()):
+            places = (place_inside(at.f_code.co_filename, at.f_lineno, folder) for at in frames)
+            for place in places:
+                if place is not None:
+                    return place
+        return f"thread {threading.current_thread().name}"
 
-def _leave() -> NoReturn:
-    """Stop the code that expects to be replaced, and nothing else: the bot ends by the host's request."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        if threading.current_thread() is threading.main_thread():
-            raise SystemExit(0) from None  # NoneBot is over
-    raise FinishedException
+    def _awaiting(self) -> Iterator[list[FrameType]]:
+        """The frames of each task that has given the call to a thread (``asyncio.to_thread``), innermost first."""
+        loop, main = self._loop(), threading.main_thread().ident
+        if loop is None or main is None or threading.current_thread() is threading.main_thread():
+            return
+        # It may not have begun to wait yet: then it is what the loop's thread runs.
+        chains = [list(_outwards(sys._current_frames().get(main)))]
+        chains += [list(_inwards(task.get_coro()))[::-1] for task in asyncio.all_tasks(loop)]
+        wanted = {id(instead) for instead in self._instead}  # comparing values could run code of theirs
+        for frames in chains:
+            if any(id(value) in wanted for at in frames for value in at.f_locals.values()):
+                yield frames
+
+    def _leave(self) -> NoReturn:
+        """Stop the code that expects to be replaced, and nothing else: the bot ends by the host's request."""
+        try:
+            _keep_quiet(asyncio.get_running_loop())
+        except RuntimeError:
+            # In the main thread NoneBot is over. Any other thread ends by this without a word, unless it belongs to a
+            # pool: then the exception reaches the task that waits for the call, and would end the event loop.
+            if threading.current_thread() is threading.main_thread() or not _in_pool(sys._getframe()):
+                raise SystemExit(0) from None
+            loop = self._loop()
+            if loop is not None:
+                call_soon(loop, _keep_quiet, loop)
+        raise Replaced
+
+
+class Replaced(FinishedException):
+    """Ends the code that has called ``os.execv``. NoneBot takes it for the normal end of a handler."""
+
+
+def _keep_quiet(loop: asyncio.AbstractEventLoop) -> None:
+    """Show no traceback when :class:`Replaced` ends a task or a callback that is none of NoneBot's."""
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), Replaced):
+            return
+        if before is None:
+            loop.default_exception_handler(context)
+        else:
+            before(loop, context)
+
+    if getattr(before, "__qualname__", None) != handle.__qualname__:
+        loop.set_exception_handler(handle)
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _inwards(awaited: Any) -> Iterator[FrameType]:
+    """The frames of a coroutine and of those that it awaits, outermost first."""
+    while (frame := getattr(awaited, "cr_frame", None)) is not None:
+        yield frame
+        awaited = awaited.cr_await
+
+
+def _in_pool(frame: FrameType) -> bool:
+    """Whether the exception of this thread's call is passed on to somebody who waits for it."""
+    return any(at.f_globals.get("__name__", "").startswith(POOLS) for at in _outwards(frame))

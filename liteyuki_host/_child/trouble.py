@@ -119,6 +119,12 @@ def place_of(frame: FrameType, folder: Path) -> str:
     return f"{frame.f_code.co_filename} line {frame.f_lineno}"
 
 
+def place_inside(file: str, line: int, folder: Path) -> str | None:
+    """``plugins/weather.py line 12``; None: the file is none of the project's own."""
+    inside = _relative(file, folder)
+    return None if inside is None else f"{inside} line {line}"
+
+
 def _relative(file: str | None, folder: Path) -> Path | None:
     """None: it is no file of the project's own."""
     if not file or file.startswith("<"):

@@ -19,7 +19,7 @@ pytestmark = [
 
 # Does it when the file "go" is there, once.
 WHEN_TOLD = """
-import asyncio, os, signal, subprocess, sys, threading
+import anyio, asyncio, os, signal, subprocess, sys, threading
 from pathlib import Path
 from nonebot import get_driver
 
@@ -75,19 +75,41 @@ def ready(folder: Path, what: str, after: str = "", plugin_end: str = "") -> Ite
         "os.execvp('python3', ['python3', *sys.argv])",
         "os.execlp('nb', 'nb', 'run')",
         "await asyncio.to_thread(os.execv, sys.executable, [sys.executable, *sys.argv])",
+        "await asyncio.gather(asyncio.to_thread(lambda: os.execv(sys.executable, [sys.executable, *sys.argv])))",
+        "threading.Thread(target=lambda: os.execv(sys.executable, [sys.executable, *sys.argv])).start()",
+        "asyncio.get_running_loop().call_soon(lambda: os.execv(sys.executable, [sys.executable, *sys.argv]))",
+        "await anyio.to_thread.run_sync(os.execv, sys.executable, [sys.executable, *sys.argv])",
     ],
 )
 def test_a_bot_that_replaces_itself_is_restarted_as_planned(tmp_path: Path, what: str) -> None:
     with ready(tmp_path, what) as (host, go):
         go.touch()
-        host.wait_for(
-            r"\[INFO\] nonebot \| .* (plugins/mine|\S*/thread)\.py line \d+ restarts the bot \(os\.execv\): its host"
-        )
+        host.wait_for(r"\[INFO\] nonebot \| .* plugins/mine\.py line \d+ restarts the bot \(os\.execv\): its host")
         host.wait_for("shutdown hook ran$")
         host.wait_for("child nonebot stopped after the stop message")
         host.wait_for("child nonebot ready", count=2)
         host.stop()
         assert not re.search(r"starting it again|lost its link|host \| .*(ERROR|WARNING)", host.text)
+        assert "Traceback" not in host.text
+        assert "FinishedException" not in host.text
+        assert "Exception in" not in host.text
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "threading.Thread(target=os.execv, args=(sys.executable, [sys.executable, *sys.argv]), name='mine').start()",
+        "asyncio.create_task(asyncio.to_thread(os.execv, sys.executable, [sys.executable, *sys.argv]))",
+        "asyncio.get_running_loop().run_in_executor(None, os.execv, sys.executable, [sys.executable, *sys.argv])",
+    ],
+)
+def test_a_thread_without_a_line_of_the_project_is_named(tmp_path: Path, what: str) -> None:
+    with ready(tmp_path, what) as (host, go):
+        go.touch()
+        host.wait_for(r"\| thread (mine|asyncio_\d+) restarts the bot \(os\.execv\): its host does so$")
+        host.wait_for("child nonebot ready", count=2)
+        host.stop()
+        assert "Traceback" not in host.text
 
 
 def test_also_after_nonebot_has_ended(tmp_path: Path) -> None:
