@@ -6,12 +6,13 @@ the supervisor nor the settings.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+# Nothing that takes time is imported up here: a Ctrl+C in the first moments would show where the import was.
 from ._version import __version__
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .host import Host as Host
     from .host import get_bot as get_bot
 
@@ -22,8 +23,13 @@ _HOMES = {"Host": ".host", "get_bot": ".host"}
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        from .requirements import require
+        from .interrupts import WithoutTraceback
 
-        require()
-        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+        with WithoutTraceback():
+            import importlib
+
+            from .requirements import require
+
+            require()
+            return getattr(importlib.import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

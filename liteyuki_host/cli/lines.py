@@ -15,6 +15,9 @@ FAILED = 1
 WRONG_SETTING = 2
 """A setting or an option is wrong. ``argparse`` exits with this code too."""
 
+INTERRUPTED = 128 + 2
+"""Ctrl+C came before the host handled it: the code that a shell gives to a program that died of SIGINT."""
+
 
 def fail(error: object, code: int) -> int:
     """Print each line of *error* to stderr as ``lycomm: ...``, and return *code*."""

@@ -179,7 +179,7 @@ def test_run_is_what_happens_without_a_verb(
     [
         (SettingsError("a is wrong\nb is wrong"), 2, "lycomm: a is wrong\nlycomm: b is wrong\n"),
         (ProcessFailed("no bot.py"), 1, "lycomm: no bot.py\n"),
-        (KeyboardInterrupt(), 1, "lycomm: interrupted\n"),
+        (KeyboardInterrupt(), 130, ""),
     ],
 )
 def test_errors_are_lines_on_stderr(
