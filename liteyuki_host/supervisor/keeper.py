@@ -29,7 +29,7 @@ from liteyuki_host.supervisor.life import Context, Life, ProcessStatus, SessionL
 from liteyuki_host.supervisor.lock import AlreadyRuns
 from liteyuki_host.supervisor.memory import oom_kills
 from liteyuki_host.supervisor.policy import Decision, Policy, Record, decide
-from liteyuki_host.supervisor.spawning import Spawner
+from liteyuki_host.supervisor.spawning import NoLongerWanted, Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec
 from liteyuki_host.supervisor.states import State, Story, Transition
 from liteyuki_host.supervisor.vigil import Renewal, Trouble, Vigil
@@ -357,13 +357,17 @@ class Keeper:
                 return None
         self._restart_asked = self._at_once = self._ending = self.runs_elsewhere = False
         self._starts += 1
-        self._enter(State.STARTING, self._why)
+        why = self._why  # of this start; a stop may arrive while the child is spawned
+        self._enter(State.STARTING, why)
         try:
-            life = self._life = await self._spawner.spawn(self._wake)
+            life = self._life = await self._spawner.spawn(self._wake, still_wanted=lambda: self._wanted)
+        except NoLongerWanted:
+            logger.debug(f"child {self.spec.name} is not started ({why}): {self._why}")
+            return None
         except Exception as exc:
             self.runs_elsewhere = isinstance(exc, AlreadyRuns)
             return self._after_failed_spawn(exc)
-        logger.info(f"child {self.spec.name} started (pid {life.live_child.pid}): {self._why}")
+        logger.info(f"child {self.spec.name} started (pid {life.live_child.pid}): {why}")
         while True:
             try:
                 verdict, trouble = await self._watch(life)

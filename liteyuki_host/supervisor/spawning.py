@@ -38,6 +38,10 @@ OUTPUT_SECONDS = 0.5
 longer, and the next start does not wait for that."""
 
 
+class NoLongerWanted(Exception):
+    """A stop has arrived before the child was spawned. No child is there."""
+
+
 class Spawner:
     """Spawns the children of one declared process. From the first spawn until :meth:`release` no other host can."""
 
@@ -97,13 +101,17 @@ class Spawner:
             await in_thread(self._installation.compare, plan.python, plan.folder, environment)
         return plan
 
-    async def spawn(self, wake: asyncio.Event, *, standby: bool = False) -> Life:
+    async def spawn(
+        self, wake: asyncio.Event, *, standby: bool = False, still_wanted: Callable[[], bool] = lambda: True
+    ) -> Life:
         """A new child. *wake* is set at whatever is heard of it.
 
         Args:
             standby: another child of this process still serves; it has the channels until it is gone.
+            still_wanted: asked last, when the plan and the lock are there, which may take seconds.
 
         Raises:
+            NoLongerWanted: *still_wanted* has said no.
             ProcessFailed: it cannot be started, or runs already under another host.
             OSError, RuntimeError, MemoryError: there is a shortage; ``comm.shortage`` tells. As after every error, no
                 child is there, and all that was made for it has been given back.
@@ -111,6 +119,8 @@ class Spawner:
         plan = await self._plan()
         self._compared = None
         lock = await self._locked(plan)
+        if not still_wanted():
+            raise NoLongerWanted
         life = Life(self._spec.name, _poster(), wake)
         life.oom_kills = oom_kills()
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
