@@ -221,20 +221,6 @@ class InstanceLock:
                 deadline = time.monotonic() + KILLED_SECONDS
             time.sleep(POLL_SECONDS)
 
-    def try_acquire(self) -> Holder | None:
-        """Take the lock if it is free, without waiting. None: it is ours now. Otherwise: whose it is.
-
-        Raises:
-            OSError: for a shortage it cannot be told; nothing is held.
-        """
-        lock = self._joined()
-        if lock is None:
-            return None
-        try:
-            return self._take(lock)
-        finally:
-            self._leave_without_share(lock)
-
     def note_child(self, pid: int) -> None:
         """After each spawn: a child that a later host may find left behind."""
         if self._lock is not None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -30,15 +31,19 @@ DEADLINE = 20.0
 RACER = """
 import os, sys
 from pathlib import Path
-from liteyuki_host.supervisor.lock import InstanceLock
+from liteyuki_host.supervisor.lock import AlreadyRuns, InstanceLock
 
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])
 lock = InstanceLock.for_process("bot", folder)
 print("up", flush=True)
 sys.stdin.readline()
 for _ in range(rounds):
-    while lock.try_acquire() is not None:
-        os.sched_yield()
+    while True:
+        try:
+            lock.acquire()
+            break
+        except AlreadyRuns:
+            os.sched_yield()
     os.close(os.open(folder / "there can be only one", os.O_CREAT | os.O_EXCL))
     os.sched_yield()
     os.unlink(folder / "there can be only one")
@@ -130,7 +135,9 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def is_free(project: Path, name: str = "bot") -> bool:
     other = InstanceLock.for_process(name, project)
-    if other.try_acquire() is not None:
+    try:
+        other.acquire()
+    except AlreadyRuns:
         return False
     other.release()
     return True
@@ -167,7 +174,6 @@ def test_two_hosts_racing_for_it_are_never_both_in(tmp_path: Path) -> None:
 def test_it_is_taken_once_and_kept_through_restarts(tmp_path: Path, lock: InstanceLock) -> None:
     lock.acquire()
     lock.acquire()
-    assert lock.try_acquire() is None
     assert not is_free(tmp_path)
     lock.release()
     lock.release()
@@ -201,10 +207,16 @@ def test_a_refusal_names_the_other_host(host: Host, lock: InstanceLock) -> None:
     assert words.endswith(", as bot): stop that one first")
 
 
-def test_a_child_goes_on_holding_it_when_its_host_is_killed(host: Host, lock: InstanceLock) -> None:
+@pytest.mark.usefixtures("short_patience")
+def test_a_child_goes_on_holding_it_when_its_host_is_killed(
+    host: Host, lock: InstanceLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holders: list[Any] = []  # instead of ending what they have left behind
+    monkeypatch.setattr(InstanceLock, "_end_leftovers", lambda self, holder: bool(holders.append(holder)))
     host.kill()
-    holder = lock.try_acquire()
-    assert holder is not None
+    with pytest.raises(AlreadyRuns):
+        lock.acquire()
+    (holder,) = holders
     assert not holder.host_lives()
     assert [child.pid for child in holder.children] == [host.child.pid]
 
@@ -213,7 +225,7 @@ def test_what_host_and_child_have_started_or_forked_does_not_hold_it(host: Host,
     host.kill()
     host.child.kill()
     host.child.wait(DEADLINE)
-    until(lambda: lock.try_acquire() is None)
+    lock.acquire()
     assert all(process.is_running() for process in (host.fork, host.grandchild_fork, host.grandchild))
 
 

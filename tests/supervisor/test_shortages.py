@@ -24,7 +24,7 @@ from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.hub import Hub
 from liteyuki_host.supervisor import process, stopping, vigil
-from liteyuki_host.supervisor.lock import HostLocks, InstanceLock
+from liteyuki_host.supervisor.lock import AlreadyRuns, HostLocks, InstanceLock
 from liteyuki_host.supervisor.output import Output
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec, Strategy
@@ -206,7 +206,8 @@ async def test_a_lock_that_cannot_be_had_for_a_shortage_is_not_done_without(
     with pytest.raises(OSError, match="Too many open files"):
         lock.acquire()
     lock.acquire()
-    assert other.try_acquire() is not None
+    with pytest.raises(AlreadyRuns):
+        other.acquire()
     lock.release()
 
 
