@@ -3,12 +3,15 @@
 The supervision of the processes runs on a loop in a thread of its own. What happens to the program's loop cannot
 harm it: ``asyncio.run`` ends by cancelling every task of the loop, those that would end the bots in order included,
 and a task of the program may block the loop. The program's task only waits, and passes on that it was cancelled.
+
+A host that is run in a thread of the program gets one of its own too, which the interpreter waits for whatever the
+program does with its thread: until Python 3.12 a ``join()`` that Ctrl+C interrupts makes that one pass for ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -16,9 +19,10 @@ from typing import Any, TypeVar
 
 import anyio
 
+from .comm.threads import call_soon
 from .signals import REQUEST_SECONDS
 
-__all__ = ["Cancellation", "await_on", "run_apart"]
+__all__ = ["Cancellation", "await_on", "ends_with_program", "run_apart", "run_waited_for"]
 
 T = TypeVar("T")
 
@@ -160,8 +164,7 @@ def run_apart(
             anyio.run(attend, backend="asyncio")
         except BaseException as raised:
             error = raised
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(settle, error)
+        call_soon(loop, settle, error)  # if it is closed, nobody waits
 
     def settle(error: BaseException | None) -> None:
         thread.join()  # it has nothing left to do
@@ -172,10 +175,43 @@ def run_apart(
         else:
             ended.set_exception(error)
 
-    # Not a daemon, also when the caller's thread is one: the program's end waits until the bots have ended.
+    # No DaemonThread, also when the caller's thread is a daemon: the program's end waits until the bots have ended. So
+    # its start has no limit where there is no memory for its first line.
     thread = threading.Thread(target=run, name=name, daemon=False)
     thread.start()
     return ended
+
+
+def run_waited_for(work: Callable[[], None], *, name: str) -> None:
+    """Call *work* in a thread of its own, which the interpreter does not end before, and wait for it. Not for the main
+    thread. Raises what *work* raises, and RuntimeError when the system has no thread left."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=name, daemon=False)  # for the reason given in run_apart
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors.pop()
+
+
+async def ends_with_program(owner: threading.Thread, end: Callable[[], None]) -> None:
+    """Call *end* when the program ends that has run a host in its thread *owner*: when it does not wait for that
+    thread, or when nobody has caught a Ctrl+C. A main thread that merely has nothing left to do leaves a host alone."""
+    main = threading.main_thread()
+    while main.is_alive():
+        await anyio.sleep(OWNER_SECONDS)
+    if owner.daemon or _died_of_interrupt():
+        end()
+
+
+def _died_of_interrupt() -> bool:
+    return issubclass(getattr(sys, "last_type", None) or Exception, KeyboardInterrupt)
 
 
 def _goes_on(thread: threading.Thread) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -24,7 +25,8 @@ from .comm.errors import HostError, HostNotRunning, LycommError, ProcessFailed
 from .comm.exchange import set_current
 from .comm.node import Node
 from .comm.protocol.messages import ControlRequest
-from .embedding import Cancellation, await_on, run_apart
+from .comm.threads import call_soon
+from .embedding import Cancellation, await_on, ends_with_program, run_apart, run_waited_for
 from .events import ProcessEvents
 from .hub import Hub, Session
 from .idle import until_of_no_use, why_stay
@@ -255,6 +257,21 @@ class Host:
             HostError: a main-process module cannot be loaded, or this host has run already.
             SystemExit: with code 1: no process runs, none will start by itself, and one has failed. The log says
                 so. Not raised where staying is of use; see the setting ``on_failed``.
+
+        Outside the main thread it handles no signals. It stops in order, too, when the program ends that does not
+        wait for this thread (a daemon), or that nobody has caught a Ctrl+C in.
+        """
+        owner = threading.current_thread()
+        if owner is threading.main_thread():
+            self._run()
+        else:
+            run_waited_for(partial(self._run, owner), name="lycomm-host")
+
+    def _run(self, owner: threading.Thread | None = None) -> None:
+        """Do what :meth:`run` says.
+
+        Args:
+            owner: thread of the program that has called it and waits; None: the main thread, which runs this.
         """
         handler = log.configure(self.settings.log_level, self._log_files)
         try:
@@ -266,7 +283,7 @@ class Host:
                 post=self._post,
             )
             with signals.handled(signals.handlers(commands)):
-                anyio.run(self._serve_with_signals, backend="asyncio")
+                anyio.run(self._serve_with_signals, owner, backend="asyncio")
         finally:
             logger.complete()
             logger.remove(handler)
@@ -306,9 +323,10 @@ class Host:
         if self._failure is not None:
             raise ProcessFailed(self._failure)
 
-    async def _serve_with_signals(self) -> None:
+    async def _serve_with_signals(self, owner: threading.Thread | None) -> None:
         self._begin()
         loop = asyncio.get_running_loop()
+        watching = None if owner is None else asyncio.ensure_future(ends_with_program(owner, self.stop))
         with signals.waking(loop), contextlib.closing(SelfWatch(loop)) as self_watch:
             self_watch.start()
             try:
@@ -316,6 +334,8 @@ class Host:
                 await self._serve_processes()
             finally:
                 await self._wind_up()
+                if watching is not None:
+                    watching.cancel()
 
     async def _serve_apart(self) -> None:
         with contextlib.closing(SelfWatch(asyncio.get_running_loop())) as self_watch:
@@ -414,8 +434,7 @@ class Host:
         """Have *action* done on the supervision's loop, also from a signal handler. False: there is none yet."""
         if self._loop is None:
             return False
-        with contextlib.suppress(RuntimeError):  # already over
-            self._loop.call_soon_threadsafe(action)
+        call_soon(self._loop, action)  # if it is closed, all is over
         return True
 
     # --- inside ---------------------------------------------------------------------------------------------

@@ -323,6 +323,79 @@ def test_the_end_of_a_program_whose_daemon_thread_serves(tmp_path: Path) -> None
         host.wait_for("child nonebot stopped after the stop message")
 
 
+IN_A_THREAD = {
+    "join": """
+        thread = threading.Thread(target=host.run)
+        thread.start()
+        thread.join()
+    """,
+    "join, then stop and join": """
+        thread = threading.Thread(target=host.run)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(0.2)
+        except KeyboardInterrupt:
+            host.stop()
+            thread.join()
+    """,
+    "join, then stop": """
+        thread = threading.Thread(target=host.run)
+        thread.start()
+        try:
+            thread.join()
+        except KeyboardInterrupt:
+            host.stop()
+    """,
+    "a daemon": """
+        threading.Thread(target=host.run, daemon=True).start()
+        threading.Event().wait()
+    """,
+    "a daemon, and the program exits": """
+        threading.Thread(target=host.run, daemon=True).start()
+        asyncio.run(ready())
+        sys.exit(3)
+    """,
+}
+
+
+@pytest.mark.parametrize("code", IN_A_THREAD.values(), ids=IN_A_THREAD)
+def test_run_in_a_thread_of_the_program(tmp_path: Path, code: str) -> None:
+    """However the program treats that thread, bots and host end in order when the program does."""
+    code = "import threading" + textwrap.dedent(code)
+    with host_process(program(tmp_path, code, seconds=1.5), "program.py") as host:
+        host.wait_for("child nonebot ready")
+        host.tree()
+        if "sys.exit" not in code:
+            host.send(signal.SIGINT)
+        host.wait()
+        host.wait_for("HOOK ends")
+        host.wait_for("child nonebot stopped after the stop message")
+        host.wait_for("AFTER SHUTDOWN")
+        host.wait_for("host stopped")
+
+
+def test_a_main_thread_that_has_nothing_left_to_do_leaves_the_host_alone(tmp_path: Path) -> None:
+    code = """
+        import threading, time
+        threading.Thread(target=host.run).start()
+
+        def later():
+            asyncio.run(ready())
+            threading.main_thread().join()
+            time.sleep(2.5)  # the host looks once a second
+            print("STILL", host.status()[0]["state"], flush=True)
+            host.stop()
+
+        threading.Thread(target=later).start()
+    """
+    with host_process(program(tmp_path, code), "program.py") as host:
+        host.wait_for("STILL ready")
+        host.tree()
+        assert host.wait() == 0
+        host.wait_for("AFTER SHUTDOWN")
+
+
 def test_a_program_that_blocks_its_loop(tmp_path: Path) -> None:
     """Nothing that the program does on its loop keeps a bot from being looked after."""
     code = """
