@@ -14,6 +14,7 @@ from collections.abc import Callable
 from loguru import logger
 
 from liteyuki_host._child.events import Events
+from liteyuki_host.comm.threads import DaemonThread
 
 REPORT_SECONDS = 0.1
 """Between two reports at least. The last one before a violent end is this old at most."""
@@ -74,8 +75,8 @@ class Draining:
             self._changed.notify()
 
     def _start(self) -> None:
-        thread = threading.Thread(target=self._run, name="lycomm-drain", daemon=True)
-        with contextlib.suppress(RuntimeError):  # no more threads: the host's next wish tries again
+        thread = DaemonThread(self._run, name="lycomm-drain")
+        with contextlib.suppress(RuntimeError, MemoryError):  # no more threads: the host's next wish tries again
             thread.start()
             self._thread = thread
 

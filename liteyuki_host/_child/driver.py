@@ -34,6 +34,7 @@ from liteyuki_host._child.pulse import Pulse
 from liteyuki_host._child.siblings import sibling_on
 from liteyuki_host._child.trouble import CannotRun, explain
 from liteyuki_host.comm.errors import LycommError
+from liteyuki_host.comm.threads import call_soon
 from liteyuki_host.log import line_format
 
 if TYPE_CHECKING:
@@ -232,8 +233,7 @@ class DriverWatch:
         """Pass a report of the drain on; called by its thread."""
         self._node.drained(unfinished, not_begun, count)
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and the process is about to
-                self._loop.call_soon_threadsafe(self._rested.set)
+            call_soon(self._loop, self._rested.set)  # if it has ended, the process is about to
 
     async def _report_open(self, listening: Listening, adapters: list[str]) -> None:
         try:

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from liteyuki_host._child.streams import flush_streams
+from liteyuki_host.comm.threads import DaemonThread
 
 ORPHAN_SECONDS = 1.0
 """What a child without a host gets to end by itself. With the rest it must be gone in 2 s."""
@@ -60,8 +61,9 @@ class Ending:
 
     def on_host_gone(self, cause: str) -> None:
         self.host_gone = True
-        with contextlib.suppress(RuntimeError):  # no thread to be had, or the interpreter is ending: the guard kills
-            threading.Thread(target=self._kill_after_deadline, name="lycomm-orphan", daemon=True).start()
+        # No thread to be had, or the interpreter is ending: the guard kills.
+        with contextlib.suppress(RuntimeError, MemoryError):
+            DaemonThread(self._kill_after_deadline, name="lycomm-orphan").start()
         self.interrupt()
 
     def finish(self) -> None:

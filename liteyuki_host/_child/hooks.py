@@ -14,7 +14,6 @@ import contextvars
 import functools
 import inspect
 import sys
-import threading
 from collections.abc import Awaitable, Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any
@@ -24,6 +23,7 @@ from nonebot.utils import is_coroutine_callable, run_sync
 
 from liteyuki_host.comm.channel import blocking_receive_hook
 from liteyuki_host.comm.errors import ChannelClosed
+from liteyuki_host.comm.threads import DaemonThread, call_soon
 
 PATIENCE_SECONDS = 1.0
 """For a hook to return after it has begun to wait for a message without a timeout."""
@@ -74,8 +74,7 @@ class StartupHooks:
         self.interrupted = True
         if _runs_in(frame, StartupHooks._run.__code__):
             raise KeyboardInterrupt
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            task.get_loop().call_soon_threadsafe(self._cancel, task)
+        call_soon(task.get_loop(), self._cancel, task)
 
     def _cancel(self, task: asyncio.Task[Any]) -> None:
         if self._task is task:  # otherwise the hook has returned meanwhile
@@ -117,7 +116,7 @@ class _SyncHook:
         context.run(blocking_receive_hook.set, self._about_to_block)
         worker = _anyio_worker(self._loop, context)
         name = f"lycomm-hook-{_name(self._func)}"
-        threading.Thread(target=self._in_thread, args=(context, worker), name=name, daemon=True).start()
+        DaemonThread(self._in_thread, args=(context, worker), name=name).start()
         try:
             await self._done
         finally:
@@ -141,8 +140,7 @@ class _SyncHook:
             self._post(self._start_timer)
 
     def _post(self, action: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it everybody's interest
-            self._loop.call_soon_threadsafe(action)
+        call_soon(self._loop, action)  # if it has ended, so has everybody's interest
 
     def _start_timer(self) -> None:
         if self._timer is None and not self._done.done():

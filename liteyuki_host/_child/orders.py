@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from liteyuki_host.comm.protocol.messages import Drain, DumpStacks, Watch
+from liteyuki_host.comm.threads import call_soon
 
 if TYPE_CHECKING:
     import asyncio
@@ -56,5 +56,4 @@ class Orders:
     def _post_watch(self) -> None:
         if self._loop is not None and self._early_watch is not None:
             order, self._early_watch = self._early_watch, None
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and the process is about to
-                self._loop.call_soon_threadsafe(self._watch, order.interval)
+            call_soon(self._loop, self._watch, order.interval)  # if it has ended, the process is about to

@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
 import threading
 import time
@@ -32,6 +31,8 @@ from typing import Any, Protocol
 
 from liteyuki_host._child.ending import Ending
 from liteyuki_host._child.hooks import StartupHooks
+from liteyuki_host.comm.threads import call_soon
+from liteyuki_host.signals import waking
 
 REQUEST_SECONDS = 1.0
 """SIGINTs within this time of the first one are one request, as they are for the host."""
@@ -53,7 +54,7 @@ class Signals:
         self._requests = 0  # by SIGINT; of them the first one is the host's stop message
         self._requested_at = 0.0  # time.monotonic() of the first one
         self._passed_on = 0  # SIGINTs that the driver has got
-        self._tell: Callable[[], None] = lambda: None
+        self._tell: Callable[[], object] = lambda: None
         self._waking = contextlib.ExitStack()
 
     @contextlib.contextmanager
@@ -99,10 +100,15 @@ class Signals:
 
                 def exit_driver(number: int, frame: FrameType | None) -> None:
                     # Not here and now: the signal may have interrupted the loop just before it goes to sleep.
-                    _call_on(loop, lambda: leave(force=self._requests > 1))
+                    call_soon(loop, lambda: leave(force=self._requests > 1))
 
                 self._drivers_sigint = exit_driver
-                self._waking.enter_context(_woken_by_signals(loop))
+                # asyncio's loop is woken by signals only while it has a handler, others always are.
+                descriptor = signal.set_wakeup_fd(-1)
+                if descriptor == -1:
+                    self._waking.enter_context(waking(loop))
+                else:
+                    signal.set_wakeup_fd(descriptor)
 
     def serving(self, loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
         """The start-up hooks have returned.
@@ -112,7 +118,7 @@ class Signals:
         """
         if not _possible():
             return
-        self._tell = lambda: _call_on(loop, tell)
+        self._tell = lambda: call_soon(loop, tell)
         signal.signal(signal.SIGTERM, self._sigterm)
         signal.signal(signal.SIGINT, self._sigint)
 
@@ -174,37 +180,6 @@ class Signals:
             signal.signal(signal.SIGINT, handler)
 
 
-@contextlib.contextmanager
-def _woken_by_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Have every signal wake *loop*, which runs on this thread, when it does not do so by itself any more.
-
-    asyncio's loop does so while it has a signal handler; a signal that arrives just before a loop goes to sleep would
-    otherwise be handled when something else wakes it.
-    """
-    descriptor = signal.set_wakeup_fd(-1)
-    if descriptor != -1:
-        signal.set_wakeup_fd(descriptor)
-        yield
-        return
-    ours, written_by_signals = socket.socketpair()
-    with ours, written_by_signals:
-        ours.setblocking(False)
-        written_by_signals.setblocking(False)
-        loop.add_reader(ours, _drain, ours)
-        signal.set_wakeup_fd(written_by_signals.fileno(), warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            current = signal.set_wakeup_fd(-1)
-            if current != written_by_signals.fileno():
-                signal.set_wakeup_fd(current)
-
-
-def _drain(ours: socket.socket) -> None:
-    with contextlib.suppress(BlockingIOError):
-        ours.recv(4096)
-
-
 def _let_uvicorn_handle_signals_itself() -> None:
     """Before 0.29 uvicorn gives its handler to the loop. Have it do as newer versions do, and as it does on Windows."""
     server = getattr(sys.modules.get("uvicorn"), "Server", None)
@@ -221,8 +196,3 @@ def _let_uvicorn_handle_signals_itself() -> None:
 def _possible() -> bool:
     """Windows has no SIGTERM to send; and Python lets only the main thread handle signals."""
     return sys.platform != "win32" and threading.current_thread() is threading.main_thread()
-
-
-def _call_on(loop: asyncio.AbstractEventLoop, action: Callable[[], object]) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and the process is about to
-        loop.call_soon_threadsafe(action)

@@ -113,6 +113,8 @@ def test_one_ctrl_c_under_nb_run(tmp_path: Path) -> None:
     nb = subprocess.Popen(
         [os.path.join(os.path.dirname(sys.executable), "nb"), "run"],
         cwd=tmp_path,
+        # nb-cli runs the bot with the Python that it finds first on the PATH.
+        env={**os.environ, "PATH": os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
