@@ -234,8 +234,9 @@ async def kill_bots(report: Report, folder: Path, traces: Traces, dice: random.R
                 os.kill(lab.pid(name), signal.SIGKILL)
                 if number % 2:  # and the next one while it starts
                     started = await lab.entered(name, State.STARTING, since=time.time())
+                    pid = await lab.spawned(name)
                     await asyncio.sleep(dice.uniform(0, 0.5))
-                    os.kill(lab.pid(name), signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
                     await lab.entered(name, State.BACKING_OFF, since=started.at)
                 await lab.entered(name, State.READY, since=time.time())
 

@@ -121,6 +121,10 @@ class LiveHost(Lab):
     def pid(self, name: str) -> int:
         return int(self.status(name)["pid"])
 
+    async def spawned(self, name: str) -> int:
+        """Wait until a child is there, and return its pid. The step to STARTING comes before the child is spawned."""
+        return int(await eventually(lambda: self.status(name)["pid"], DEADLINE))
+
     def story(self, name: str, since: float = 0.0) -> list[Transition]:
         """Its steps after that ``time.time()``."""
         return [step for step in self.host.history(name) if step.at > since]
