@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 import threading
@@ -21,9 +22,12 @@ from liteyuki_host.comm.parking import Parked
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
 
+# A run in the background of a script has SIGINT ignored, one under nohup SIGHUP. Hosts inherit that, and would rightly
+# ignore these signals of the tests.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-    # Of a run in the background of a script. Hosts inherit it, and would rightly ignore the Ctrl+C of the tests.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 LOOP_DESCRIPTORS = 3  # an event loop's selector and its socket pair; the session's loop is made by the first module
 PATIENCE = 5.0  # seconds that threads and processes get to end after the last test of a module
