@@ -51,8 +51,14 @@ print("METADATA", json.dumps({
 
 
 def clean_environment(**extra: str) -> dict[str, str]:
-    """Ours without what would configure a bot or a host, or send Python elsewhere for its packages."""
-    away = re.compile(r"LYCOMM|PYTEST|COVERAGE|VIRTUAL_ENV$|PYTHONPATH$|(DRIVER|HOST|PORT|ENVIRONMENT|SUPERUSERS)$")
+    """Ours without what would configure a bot or a host, or send Python elsewhere for its packages.
+
+    Bytecode is written, whatever our own environment says: nb-cli takes 0.8 s with it and 2.3 s without.
+    """
+    away = re.compile(
+        r"LYCOMM|PYTEST|COVERAGE|VIRTUAL_ENV$|PYTHONPATH$|PYTHONDONTWRITEBYTECODE$"
+        r"|(DRIVER|HOST|PORT|ENVIRONMENT|SUPERUSERS)$"
+    )
     kept = {name: value for name, value in os.environ.items() if not away.match(name)}
     return kept | {"PYTHONUTF8": "1"} | extra
 
@@ -126,21 +132,7 @@ def bot(tmp_path_factory: pytest.TempPathFactory) -> Bot:
         env=clean_environment(),
     )
     with build:
-        subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=folder, check=True, timeout=60)
-        subprocess.run(
-            [
-                ".venv/bin/pip",
-                "install",
-                "--quiet",
-                "--no-compile",
-                "--disable-pip-version-check",
-                *NB_AND_BOT,
-            ],
-            cwd=folder,
-            env=clean_environment(),
-            check=True,
-            timeout=240,
-        )
+        make_environment(folder / ".venv", "pip", *NB_AND_BOT)
         output, _ = build.communicate(timeout=120)
     assert build.returncode == 0, output
     (wheel,) = wheels.glob("nonebot_plugin_lycomm-*.whl")
@@ -163,6 +155,15 @@ def bot(tmp_path_factory: pytest.TempPathFactory) -> Bot:
         PYTHONUNBUFFERED="1",
     )
     return Bot(folder, environment, port)
+
+
+def make_environment(folder: Path, *requirements: str) -> None:
+    """A virtual environment with these packages. Our own pip installs them: what `venv` does to give it a pip takes
+    five seconds of a core, and installing pip like any other package takes one."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=120)
+    pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "--disable-pip-version-check"]
+    command = [*pip, "install", "--quiet", "--no-compile", *requirements]
+    subprocess.run(command, env=clean_environment(), check=True, timeout=240)
 
 
 NB_AND_BOT = ["nb-cli", "nonebot2[fastapi]", "nonebot-adapter-onebot"]
@@ -271,9 +272,7 @@ def installed(bot: Bot) -> Bot:
 def nb_by_itself(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ``nb`` command of an environment that has nb-cli only, as pipx and ``uv tool`` install it."""
     folder = tmp_path_factory.mktemp("nb-cli")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=60)
-    pip = [folder / "bin" / "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
-    subprocess.run([*pip, "nb-cli"], env=clean_environment(), check=True, timeout=240)
+    make_environment(folder, "nb-cli")
     return folder / "bin" / "nb"
 
 

@@ -42,12 +42,12 @@ async def begin():
 
 
 class Environment:
-    """Copies of both packages, which host and bot find before the installed ones."""
+    """Copies of both packages, which host and bot find before the installed ones; with the bytecode that there is."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "site-packages"
         for name in ("liteyuki_host", "nonebot_plugin_lycomm"):
-            shutil.copytree(ROOT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, self.folder / name)
         self.version = self.folder / "liteyuki_host" / "_version.py"
 
     def update(self) -> None:
