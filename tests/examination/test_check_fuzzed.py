@@ -360,7 +360,8 @@ def test_any_configuration_is_read_or_told(tmp_path: Path, monkeypatch: pytest.M
         empty(tmp_path)
         Generator(seed).files(tmp_path)
         try:
-            lines = [*examine_configuration().problems, *survey("toml")["start"], *survey("toml")["plugins"]]
+            surveyed = survey("toml")
+            lines = [*examine_configuration().problems, *surveyed["start"], *surveyed["plugins"]]
         except BaseException as error:
             raise AssertionError(f"input {seed}: {type(error).__name__}: {error}") from error
         assert all(len(line) <= LONGEST and "\n" not in line for line in lines), f"input {seed}: {lines}"
