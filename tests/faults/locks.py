@@ -43,8 +43,14 @@ class Turn:
     """Nobody else had the file locked that goes with it."""
 
 
-async def run(report: Report, folder: Path, *, children: int, kills: int, seed: int = 1) -> None:
-    """Every fourth kill hits a waiter first, and every tenth time the host gets in line, too."""
+async def run(
+    report: Report, folder: Path, *, children: int, kills: int, seed: int = 1, patience: float = DEADLINE
+) -> None:
+    """Every fourth kill hits a waiter first, and every tenth time the host gets in line, too.
+
+    Args:
+        patience: seconds until a turn that does not come is an asyncio.TimeoutError.
+    """
     traces = Traces(folder)
     dice = random.Random(seed)
     file = folder / "turn"
@@ -54,7 +60,7 @@ async def run(report: Report, folder: Path, *, children: int, kills: int, seed: 
     freed: list[float] = []
     killed: Counter[str] = Counter()
     async with bare_host(specs) as host:
-        line = Line(host, file)
+        line = Line(host, file, patience)
         for name in names:
             line.listen(name)
         turn = await line.next_turn()
@@ -91,9 +97,10 @@ async def run(report: Report, folder: Path, *, children: int, kills: int, seed: 
 class Line:
     """Who waits for the lock and who holds it, as they say themselves. The host gets in line when asked."""
 
-    def __init__(self, host: BareHost, file: Path) -> None:
+    def __init__(self, host: BareHost, file: Path, patience: float) -> None:
         self.turns: list[Turn] = []
         self._host = host
+        self._patience = patience
         self._file = file
         self._memory = SharedMemory(host.hub)
         self._next: asyncio.Queue[Turn] = asyncio.Queue()
@@ -119,7 +126,7 @@ class Line:
         self._next.put_nowait(turn)
 
     async def next_turn(self) -> Turn:
-        return await asyncio.wait_for(self._next.get(), DEADLINE)
+        return await asyncio.wait_for(self._next.get(), self._patience)
 
     async def waiting(self) -> list[str]:
         """Those in line; waits until there are two, so that one can be killed."""
