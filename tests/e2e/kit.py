@@ -106,7 +106,7 @@ class HostProcess:
         with self._changed:
             self._changed.notify_all()
 
-    def wait_for(self, pattern: str, *, count: int = 1, timeout: float = 20) -> list[str]:
+    def wait_for(self, pattern: str, *, count: int = 1, timeout: float = 30) -> list[str]:
         """Wait until *count* lines match; returns them."""
         deadline = time.monotonic() + timeout
         with self._changed:

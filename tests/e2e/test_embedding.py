@@ -114,9 +114,10 @@ BY_ITSELF = {
     """,
     "wait_for": """
         async def main():
-            task = asyncio.create_task(asyncio.wait_for(serve(), 4))
+            task = asyncio.create_task(serve())
+            await ready()
             try:
-                await task
+                await asyncio.wait_for(task, 0.2)
             except asyncio.TimeoutError:
                 print("TIMEOUT", flush=True)
         asyncio.run(main())
@@ -144,7 +145,11 @@ BY_ITSELF = {
     """,
     "anyio deadline": """
         async def main():
-            with anyio.move_on_after(4) as scope:
+            async def limit(scope):
+                await ready()
+                scope.deadline = anyio.current_time() + 0.2
+            with anyio.CancelScope() as scope:
+                task = asyncio.create_task(limit(scope))
                 await serve()
             assert scope.cancelled_caught
         asyncio.run(main())
@@ -221,7 +226,7 @@ def test_ctrl_c_once_more_kills(tmp_path: Path, name: str) -> None:
         host.wait_for("HOOK begins")
         time.sleep(1.1)  # what is due is the time between the two
         host.send(signal.SIGINT)
-        host.wait(3)
+        host.wait()
         host.wait_for("child nonebot stopped after a kill")
 
 
@@ -241,7 +246,7 @@ def test_cancelled_again_by_the_program(tmp_path: Path) -> None:
     with host_process(program(tmp_path, code, seconds=60), "program.py") as host:
         host.wait_for("child nonebot ready")
         host.tree()
-        assert host.wait(4) == 0
+        assert host.wait() == 0
         host.wait_for("child nonebot stopped after a kill")
         host.wait_for("CANCELLED")
 

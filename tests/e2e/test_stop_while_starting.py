@@ -47,8 +47,8 @@ STARTS = {
     "is no coroutine": HOOK.replace("KIND ", "").replace("WAIT", "time.sleep(60)"),
     "imports": "import time\nprint('HOOK')\ntry: time.sleep(60)\nfinally: print('CLEANED UP')\n",
 }
-SECONDS = 2.5
-"""A hook that is not interrupted costs six, and more."""
+SECONDS = 4.0
+"""A hook that is not interrupted costs six, and more; one that is takes half a second, on a busy machine two."""
 
 
 def project(folder: Path, code: str, driver: str) -> str:
