@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,51 @@ from liteyuki_host.comm.parking import Parked
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
 
+from turns import Turns  # found by the path above
+
 # A run in the background of a script has SIGINT ignored, one under nohup SIGHUP. Hosts inherit that, and would rightly
 # ignore these signals of the tests.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+# Several processes at once, by `pytest -n auto`.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many: one more than there are cores, since half of a test's time is waiting. With more, real bots become so
+    slow that some miss their own limits of time. At most 6, for the memory of three bots each."""
+    return min((os.cpu_count() or 1) + 1, 6)
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together and in their order. Only those that start hosts of their own go to whichever
+    process is free, unless their file says otherwise since they share a fixture."""
+    for item in items:
+        if item.get_closest_marker("e2e") is None and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+
+
+_turns: Turns | None = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _turns
+    if hasattr(config, "workerinput"):
+        _turns = Turns(Path(config.option.basetemp).parent)  # the one of the whole run
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # the time limit of a test does not run while it waits for its turn
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    if _turns is None:
+        return (yield)
+    with _turns.turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
 
 LOOP_DESCRIPTORS = 3  # an event loop's selector and its socket pair; the session's loop is made by the first module
 PATIENCE = 5.0  # seconds that threads and processes get to end after the last test of a module

@@ -16,6 +16,7 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from naming import shown
 
 from liteyuki_host.comm import Channel, codec
 from liteyuki_host.comm.errors import ValueRefused, ValueTooLarge
@@ -105,7 +106,7 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize("value", SAME, ids=lambda value: f"{value!r:.40}")
+@pytest.mark.parametrize("value", SAME, ids=shown)
 def test_plain_values_arrive_as_they_were(value: object) -> None:
     back = codec.decode(codec.encode(value))
     assert back == value
@@ -141,7 +142,7 @@ AS_PLAIN = [
 ]
 
 
-@pytest.mark.parametrize(("value", "plain"), AS_PLAIN, ids=lambda value: f"{value!r:.40}")
+@pytest.mark.parametrize(("value", "plain"), AS_PLAIN, ids=shown)
 def test_richer_values_arrive_as_plain_data(value: object, plain: object) -> None:
     back = codec.decode(codec.encode(value))
     assert back == plain
@@ -178,7 +179,7 @@ TYPED: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "value"), TYPED, ids=lambda value: f"{value!r:.40}")
+@pytest.mark.parametrize(("kind", "value"), TYPED, ids=shown)
 def test_a_typed_channel_gives_the_type_back(kind: Any, value: Any) -> None:
     back = codec.TypedDecoder[Any](kind).decode(codec.encode(value))
     assert back == value
@@ -297,7 +298,7 @@ class Model(pydantic.BaseModel):
         ({"\udfff": 1}, "^a text with a lone surrogate .* cannot travel at "),
         ("a\udc80b", r"^a text with a lone surrogate \(half of a character\) cannot travel$"),
     ],
-    ids=lambda value: ascii(value)[:60],
+    ids=shown,
 )
 def test_what_cannot_travel_is_refused_with_its_place(value: object, words: str) -> None:
     with pytest.raises(ValueRefused, match=words) as caught:

@@ -7,7 +7,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from liteyuki_host.settings import load_settings
 from tests.docs.pages import PAGES, PAIRS, ROOT, Block, blocks, files_of
@@ -100,7 +100,7 @@ def _lycomm_run(folder: Path) -> Iterator[queue.Queue[str | None]]:
     host = subprocess.Popen(
         [sys.executable, "-m", "liteyuki_host", "run"],
         cwd=folder,
-        env=_environment(PORT=str(_free_port()), PYTHONUNBUFFERED="1"),
+        env=_environment(PORT=str(free_port()), PYTHONUNBUFFERED="1"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -174,12 +174,6 @@ def _sense(block: Block) -> tuple[str, str, str]:
     elif block.language == "toml":
         code = re.sub(r" *#.*", "", code)
     return block.marker if block.kind != "not run" else "not run", block.language, code
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _environment(**extra: str) -> dict[str, str]:

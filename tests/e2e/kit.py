@@ -23,18 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from ports import free_port as free_port
 
 from liteyuki_host.comm.channel import Channel
 from liteyuki_host.host import Host
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILDREN = ROOT / "tests" / "children"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def port_is_open(port: int) -> bool:

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -20,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from tests.onebot_client import onebot_client
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("nb-cli")]  # they share what takes long to set up
 
 REPOSITORY = Path(__file__).parents[2]
 FAKE_DRIVER = REPOSITORY / "tests" / "children" / "fake_driver.py"
@@ -201,11 +201,6 @@ answers = {
 }
 create_project("bootstrap", {"nonebot": answers}, ".")
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 class Console:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_port
 
 from liteyuki_host.cli import main
 from liteyuki_host.settings import ProcessSettings, Settings
@@ -64,9 +65,7 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 def faults(check: Check, files: dict[str, str], *arguments: str) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
+from ports import free_port as free_port
 
 MINI_HOST = Path(__file__).parent / "children" / "mini_host.py"
 DEADLINE = 30.0  # seconds; importing NoneBot and FastAPI takes 1 to 2 of them here
@@ -98,12 +99,6 @@ class HostProcess:
         self._reader.join(DEADLINE)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def accepts(port: int) -> bool:

@@ -102,9 +102,10 @@ def test_a_child_may_close_its_streams() -> None:
 
 @posix_only
 def test_a_grandchild_that_holds_the_pipe_keeps_nobody() -> None:
-    program = """
+    sleep = ["sleep", f"60.{os.getpid()}"]  # other runs of this test have others
+    program = f"""
 import subprocess, sys
-subprocess.Popen(["sleep", "60"], start_new_session=True)
+subprocess.Popen({sleep}, start_new_session=True)
 print("last words")
 """
     output = quiet()
@@ -117,7 +118,7 @@ print("last words")
         assert held.num_fds() == before
     finally:
         for orphan in psutil.process_iter(["cmdline", "ppid", "uids"]):
-            if orphan.info["cmdline"] == ["sleep", "60"] and orphan.info["ppid"] == 1:
+            if orphan.info["cmdline"] == sleep and orphan.info["ppid"] == 1:
                 orphan.kill()
 
 
@@ -202,6 +203,7 @@ def rate_in(report: str) -> float:
     return float(report.split(" MB/s")[0])
 
 
+@pytest.mark.alone  # it measures a rate
 def test_a_flood_stops_neither_its_child_nor_the_others(tmp_path: Path) -> None:
     """Into a console that takes everything, which is the hardest for the host."""
     alone = Reference().rate

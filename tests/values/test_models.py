@@ -22,6 +22,7 @@ import pytest
 import typing_extensions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naming import shown
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.codec.differences import difference
@@ -496,7 +497,7 @@ DUCKS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "name"), DUCKS, ids=lambda value: str(value)[:40] if isinstance(value, str) else "")
+@pytest.mark.parametrize(("value", "name"), DUCKS, ids=lambda value: shown(value) if isinstance(value, str) else "")
 def test_the_type_is_asked_and_not_the_object(value: Any, name: str, pair: Pair) -> None:
     for sent, place in ((value, ""), ({"a": [value]}, r" at \.a\[0\]")):
         for kind in (None, dict[str, Any], Point):
@@ -651,7 +652,7 @@ def test_the_length_of_a_decimal_is_checked_as_pydantic_does(
         (complex, 1),
         (object, Unknown()),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_a_kind_that_cannot_be_checked_is_an_error_of_ours(kind: Any, value: Any, pair: Pair) -> None:
     with pytest.raises(ValueRefused, match=r"^channel 'x'"):

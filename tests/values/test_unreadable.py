@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from naming import shown
 
 from liteyuki_host.comm import Channel, codec
 from liteyuki_host.comm.errors import NotANumber, RemoteError, ValueRefused, ValueUnreadable
@@ -85,7 +86,7 @@ def pair() -> Iterator[Pair]:
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-@pytest.mark.parametrize(("value", "words"), REFUSED, ids=lambda value: repr(value)[:50])
+@pytest.mark.parametrize(("value", "words"), REFUSED, ids=shown)
 def test_what_nobody_can_read_is_refused_everywhere(value: Any, words: str, size: str, pair: Pair) -> None:
     if size == "large":
         value, words = {"pad": LONG, "v": value}, words.partition(" at ")[0]
