@@ -180,6 +180,7 @@ def test_a_bot_that_writes_after_each_start_is_restarted_for_it_once(tmp_path: P
         line = host.wait_for("reload_dirs")[0]
         assert re.search(r"child nonebot: plugins.\w+\.txt\.py (was written by the bot itself again|changed)", line)
         assert starts(host) == 2, host.text
+        host.wait_for("child nonebot ready", count=2)  # the line may come before: that start would load the save
         save(tmp_path, 2, bot)
         host.wait_for("written by 2$")
     assert starts(host) == 3, host.text
