@@ -42,15 +42,6 @@ def pytest_xdist_auto_num_workers() -> int:
     return min((os.cpu_count() or 1) + 1, 6)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together and in their order. Only those that start hosts of their own go to whichever
-    process is free, unless their file says otherwise since they share a fixture."""
-    for item in items:
-        if item.get_closest_marker("e2e") is None and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
-
-
 _turns: Turns | None = None
 
 

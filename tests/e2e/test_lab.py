@@ -17,7 +17,7 @@ from kit import Lab, eventually, running_host
 from liteyuki_host.comm.errors import ChannelFull, ChannelTaken, UnknownChannel, ValueTooLarge
 from liteyuki_host.comm.storage import SharedMemory
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("lab")]  # they share what takes long to set up
+pytestmark = pytest.mark.e2e
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from kit import ROOT, free_port, host_process, port_is_open, write
 from onebot_client import onebot_client
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("clone")]  # two hosts cannot run the same bot
+pytestmark = pytest.mark.e2e
 
 LINE = (
     r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \[INFO\] nonebot \| \S+ \| (Passive|Active) receive: I am liteyuki main process"

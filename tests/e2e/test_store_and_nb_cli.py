@@ -23,7 +23,7 @@ from ports import free_port
 
 from tests.onebot_client import onebot_client
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("nb-cli")]  # they share what takes long to set up
+pytestmark = pytest.mark.e2e
 
 REPOSITORY = Path(__file__).parents[2]
 FAKE_DRIVER = REPOSITORY / "tests" / "children" / "fake_driver.py"

@@ -16,7 +16,6 @@ from launch_kit import is_gone, until
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.xdist_group("guard"),  # they share what takes long to set up
     pytest.mark.skipif(sys.platform == "win32", reason="POSIX; on Windows the job object does it"),
 ]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="what Linux alone has, or shows")
