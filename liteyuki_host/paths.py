@@ -118,6 +118,15 @@ def read_bytes(path: Path) -> bytes:
 def read_text(path: Path) -> str:
     """A file in UTF-8, up to ``FILE_LIMIT``. Raises FileProblem."""
     data = read_bytes(path)
+    # English text in UTF-16 without a byte order mark is valid UTF-8, with a null byte beside each letter.
+    # python-dotenv would read it, and find none of the names.
+    null = data.find(b"\0")
+    if null >= 0:
+        line = data.count(b"\n", 0, null) + 1
+        raise FileProblem(
+            f"{shown(path)} line {line} has a null byte, as text in UTF-16 has: save it as UTF-8 and remove what is "
+            "left"
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -7,7 +7,6 @@ the operator may have corrected the project in between.
 from __future__ import annotations
 
 import ast
-import io
 import os
 import re
 import shutil
@@ -18,13 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dotenv.parser import parse_stream
-from dotenv.variables import parse_variables
-
 from .comm.errors import ProcessFailed
+from .dotenv_text import variables
 from .paths import FileProblem, absolute, exists, is_dir, is_file, may_be_read, may_enter, read_bytes, read_text
 from .supervisor.spec import ProcessSpec
-from .wording import one_line, shown, why
+from .wording import one_line, short_repr, shown, why
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,12 +85,25 @@ def _inspect(spec: ProcessSpec, host_main: Path | None, environ: Mapping[str, st
     python = _interpreter(spec, folder)
     read_env_files(folder, {**environ, **spec.env})
     script = _script(spec, folder, python, host_main)
-    if script is None and not isinstance(find_table(read_pyproject(folder), "tool", "nonebot"), dict):
+    if script is None and not _has_nonebot_table(folder):
         raise ProcessFailed(
             f"{shown(folder)} has neither a bot.py of a bot nor [tool.nonebot] in pyproject.toml: "
             f"start lycomm in the folder of the bot, or name its script by entry {declared}"
         )
     return ProjectPlan(folder, python, "toml" if script is None else "script", script)
+
+
+def _has_nonebot_table(folder: Path) -> bool:
+    data = read_pyproject(folder)
+    for names in (("tool",), ("tool", "nonebot")):
+        found = find_table(data, *names)
+        if found is not None and not isinstance(found, dict):
+            name = ".".join(names)
+            raise ProcessFailed(
+                f"{shown(folder / 'pyproject.toml')}: {name} is {short_repr(found)}, not a table: "
+                f"write it with the heading [{name}]"
+            )
+    return find_table(data, "tool", "nonebot") is not None
 
 
 def _interpreter(spec: ProcessSpec, folder: Path) -> Path:
@@ -227,7 +237,7 @@ def read_env_files(folder: Path, environ: Mapping[str, str]) -> list[tuple[str, 
         environ: has the last word on ``ENVIRONMENT``, and gives ``${NAME}`` in values its meaning.
 
     Raises:
-        FileProblem: one of them is not UTF-8 or cannot be read.
+        FileProblem: one of them is not UTF-8, cannot be read, or is beyond a bound of ``dotenv_text``.
     """
     first = _read_env_file(folder / ".env", environ)
     environment = _any_case(environ, "environment") or _any_case(first, "environment") or "prod"
@@ -240,19 +250,9 @@ def _any_case(variables: Mapping[str, str], name: str) -> str | None:
 
 
 def _read_env_file(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """``dotenv_values``, but ``${NAME}`` is looked up in *environ* and a line of ours is never dropped."""
     if is_dir(path) or not may_be_read(path):  # a virtual environment may be called .env; NoneBot takes no notice
         return {}
-    values: dict[str, str] = {}
-    text = read_text(path).removeprefix("\ufeff")  # python-dotenv does so itself from 1.2 on
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.key is not None:
-            known = {**environ, **values}
-            atoms = parse_variables(binding.value or "")
-            values[binding.key] = "".join(atom.resolve(known) for atom in atoms)
-        elif binding.error and "lycomm_" in binding.original.string.lower():
-            raise FileProblem(f"{shown(path)} line {binding.original.line}: not of the form LYCOMM_NAME=value")
-    return values
+    return variables(read_text(path), path, environ)
 
 
 def read_pyproject(folder: Path) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def lines_of_the_log() -> Iterator[tuple[str, str]]:
 
 REASONS = [
     "liteyuki_host/project.py",
+    "liteyuki_host/dotenv_text.py",
     "liteyuki_host/paths.py",
     "liteyuki_host/_child/project.py",
     "liteyuki_host/_child/listening.py",

@@ -217,7 +217,7 @@ def test_a_folder_that_does_not_exist_or_is_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "files", [{}, {"pyproject_toml": "[project]"}, {"pyproject_toml": "tool = 1"}, {"bot_py": HOST}]
+    "files", [{}, {"pyproject_toml": "[project]"}, {"pyproject_toml": "[tool.other]"}, {"bot_py": HOST}]
 )
 def test_a_folder_without_a_bot(tmp_path: Path, files: dict[str, str]) -> None:
     write(tmp_path, **files)
@@ -225,6 +225,24 @@ def test_a_folder_without_a_bot(tmp_path: Path, files: dict[str, str]) -> None:
         f"{tmp_path} has neither a bot.py of a bot nor [tool.nonebot] in pyproject.toml: "
         "start lycomm in the folder of the bot, or name its script by entry in [tool.lycomm.processes.web]"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[[tool.nonebot]]\n", "tool.nonebot is [{}], not a table: write it with the heading [tool.nonebot]"),
+        ("[tool]\nnonebot = 1\n", "tool.nonebot is 1, not a table"),
+        ("tool.nonebot = true\n", "tool.nonebot is True, not a table"),
+        ("[tool]\nnonebot = ['~none']\n", "tool.nonebot is ['~none'], not a table"),
+        ("tool = 'x'\n", "tool is 'x', not a table: write it with the heading [tool]"),
+        ("[[tool]]\nnonebot = {}\n", "tool is [{'nonebot': {}}], not a table"),
+    ],
+)
+def test_a_nonebot_that_is_no_table_is_not_called_missing(tmp_path: Path, text: str, words: str) -> None:
+    write(tmp_path, pyproject_toml=text)
+    assert problem(tmp_path).startswith(f"{tmp_path / 'pyproject.toml'}: {words}")
+    write(tmp_path, bot_py=BOT)
+    assert inspect(tmp_path).kind == "script"
 
 
 def test_an_entry_that_does_not_exist(tmp_path: Path) -> None:
