@@ -24,6 +24,7 @@ from liteyuki_host.examination.findings import Findings
 from liteyuki_host.examination.ports import Place
 from liteyuki_host.paths import FileProblem, read_bytes
 from liteyuki_host.project import ProjectPlan, inspect_project
+from liteyuki_host.supervisor.hiding import hidden_packages
 from liteyuki_host.supervisor.installation import difference, loaded
 from liteyuki_host.supervisor.lock import Holder, holder_of, project_identity
 from liteyuki_host.supervisor.process import child_environment, why_no_host_in
@@ -167,29 +168,35 @@ def _words(plan: ProjectPlan) -> str:
 
 async def _surveyed(spec: ProcessSpec, plan: ProjectPlan, findings: Findings) -> dict[str, Any] | None:
     """What the bot's interpreter says. None: it cannot run lycomm, or no bot at all, which has been told."""
-    if plan.python != Path(sys.executable):
-        problem = await in_thread(why_no_host_in, plan.python, plan.folder)
-        if problem is not None:
-            findings.fault(problem)
-            return None
-    python = shown(plan.python)
-    try:
-        survey = await _ask(spec, plan)
-    except (OSError, ValueError) as error:
-        findings.fault(f"{python} cannot be asked about the project: {why(error)}")
-        return None
-    if not isinstance(survey, dict):
-        findings.fault(f"{python} cannot be asked about the project: {survey}")
-        return None
-    for line in survey["unfit"]:
+    survey, problems = await _survey_or_problems(spec, plan)
+    hidden = await in_thread(hidden_packages, plan, child_environment(spec, {}))
+    if hidden:  # what else is wrong may come from that
+        problems = hidden
+    for line in problems:
         findings.fault(line)
+    return None if problems else survey
+
+
+async def _survey_or_problems(spec: ProcessSpec, plan: ProjectPlan) -> tuple[dict[str, Any] | None, list[str]]:
+    try:
+        problem = await in_thread(why_no_host_in, plan.python, plan.folder) if _is_foreign(plan.python) else None
+        if problem is not None:
+            return None, [problem]
+        survey = await _ask(spec, plan)
+    except ProcessFailed as error:  # of why_no_host_in
+        return None, [str(error)]
+    except (OSError, ValueError) as error:
+        survey = why(error)
+    if not isinstance(survey, dict):
+        return None, [f"{shown(plan.python)} cannot be asked about the project: {survey}"]
     if survey["unfit"]:
-        return None
+        return survey, list(survey["unfit"])
     other = difference(plan.python, survey["version"], survey["protocol"], ours=loaded())
-    if other is not None:
-        findings.fault(other)
-        return None
-    return survey
+    return survey, [] if other is None else [other]
+
+
+def _is_foreign(python: Path) -> bool:
+    return python != Path(sys.executable)
 
 
 async def _ask(spec: ProcessSpec, plan: ProjectPlan) -> dict[str, Any] | str:

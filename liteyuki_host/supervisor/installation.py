@@ -20,11 +20,14 @@ from pathlib import Path
 from liteyuki_host import _version
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
+from liteyuki_host.supervisor.interpreter import HELLO, Answer, ask, no_interpreter
 from liteyuki_host.supervisor.process import PROBE_SECONDS
+
+_MARK = "lycomm:"
 
 _ASK = (
     "import liteyuki_host._version as v; "
-    "print(v.__version__, getattr(v, 'PROTOCOL_VERSION', 0), v.__file__, sep='\\n', flush=True)"
+    f"print({_MARK!r}, v.__version__, getattr(v, 'PROTOCOL_VERSION', 0), v.__file__, sep='\\n', flush=True)"
 )
 
 
@@ -87,15 +90,7 @@ class HostInstallation:
 
 def _ask(python: Path, folder: Path, environment: Mapping[str, str]) -> Installation:
     try:
-        answer = subprocess.run(
-            [str(python), "-c", _ASK],
-            cwd=folder,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=PROBE_SECONDS,
-            check=False,
-        )
+        answer = ask(python, _ASK, folder=folder, environment=environment, seconds=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         why = f"it did not answer in {PROBE_SECONDS:g} s"
     except OSError as exc:
@@ -107,15 +102,13 @@ def _ask(python: Path, folder: Path, environment: Mapping[str, str]) -> Installa
     raise _being_updated(python, why)
 
 
-def _read(python: Path, answer: subprocess.CompletedProcess[bytes]) -> Installation:
-    if answer.returncode == 0 and not answer.stdout.strip():
-        raise ProcessFailed(
-            f"{python} is no Python interpreter that answers: correct python in [tool.lycomm.processes]"
-        )
-    lines = answer.stdout.decode("utf-8", "replace").splitlines()[-3:]  # before them, whatever a site prints
-    if answer.returncode != 0 or len(lines) != 3 or not lines[1].isdecimal():
-        last_line = answer.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        raise _being_updated(python, last_line or f"it exited {answer.returncode}")
+def _read(python: Path, answer: Answer) -> Installation:
+    if not answer.of_python and (answer.returncode == 0 or not answer.complete):
+        raise ProcessFailed(no_interpreter(python))
+    lines = answer.after(_MARK)
+    if answer.returncode != 0 or len(lines) < 3 or not lines[1].isdecimal():
+        why = answer.last_line if answer.last_line not in ("", HELLO) else f"it exited {answer.returncode}"
+        raise _being_updated(python, why)
     return Installation(lines[0], int(lines[1]), Path(lines[2]).parent)
 
 

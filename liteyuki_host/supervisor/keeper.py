@@ -520,6 +520,8 @@ class Keeper:
             greeted=life.greeting.is_set(),
             out_of_memory=life.oom_kills is not None and (oom_kills() or 0) > life.oom_kills,
         )
+        if cause.kind in (Kind.FAILED_START, Kind.CANNOT_START):
+            cause = await self._hidden_package() or cause
         self._last_exit = cause.words
         if self._restart_asked or self._at_once or not self._wanted:
             again = "; starting it again" if self._wanted else ""
@@ -547,6 +549,19 @@ class Keeper:
                 f"child {self.spec.name} had started {program}, which was ended with it. If that was to be the bot "
                 "itself: restart it by nonebot_plugin_lycomm.restart_process()"
             )
+
+    async def _hidden_package(self) -> Cause | None:
+        """Whether a failed start is due to a file that hides a package; looked for until something is asked."""
+        looking = asyncio.ensure_future(self._spawner.hidden_packages())
+        looking.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not (looking.done() or self._restart_asked or self._at_once) and self._wanted:
+                self._wake.clear()
+                await self._wake.wait()
+            found = looking.result() if looking.done() else ""
+        finally:
+            looking.cancel()
+        return exits.cannot_start(found) if found else None
 
     async def _end_as_asked(self, life: Life) -> None:
         name = self.spec.name

@@ -6,6 +6,7 @@ Everything a child starts belongs to its process group (POSIX) or job (Windows) 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.log import wants_colours
+from liteyuki_host.supervisor.interpreter import HELLO, ask, no_interpreter
 from liteyuki_host.supervisor.leftovers import left_behind
 
 if TYPE_CHECKING:
@@ -299,31 +301,26 @@ def why_no_host_in(python: Path, folder: Path) -> str | None:
     Blocks for up to ``PROBE_SECONDS``; not for the event loop.
     """
     try:
-        probe = subprocess.run(
-            [str(python), "-c", "import liteyuki_host.launch"],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=PROBE_SECONDS,
-            check=False,
-        )
+        answer = ask(python, "import liteyuki_host.launch", folder=folder, seconds=PROBE_SECONDS)
     except FileNotFoundError:
         return f"there is no Python interpreter at {python}"
     except OSError as exc:
         if is_shortage(exc):
             raise
-        return f"cannot run {python}: {exc.strerror or exc}"
+        return no_interpreter(python) if exc.errno == errno.ENOEXEC else f"cannot run {python}: {exc.strerror or exc}"
     except subprocess.TimeoutExpired as exc:
         raise ProcessFailed(f"{python} did not answer in {PROBE_SECONDS:g} s") from exc
-    if probe.returncode == 0:
+    if answer.of_python and answer.returncode == 0:
         return None
-    if b"No module named 'liteyuki_host" in probe.stderr:
+    if any("No module named 'liteyuki_host" in line for line in answer.lines):
         from liteyuki_host.comm.command import pip_install_lycomm
 
         return f"{python} has no lycomm: run `{pip_install_lycomm(python)}`"
-    last_line = probe.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-    words = f"{python} cannot run lycomm: {last_line or f'exited {probe.returncode}'}"
-    if probe.returncode < 0 or last_line.startswith(_ERRORS_THAT_MAY_PASS):
-        raise ProcessFailed(words) from subprocess.CalledProcessError(probe.returncode, str(python))
+    last_line = answer.last_line if answer.last_line != HELLO else ""
+    may_pass = last_line.startswith(_ERRORS_THAT_MAY_PASS)
+    if not answer.of_python and not may_pass and (answer.returncode >= 0 or not answer.complete):
+        return no_interpreter(python)
+    words = f"{python} cannot run lycomm: {last_line or f'exited {answer.returncode}'}"
+    if answer.returncode < 0 or may_pass:
+        raise ProcessFailed(words) from subprocess.CalledProcessError(answer.returncode, str(python))
     return words

@@ -200,11 +200,13 @@ class Reloader:
                 self._to_begin = False  # what changes from here on, this trial may not see
             self._saves.trial_begins(saved)
             try:
-                return await trial(
+                trouble = await trial(
                     spec, plan, known_failed=known, timeout=seconds_for(spec), own_writes=self._own_writes
                 )
             finally:
                 self._saves.trial_ended()
+            hidden = await self._spawner.hidden_packages() if trouble is not None and trouble.output else ""
+            return Trouble(hidden) if hidden else trouble
         except OtherVersion:
             raise
         except ProcessFailed as exc:

@@ -17,6 +17,7 @@ from liteyuki_host.comm.threads import call_soon
 from liteyuki_host.comm.transport import open_link
 from liteyuki_host.supervisor import stopping, terminal
 from liteyuki_host.supervisor.handles import Variable
+from liteyuki_host.supervisor.hiding import hidden_packages
 from liteyuki_host.supervisor.installation import HostInstallation
 from liteyuki_host.supervisor.leash import open_leash
 from liteyuki_host.supervisor.life import HubLike, Life
@@ -60,7 +61,8 @@ class Spawner:
         """
         Args:
             own_writes: takes what the children say they have written; None: that is not asked.
-            installation: what the lycomm that a child would load is compared with; None: it is not compared.
+            installation: what the lycomm that a child would load is compared with; None: it is not compared, nor is
+                it looked for packages that the project hides.
         """
         self.on_spawn: Callable[[Life], None] = lambda life: None
         """Called with each new child."""
@@ -75,6 +77,7 @@ class Spawner:
         self._compared: Path | None = host_python  # the interpreter that needs no comparison before the next spawn
         self._lock: InstanceLock | None = None
         self._last: Life | None = None
+        self._planned: ProjectPlan | None = None  # of the last spawn
         self._has_run = False  # a child has been ready
 
     async def plan(self) -> ProjectPlan:
@@ -90,6 +93,16 @@ class Spawner:
 
     async def _plan(self) -> ProjectPlan:
         plan = await in_thread(self._inspect, self._spec)
+        try:
+            await self._ask_interpreter(plan)
+        except ProcessFailed:
+            hidden = await self._hidden_packages(plan)
+            if hidden:
+                raise ProcessFailed(hidden) from None  # without a cause, which may be one that passes
+            raise
+        return plan
+
+    async def _ask_interpreter(self, plan: ProjectPlan) -> None:
         if plan.python not in self._interpreters_seen:
             # Asked once: a child that cannot import us can only say so in a traceback.
             problem = await in_thread(why_no_host_in, plan.python, plan.folder)
@@ -99,7 +112,21 @@ class Spawner:
         if self._installation is not None and plan.python != self._compared:
             environment = child_environment(self._spec, {})
             await in_thread(self._installation.compare, plan.python, plan.folder, environment)
-        return plan
+
+    async def hidden_packages(self) -> str:
+        """After a start that has failed: what in the project's folder was loaded in place of a package, in one line.
+
+        Takes 0.1 s, and some seconds if there is anything of the kind. Empty: there is not, or it cannot be told now.
+        """
+        return "" if self._planned is None else await self._hidden_packages(self._planned)
+
+    async def _hidden_packages(self, plan: ProjectPlan) -> str:
+        if self._installation is None:
+            return ""
+        try:
+            return "; ".join(await in_thread(hidden_packages, plan, child_environment(self._spec, {})))
+        except (RuntimeError, MemoryError):  # no thread can be started
+            return ""
 
     async def spawn(
         self, wake: asyncio.Event, *, standby: bool = False, still_wanted: Callable[[], bool] = lambda: True
@@ -116,7 +143,7 @@ class Spawner:
             OSError, RuntimeError, MemoryError: there is a shortage; ``comm.shortage`` tells. As after every error, no
                 child is there, and all that was made for it has been given back.
         """
-        plan = await self._plan()
+        plan = self._planned = await self._plan()
         self._compared = None
         lock = await self._locked(plan)
         if not still_wanted():

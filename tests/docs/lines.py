@@ -48,6 +48,8 @@ REASONS = [
     "liteyuki_host/_child/listening.py",
 ]
 REASON_FUNCTIONS = {
+    "liteyuki_host/supervisor/hiding.py": {"line"},
+    "liteyuki_host/supervisor/interpreter.py": {"no_interpreter"},
     "liteyuki_host/supervisor/process.py": {"why_no_host_in"},
     "liteyuki_host/supervisor/installation.py": {"difference", "_read"},
 }

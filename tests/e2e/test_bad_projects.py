@@ -170,3 +170,25 @@ def test_a_program_that_is_no_interpreter_is_final(tmp_path: Path) -> None:
     with host_process(tmp_path) as host:
         host.wait_for(r"child web cannot start: .*/app is no Python interpreter that answers: correct python in")
         assert host.wait() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("nonebot.py", "the package nonebot"),
+        ("liteyuki_host.py", "the package liteyuki_host"),
+        ("json.py", "Python's own module json"),
+        ("queue.py", "Python's own module queue"),
+    ],
+)
+def test_a_file_that_hides_a_package_is_final(tmp_path: Path, name: str, what: str) -> None:
+    """It used to be ten starts, with a traceback each."""
+    write(tmp_path, {"pyproject.toml": TOML, ".env": f"PORT={free_port()}\n", name: ""})
+    # As a module, Python would run the file itself.
+    command = [str(Path(sys.executable).with_name("lycomm")), "run"] if name == "liteyuki_host.py" else []
+    with host_process(tmp_path, *command) as host:
+        host.wait_for(
+            rf"child nonebot cannot start: {tmp_path / name} hides {what}: give the file another name$", timeout=60
+        )
+        assert host.wait() == 1
+        assert host.text.count("child nonebot started") == 1

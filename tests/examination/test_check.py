@@ -521,3 +521,44 @@ def test_modules_and_log_files_of_the_host(check: Check, project: Path) -> None:
         f"host: plugins: there is no module not_there: correct its name, or put not_there.py into {project}"
     ]
     assert out[0] == f"host: note: log_dir: {project / 'file'} is a file; the host would go on without log files"
+
+
+@pytest.mark.parametrize("option", [(), ("--no-import",)], ids=["import", "no import"])
+@pytest.mark.parametrize("kind", ["script", "toml"])
+@pytest.mark.parametrize("name", ["nonebot.py", "liteyuki_host.py", "typing.py", "fastapi.py", "nonebot/__init__.py"])
+def test_a_file_that_hides_a_package(
+    check: Check, project: Path, name: str, kind: str, option: tuple[str, ...]
+) -> None:
+    files = {"bot.py": BOT} if kind == "script" else {"pyproject.toml": TABLE}
+    [line] = faults(check, {**files, name: ""}, *option)
+    path = project / name.removesuffix("/__init__.py")
+    assert line.startswith(f"nonebot: {path} hides ")
+    assert line.endswith(f": give the {'file' if path.suffix else 'folder'} another name")
+
+
+def test_a_file_that_hides_something_that_nobody_needs_is_no_matter(check: Check) -> None:
+    code, out, errors = check({"pyproject.toml": TABLE, ".env": NONE, "turtle.py": "1 / 0\n", "this.py": ""})
+    assert (code, errors, len(out)) == (0, [], 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script here")
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("#!/bin/sh\nexit 0\n", "is no Python interpreter that answers: correct python in [tool.lycomm.processes]"),
+        ("#!/bin/sh\nexit 1\n", "is no Python interpreter that answers"),
+        ("#!/bin/sh\nyes\n", "is no Python interpreter that answers"),
+        ("#!/bin/sh\nexec sleep 60\n", "did not answer in 1 s"),
+        ("\0hello\n", "is no Python interpreter that answers"),
+    ],
+    ids=["true", "false", "yes", "sleep", "text"],
+)
+def test_a_program_that_is_no_interpreter(
+    check: Check, project: Path, script: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("liteyuki_host.supervisor.process.PROBE_SECONDS", 1.0 if "sleep" in script else 30.0)
+    (project / "program").write_text(script)
+    (project / "program").chmod(0o755)
+    declared = f"{TABLE}[tool.lycomm.processes.a]\npython = './program'\n"
+    [line] = faults(check, {"pyproject.toml": declared, ".env": NONE})
+    assert line.startswith(f"a: {project / 'program'} {words}")
