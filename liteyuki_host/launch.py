@@ -144,7 +144,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     from liteyuki_host._child.project import run_script, run_toml
     from liteyuki_host._child.replacing import SelfReplacement
     from liteyuki_host._child.signals import Signals
-    from liteyuki_host._child.trouble import CannotRun, explain, show_traceback
+    from liteyuki_host._child.trouble import CannotRun, explain, is_final, show_traceback
 
     script = _script(options)
     use_line_format(options.process)
@@ -176,14 +176,13 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     except Exception as exc:
         if script is not None:
             show_traceback(exc, script)
-        elif not isinstance(exc, (ImportError, SyntaxError)):
+        elif not is_final(exc):
             logger.opt(exception=exc).error("the bot has failed")
         logger.error(explain(exc))
         shortage = _code_of_shortage(exc)
         if shortage is not None:
             return shortage
-        # Nothing of these would be changed by another start.
-        return CANNOT_START if isinstance(exc, (ImportError, SyntaxError)) else 1
+        return CANNOT_START if is_final(exc) else 1
     finally:
         watch.draining.report_last()
     return 0

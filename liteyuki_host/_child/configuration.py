@@ -19,6 +19,7 @@ from nonebot.drivers import ASGIMixin
 from nonebot.utils import resolve_dot_notation
 from pydantic import ValidationError, create_model
 
+from liteyuki_host._child.doubtful import doubtful_values, wrong_log_level
 from liteyuki_host._child.missing import missing_module
 from liteyuki_host._child.sources import Sources
 from liteyuki_host._child.trouble import CannotRun, explain
@@ -29,6 +30,9 @@ from liteyuki_host.wording import one_line, short_repr, why
 
 DRIVERS = ("fastapi", "quart", "httpx", "websockets", "aiohttp", "none")
 """Those that come with NoneBot."""
+
+LOOKED_AT = ("driver", "host", "port", "log_level", "api_timeout", "session_expire_timeout")
+"""Settings whose values are judged here, besides what NoneBot itself says of each."""
 
 PREFIX = "nonebot.drivers."
 """What ``~`` stands for."""
@@ -42,6 +46,8 @@ class Examined:
     """With these the bot cannot start."""
     notes: list[str] = field(default_factory=list)
     """With these it can."""
+    replaced: list[str] = field(default_factory=list)
+    """With these it can, with another value than was written; unless the bot itself makes the value a good one."""
     listens: tuple[str, int] | None = None
     """Host and port that the driver's server would open; None: it has no server, or that cannot be said."""
 
@@ -63,12 +69,16 @@ def examine_configuration(given: Collection[str] = ()) -> Examined:
             found.problems.append(one_line(f"the configuration in .env cannot be read: {explain(exc)}"))
         values = _values_that_can_be_read(sources)
     else:
-        values = {name: getattr(config, name) for name in ("driver", "host", "port")}
+        values = {name: getattr(config, name) for name in LOOKED_AT}
     if "driver" not in given and isinstance(values.get("driver"), str):
         problems, has_server = _examine_driver(values["driver"], sources.place("driver"))
         found.problems += problems
         if has_server and values.keys() >= {"host", "port"}:
             found.listens = str(values["host"]), int(values["port"])
+    found.notes += doubtful_values(values, sources)
+    level = wrong_log_level(values.get("log_level"), sources)
+    if level is not None:
+        found.replaced.append(one_line(level))
     return found
 
 
@@ -120,7 +130,7 @@ def _alone(name: str) -> Callable[..., BaseSettings]:
 
 def _values_that_can_be_read(sources: Sources) -> dict[str, Any]:
     values = {}
-    for name in ("driver", "host", "port"):
+    for name in LOOKED_AT:
         try:
             values[name] = getattr(_alone(name)(_env_file=sources.files), name)
         except Exception:  # has been told

@@ -26,12 +26,14 @@ from nonebot.plugin.manager import PluginManager
 from liteyuki_host._child import keyboard
 from liteyuki_host._child.codes import BESIDE, SHARE_PORT
 from liteyuki_host._child.configuration import explaining
+from liteyuki_host._child.doubtful import forgiving, wrong_log_level
 from liteyuki_host._child.drain import Draining
 from liteyuki_host._child.hooks import StartupHooks
 from liteyuki_host._child.listening import Listening
 from liteyuki_host._child.orders import Orders
 from liteyuki_host._child.pulse import Pulse
 from liteyuki_host._child.siblings import sibling_on
+from liteyuki_host._child.sources import Sources
 from liteyuki_host._child.trouble import CannotRun, explain
 from liteyuki_host.comm.errors import LycommError
 from liteyuki_host.comm.threads import call_soon
@@ -58,10 +60,12 @@ PLUGIN = "nonebot_plugin_lycomm"
 def use_line_format(process: str) -> None:
     """Give NoneBot's own log handler our format: one format for all processes, and the process in each line.
 
-    Only the format changes. The names that a project uses to replace the handler go on pointing at it.
+    Only the format changes, and that a wrong ``LOG_LEVEL`` is INFO. The names that a project uses to replace the
+    handler go on pointing at it.
     """
     log = nonebot.log
     log.default_format = line_format(process)
+    log.default_filter = forgiving(log.default_filter)  # type: ignore[assignment]  # it has that parameter and result
     log.logger.remove(log.logger_id)
     log.logger_id = log.logger.add(
         sys.stdout, level=0, diagnose=False, filter=log.default_filter, format=log.default_format
@@ -132,6 +136,9 @@ class DriverWatch:
             nonlocal follows
             follows = True
             say_that_our_plugin_is_loaded()
+            wrong_level = wrong_log_level(driver.config.log_level, Sources.read())
+            if wrong_level is not None:
+                logger.warning(wrong_level)
             keyboard.tell_if_missed_by(nonebot.get_adapters())
             failed_plugins = self._failed_plugins.report()
 
@@ -301,10 +308,10 @@ class FailedPlugins:
     def _note(self, message: Any) -> None:
         record = message.record
         # load_plugin() returns None and keeps the reason to itself; the log record is where it can be had.
-        match = re.match(r'Failed to import "([^"]+)"', record["message"])
+        match = re.match(r'Failed to import "([^"]*)"', record["message"])
         loading = record["function"] in ("load_plugin", load_our_plugin.__name__)
         if match and loading and record["exception"] is not None:
-            self._failed[match[1]] = record["exception"].value
+            self._failed[match[1] or "''"] = record["exception"].value
 
 
 async def _close_lifespan(driver: Driver) -> None:

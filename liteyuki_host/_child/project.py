@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import re
 import sys
 import types
 from collections.abc import Iterator
@@ -51,6 +52,9 @@ def run_toml() -> None:
     import nonebot
 
     table = read_table(Path("pyproject.toml"))
+    refused = list(refused_entries(table))
+    if refused:
+        raise CannotRun("; ".join(refused))
     adapters = [_import_adapter(package, module) for package, module in declared_adapters(table)]
     nonebot.init()
     driver = nonebot.get_driver()
@@ -61,6 +65,14 @@ def run_toml() -> None:
         nonebot.load_from_toml("pyproject.toml")
     except (AssertionError, AttributeError, TypeError, ValueError) as exc:
         raise CannotRun(f"[tool.nonebot] in pyproject.toml: {exc}") from exc
+    except RuntimeError as exc:
+        twice = re.match("Plugin already exists: (.*)! ", str(exc))
+        if twice is None:
+            raise
+        raise CannotRun(
+            f"[tool.nonebot] in pyproject.toml: two plugins have the name {short_repr(twice[1])}, which is the last "
+            "part of the module's name: remove one"
+        ) from exc
     nonebot.run()
 
 
@@ -106,6 +118,30 @@ def read_table(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise CannotRun(f"{path.absolute()} has no table [tool.nonebot]")
     return table
+
+
+def refused_entries(table: dict[str, Any]) -> Iterator[str]:
+    """What NoneBot would end for, with a traceback, among plugins and their folders. What it can do without is left."""
+    plugins, folders, builtin = (table.get(key, []) for key in ("plugins", "plugin_dirs", "builtin_plugins"))
+    groups = plugins.values() if isinstance(plugins, dict) else [plugins]
+    if not isinstance(plugins, list | dict):
+        yield f"[tool.nonebot] plugins: {short_repr(plugins)} is not a list of modules"
+        groups = []
+    for names in groups:
+        if not isinstance(names, list | dict | str):
+            yield f"[tool.nonebot] plugins: {short_repr(names)} is not a list of modules"
+            continue
+        for name in names:
+            if not isinstance(name, str):
+                yield f"[tool.nonebot] plugins: {short_repr(name)} is not the name of a module"
+    if not isinstance(folders, list):
+        yield f"[tool.nonebot] plugin_dirs: {short_repr(folders)} is not a list of folders"
+        folders = []
+    for folder in folders:
+        if not isinstance(folder, str) or "\0" in folder:
+            yield f"[tool.nonebot] plugin_dirs: {short_repr(folder)} is not the name of a folder"
+    if not isinstance(builtin, list | str | dict):
+        yield f"[tool.nonebot] builtin_plugins: {short_repr(builtin)} is not a list of names"
 
 
 def declared_adapters(table: dict[str, Any]) -> Iterator[tuple[str | None, str]]:

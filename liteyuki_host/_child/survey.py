@@ -29,6 +29,7 @@ SURVEY: dict[str, Any] = {
     "protocol": 0,  # of the link, as it speaks it
     "unfit": [],  # this interpreter can run no bot of ours, whatever the project is
     "start": [],  # the bot cannot start; one of a script's may not count, since the script can pass its own settings
+    "replaced": [],  # settings for which a bot would take another value, unless it makes theirs a good one
     "plugins": [],  # what a bot would do without
     "notes": [],
     "listens": None,  # [host, port] as configured; None: no server, or unknown
@@ -53,6 +54,7 @@ def survey(kind: str) -> dict[str, Any]:
 
     examined = examine_configuration()
     found.update(start=examined.problems, notes=examined.notes, listens=examined.listens)
+    found["replaced"] = examined.replaced
     if kind == "toml":
         table = _Table.read()
         found["start"] = [*examined.problems, *table.problems]
@@ -79,7 +81,9 @@ class _Table:
     """``[tool.nonebot]``, and whether what it names is there."""
 
     def __init__(self, table: dict[str, Any]) -> None:
-        self.problems = list(self._adapters(table))
+        from liteyuki_host._child.project import refused_entries
+
+        self.problems = [*refused_entries(table), *self._meant_otherwise(table), *self._adapters(table)]
         self.plugins = list(self._plugins(table))
         self.notes = list(self._folders(table))
 
@@ -109,14 +113,23 @@ class _Table:
             if not is_there(module):
                 yield f"adapter {missing_module(module, package)}"
 
+    def _meant_otherwise(self, table: dict[str, Any]) -> Iterator[str]:
+        """What NoneBot takes as something that nobody writes: each letter of a text as a plugin, an empty name."""
+        plugins, builtin = table.get("plugins", []), table.get("builtin_plugins", [])
+        for names in plugins.values() if isinstance(plugins, dict) else [plugins]:
+            if isinstance(names, str | dict) and names is not plugins:
+                yield f"[tool.nonebot] plugins: {short_repr(names)} is not a list of modules"
+            elif "" in _texts(names):
+                yield f"[tool.nonebot] plugins: {short_repr('')} is not the name of a module"
+        if isinstance(builtin, str | dict):
+            yield f"[tool.nonebot] builtin_plugins: {short_repr(builtin)} is not a list of names"
+
     def _plugins(self, table: dict[str, Any]) -> Iterator[str]:
         declared = table.get("plugins", [])
         groups: Any = declared.items() if isinstance(declared, dict) else [(None, declared)]
         for package, names in groups:
-            for name in names if isinstance(names, list) else [names]:
-                if not isinstance(name, str):
-                    yield f"[tool.nonebot] plugins: {short_repr(name)} is not the name of a module"
-                elif not is_there(name):
+            for name in _texts(names):
+                if name and not is_there(name):
                     yield f"plugin {missing_module(name, None if package == '@local' else package)}"
         for name in _texts(table.get("builtin_plugins", [])):
             if not is_there(f"nonebot.plugins.{name}"):
@@ -124,7 +137,12 @@ class _Table:
 
     def _folders(self, table: dict[str, Any]) -> Iterator[str]:
         for folder in _texts(table.get("plugin_dirs", [])):
-            if not os.path.isdir(folder):
+            if not folder:
+                yield (
+                    f"plugin_dirs in [tool.nonebot]: {short_repr(folder)} loads every module beside pyproject.toml: "
+                    'write "." if you mean that, or remove it'
+                )
+            elif not os.path.isdir(folder):
                 yield one_line(
                     f"plugin_dirs in [tool.nonebot]: folder {folder} does not exist; no plugin is loaded from it"
                 )

@@ -22,6 +22,7 @@ from liteyuki_host._child.trouble import CannotRun, locate
 from liteyuki_host.comm.errors import HostNotAttached, UnknownChannel
 from liteyuki_host.comm.node import current
 from liteyuki_host.requirements import unfit_pydantic
+from liteyuki_host.wording import one_line
 
 if TYPE_CHECKING:
     from nonebot.drivers import Driver
@@ -130,7 +131,8 @@ class Trial:
             for name, exc in failed.items()
             if not _wants_the_host(exc)
         }
-        self._end(failed_plugins=dict(list(words.items())[:MAX_FAILED]), listens=listens, note=note)
+        failed_plugins = dict(list(words.items())[:MAX_FAILED])
+        self._end(failed_plugins=failed_plugins, listens=listens, note=note, replaced=_replaced())
 
     def _refuse(self, words: str) -> NoReturn:
         self._end(error=words)
@@ -157,6 +159,20 @@ def _is_a_server(sock: socket.socket, address: Any) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _replaced() -> list[str]:
+    """As in a survey; here the bot has added its own log levels, if it has any."""
+    import nonebot
+
+    from liteyuki_host._child.doubtful import wrong_log_level
+    from liteyuki_host._child.sources import Sources
+
+    try:
+        level = wrong_log_level(nonebot.get_driver().config.log_level, Sources.read())
+    except ValueError:  # it ended before nonebot.init()
+        return []
+    return [] if level is None else [one_line(level)]
 
 
 def _listens(driver: Driver, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from pathlib import Path
 from types import FrameType
 
 from liteyuki_host._child.missing import missing_module
+from liteyuki_host.wording import short_repr
 
 MAX_WORDS = 500
 """Characters of one line. Validation errors repeat whole configurations."""
@@ -67,6 +69,8 @@ def _with_type(exc: BaseException) -> str:
 def _settings_words(exc: BaseException) -> str | None:
     """For a plugin whose configuration is wrong: which setting, where it stands, and what is expected. None for any
     other error."""
+    if type(exc).__module__ == "nonebot.config" and type(exc).__name__ == "SettingsError":
+        return _not_json(exc)
     errors = getattr(exc, "errors", None)
     if type(exc).__name__ != "ValidationError" or not type(exc).__module__.startswith("pydantic") or errors is None:
         return None
@@ -85,6 +89,35 @@ def _settings_words(exc: BaseException) -> str | None:
         for name, words in wrong
     ]
     return "; ".join(lines)
+
+
+def _not_json(exc: BaseException) -> str | None:
+    """About a setting of a plugin or an adapter that NoneBot could not parse; its words name the field of a class, and
+    in ``.env`` may stand the field's alias."""
+    from liteyuki_host._child.sources import Sources
+
+    quoted = re.search(r'"(\w+)"', str(exc))
+    if quoted is None:
+        return None
+    sources, name = Sources.read(), quoted[1].lower()
+    asked = [frame for frame, _ in traceback.walk_tb(exc.__traceback__) if frame.f_code.co_name == "get_plugin_config"]
+    fields = getattr(asked[-1].f_locals.get("config"), "model_fields", {}) if asked else {}
+    alias = getattr(fields.get(name), "alias", None)
+    if isinstance(alias, str) and sources.have_all([alias.lower()]):
+        name = alias.lower()
+    return (
+        f'{sources.place(name)}: {short_repr(sources.value(name))} is not JSON; write it like ["a", "b"] or {{"a": 1}}'
+    )
+
+
+def is_final(exc: BaseException) -> bool:
+    """Whether each start fails in the same way until somebody changes something: what the bot imports, its syntax, the
+    settings that its plugins ask for, two plugins of one name."""
+    if isinstance(exc, (ImportError, SyntaxError)):
+        return True
+    if isinstance(exc, RuntimeError) and str(exc).startswith("Plugin already exists: "):
+        return True
+    return _settings_words(exc) is not None
 
 
 def _one_line(words: str) -> str:

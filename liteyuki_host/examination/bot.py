@@ -108,6 +108,8 @@ async def _judge(bot: Bot, spec: ProcessSpec, survey: Mapping[str, Any], load: b
         if "failed_plugins" in verdict:
             for name, words in verdict["failed_plugins"].items():
                 findings.fault(_without_plugin(name, str(words)))
+            for line in verdict["replaced"]:
+                findings.fault(_placed(line, spec))
             if verdict.get("note") is not None:
                 findings.note(verdict["note"])
                 bot.place = None
@@ -121,7 +123,7 @@ async def _judge(bot: Bot, spec: ProcessSpec, survey: Mapping[str, Any], load: b
     if overruled:
         bot.place = None
         return
-    for line in start:
+    for line in [*start, *(_placed(line, spec) for line in survey["replaced"])]:
         findings.fault(line)
     for line in survey["plugins"]:
         findings.fault(f"{line}; the bot would run without it")

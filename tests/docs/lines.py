@@ -85,7 +85,13 @@ def _value_of_reason(node: ast.AST) -> ast.expr | None:
     return None
 
 
-FOUND = ["liteyuki_host/examination/*.py", "liteyuki_host/_child/configuration.py", "liteyuki_host/_child/survey.py"]
+FOUND = [
+    "liteyuki_host/examination/*.py",
+    "liteyuki_host/_child/configuration.py",
+    "liteyuki_host/_child/doubtful.py",
+    "liteyuki_host/_child/project.py",
+    "liteyuki_host/_child/survey.py",
+]
 TELLING = {"fault", "note", "tell", "append", "Refused"}
 
 

@@ -192,3 +192,39 @@ def test_a_file_that_hides_a_package_is_final(tmp_path: Path, name: str, what: s
         )
         assert host.wait() == 1
         assert host.text.count("child nonebot started") == 1
+
+
+ONEBOT = 'adapters = [{ name = "x", module_name = "nonebot.adapters.onebot.v11" }]\n'
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "words"),
+    [
+        (ONEBOT, "ONEBOT_V11_WS_URLS=abc", r"ONEBOT_V11_WS_URLS in \.env: 'abc' is not JSON"),
+        (ONEBOT, "ONEBOT_V11_ACCESS_TOKEN=[1]", r"ONEBOT_V11_ACCESS_TOKEN in \.env: \[1\]: expected text"),
+        ("", "FASTAPI_RELOAD=maybe", r"FASTAPI_RELOAD in \.env: 'maybe': expected true or false"),
+        ("plugins = ['a.x', 'b.x']", "", r"two plugins have the name 'x'"),
+        ("plugins = [5]", "", r"plugins: 5 is not the name of a module"),
+    ],
+    ids=["not JSON", "not text", "driver", "a name twice", "no text"],
+)
+def test_what_no_new_start_cures_is_one_line_and_final(tmp_path: Path, table: str, text: str, words: str) -> None:
+    env = f"DRIVER=~fastapi+~httpx\nPORT={free_port()}\n{text}\n"
+    write(tmp_path, {"pyproject.toml": f"[tool.nonebot]\n{table}\n", ".env": env})
+    with host_process(tmp_path) as host:
+        host.wait_for(rf"\[ERROR\] nonebot .*{words}")
+        host.wait_for("child nonebot cannot start: exited 78")
+        assert host.wait() == 1
+        assert "Traceback" not in host.text
+
+
+def test_a_bot_with_a_wrong_log_level_logs_as_if_it_were_info(tmp_path: Path) -> None:
+    """It used to print a traceback in place of each line."""
+    write(tmp_path, {"pyproject.toml": TOML, ".env": "DRIVER=~none\nLOG_LEVEL=LOUD\n"})
+    with host_process(tmp_path) as host:
+        host.wait_for(r"\[WARNING\] nonebot .*LOG_LEVEL in \.env: 'LOUD': expected one of .*; INFO is used instead")
+        host.wait_for("child nonebot ready")
+        host.wait_for(r"\[INFO\] nonebot .*Application startup completed")
+        assert host.stop() == 0
+        assert "Traceback" not in host.text
+        assert host.text.count("INFO is used instead") == 1

@@ -28,7 +28,7 @@ Check = Callable[..., tuple[int, list[str], list[str]]]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("PORT", "HOST", "DRIVER", "ENVIRONMENT", "SUPERUSERS"):
+    for name in ("PORT", "HOST", "DRIVER", "ENVIRONMENT", "SUPERUSERS", "LOG_LEVEL"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -562,3 +562,51 @@ def test_a_program_that_is_no_interpreter(
     declared = f"{TABLE}[tool.lycomm.processes.a]\npython = './program'\n"
     [line] = faults(check, {"pyproject.toml": declared, ".env": NONE})
     assert line.startswith(f"a: {project / 'program'} {words}")
+
+
+@pytest.mark.parametrize("option", [(), ("--no-import",)], ids=["import", "no import"])
+@pytest.mark.parametrize("kind", ["script", "toml"])
+def test_a_wrong_log_level(check: Check, kind: str, option: tuple[str, ...]) -> None:
+    """NoneBot takes it, and prints a traceback in place of each line of the log."""
+    files = {"bot.py": BOT} if kind == "script" else {"pyproject.toml": TABLE}
+    assert faults(check, {**files, ".env": f"{NONE}LOG_LEVEL=LOUD\n"}, *option) == [
+        "nonebot: LOG_LEVEL in .env: 'LOUD': expected one of TRACE, DEBUG, INFO, SUCCESS, WARNING, ERROR, CRITICAL, "
+        "or a number; INFO is used instead"
+    ]
+
+
+def test_a_log_level_of_the_bots_own_is_good(check: Check) -> None:
+    bot = BOT.replace("nonebot.run", "nonebot.logger.level('LOUD', no=15)\nnonebot.run")
+    assert check({"bot.py": bot, ".env": f"{NONE}LOG_LEVEL=LOUD\n"})[0] == 0
+
+
+def test_a_log_level_in_env_of_a_process_is_told_with_that_place(check: Check) -> None:
+    declared = f"{TABLE}[tool.lycomm.processes.a]\nenv = {{ LOG_LEVEL = 'loud' }}\n"
+    [line] = faults(check, {"pyproject.toml": declared, ".env": NONE})
+    assert line.startswith("a: LOG_LEVEL in env of [tool.lycomm.processes.a]: 'loud': expected one of")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ONEBOT_V11_ACCESS_TOKEN=[1]", "ONEBOT_V11_ACCESS_TOKEN in .env: [1]: expected text"),
+        ("ONEBOT_V11_WS_URLS=abc", "ONEBOT_V11_WS_URLS in .env: 'abc' is not JSON; write it like"),
+        ("ONEBOT_WS_URLS=abc", "ONEBOT_WS_URLS in .env: 'abc' is not JSON"),
+        ('ONEBOT_V11_API_ROOTS=["a"]', "ONEBOT_V11_API_ROOTS in .env: ['a']: expected a table"),
+        ("FASTAPI_RELOAD=maybe", "FASTAPI_RELOAD in .env: 'maybe': expected true or false"),
+    ],
+)
+def test_settings_of_an_adapter_or_a_driver(check: Check, text: str, words: str, port: int) -> None:
+    table = f'{TABLE}adapters = [{{ name = "x", module_name = "nonebot.adapters.onebot.v11" }}]\n'
+    [line] = faults(check, {"pyproject.toml": table, ".env": f"DRIVER=~fastapi+~httpx\nPORT={port}\n{text}\n"})
+    assert line.startswith(f"nonebot: {words}")
+
+
+def test_two_plugins_of_one_name(check: Check) -> None:
+    [line] = faults(
+        check, {"pyproject.toml": f"{TABLE}plugins = ['a.x', 'b.x']\n", ".env": NONE, "a/x.py": "", "b/x.py": ""}
+    )
+    assert line == (
+        "nonebot: [tool.nonebot] in pyproject.toml: two plugins have the name 'x', which is the last part of the "
+        "module's name: remove one"
+    )

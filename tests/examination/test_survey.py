@@ -132,8 +132,8 @@ def test_a_table_that_is_none(project: Path, text: str, words: str) -> None:
 
 
 def test_plugins_of_both_forms(project: Path) -> None:
-    (project / "pyproject.toml").write_text(f"{TABLE}plugins = ['json', 'not_there', 5, 'json.nothing']\n")
-    assert len(survey("toml")["plugins"]) == 3
+    (project / "pyproject.toml").write_text(f"{TABLE}plugins = ['json', 'not_there', 'json.nothing']\n")
+    assert len(survey("toml")["plugins"]) == 2
     text = "[tool.nonebot.plugins]\n'some-package' = ['some_plugin']\n'@local' = ['my_missing_plugin', 'json']\n"
     (project / "pyproject.toml").write_text(text)
     some, mine = survey("toml")["plugins"]
@@ -160,3 +160,96 @@ def test_pydantic_1_makes_an_interpreter_unfit(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("pydantic.VERSION", "1.10.27")
     [line] = survey("script")["unfit"]
     assert line.startswith("pydantic 1.10.27 is installed, and lycomm needs pydantic 2: run `")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("LOUD", "one of TRACE, DEBUG, INFO, SUCCESS, WARNING, ERROR, CRITICAL, or a number"),
+        ("info", "INFO"),
+        (" Debug ", "DEBUG"),
+        ("'warning'", "WARNING"),
+        ("1.5", "one of TRACE"),
+        ("true", "one of TRACE"),
+        ("null", "one of TRACE"),
+        ("", "one of TRACE"),
+        ('["INFO"]', "one of TRACE"),
+        ("x\\ny" * 200, "one of TRACE"),
+    ],
+)
+def test_a_log_level_that_is_none(value: str, expected: str) -> None:
+    assert problems(f"DRIVER=~none\nLOG_LEVEL={value}\n") == []
+    [line] = survey("script")["replaced"]
+    assert line.startswith("LOG_LEVEL in .env: ")
+    assert f": expected {expected}" in line
+    assert line.endswith("; INFO is used instead")
+
+
+@pytest.mark.parametrize("value", ["INFO", "TRACE", "0", "-5", "25", '"SUCCESS"'])
+def test_a_log_level_that_nonebot_takes(value: str) -> None:
+    assert problems(f"DRIVER=~none\nLOG_LEVEL={value}\n") == []
+    assert survey("script")["replaced"] == []
+
+
+def test_a_wrong_log_level_is_told_beside_other_mistakes() -> None:
+    Path(".env").write_text("DRIVER=~none\nLOG_LEVEL=LOUD\nPORT=abc\n")
+    found = survey("script")
+    assert [len(found["start"]), len(found["replaced"])] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("API_TIMEOUT=-1", "API_TIMEOUT in .env: -1.0: with most adapters"),
+        ("API_TIMEOUT=0", "API_TIMEOUT in .env: 0.0: with"),
+        ("API_TIMEOUT=nan", "API_TIMEOUT in .env: nan: with"),
+        ("SESSION_EXPIRE_TIMEOUT=-PT5S", "SESSION_EXPIRE_TIMEOUT in .env: no user could answer in time"),
+        ("SESSION_EXPIRE_TIMEOUT=00:00:00", "SESSION_EXPIRE_TIMEOUT in .env: no user"),
+    ],
+)
+def test_a_time_after_which_all_is_given_up_at_once_is_a_note(text: str, start: str) -> None:
+    assert problems(f"DRIVER=~none\n{text}\n") == []
+    [note] = survey("script")["notes"]
+    assert note.startswith(start)
+
+
+def test_usual_times_are_no_note() -> None:
+    assert problems("DRIVER=~none\nAPI_TIMEOUT=0.1\nSESSION_EXPIRE_TIMEOUT=00:02:00\n") == []
+    assert survey("script")["notes"] == []
+    problems("DRIVER=~none\nAPI_TIMEOUT=null\n")
+    assert survey("script")["notes"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("plugins = ['']", "plugins: '' is not the name of a module"),
+        ("plugins = [5]", "plugins: 5 is not the name of a module"),
+        ("plugins = 'abc'", "plugins: 'abc' is not a list of modules"),
+        ("plugins = 5", "plugins: 5 is not a list of modules"),
+        ("plugins = { x = [''] }", "plugins: '' is not the name of a module"),
+        ("plugins = { x = 'abc' }", "plugins: 'abc' is not a list of modules"),
+        ("plugins = { x = 5 }", "plugins: 5 is not a list of modules"),
+        ("plugins = { x = [[]] }", "plugins: [] is not the name of a module"),
+        ("plugins = { x = { a = 1 } }", "plugins: {'a': 1} is not a list of modules"),
+        ("plugin_dirs = 'plugins'", "plugin_dirs: 'plugins' is not a list of folders"),
+        ("plugin_dirs = [5]", "plugin_dirs: 5 is not the name of a folder"),
+        ("plugin_dirs = [{}]", "plugin_dirs: {} is not the name of a folder"),
+        ('plugin_dirs = ["x\\u0000"]', "plugin_dirs: 'x\\x00' is not the name of a folder"),
+        ("builtin_plugins = 5", "builtin_plugins: 5 is not a list of names"),
+        ("builtin_plugins = 'echo'", "builtin_plugins: 'echo' is not a list of names"),
+        ("adapters = ['']", "adapters: '' has no module_name"),
+        ("adapters = [{ module_name = '' }]", "adapters: {'module_name': ''} has no module_name"),
+    ],
+)
+def test_entries_that_are_none(project: Path, text: str, line: str) -> None:
+    (project / "pyproject.toml").write_text(f"{TABLE}{text}\n")
+    found = survey("toml")
+    assert [*found["start"], *found["plugins"]] == [f"[tool.nonebot] {line}"]
+
+
+def test_an_empty_folder_is_the_projects_own(project: Path) -> None:
+    (project / "pyproject.toml").write_text(f"{TABLE}plugin_dirs = ['']\n")
+    found = survey("toml")
+    assert found["start"] == []
+    assert found["notes"][0].startswith("plugin_dirs in [tool.nonebot]: '' loads every module beside pyproject.toml")
