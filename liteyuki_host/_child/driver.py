@@ -127,6 +127,10 @@ class DriverWatch:
                 leave = driver.exit if isinstance(driver, NoneDriver) else None
                 self._signals.starting(asyncio.get_running_loop(), leave)
 
+        @driver.on_shutdown  # the first one; NoneBot calls the last one first
+        async def end_shutdown() -> None:
+            self._shutdown_work(running=False)
+
         def on_startup_without_blocking(func: Callable[[], Any]) -> Callable[[], Any]:
             on_startup(self._hooks.wrap(func))
             return func  # it is used as a decorator
@@ -144,6 +148,7 @@ class DriverWatch:
 
             async def after_start() -> None:
                 if self._hooks.interrupted:
+                    self._shutdown_work(running=True)
                     await _close_lifespan(driver)
                 else:
                     await self._after_start(listening, failed_plugins)
@@ -164,6 +169,7 @@ class DriverWatch:
             follow_start(listening)
             with self._signals.around_driver():
                 run(*args, **kwargs)
+            self._shutdown_work(running=True)  # what the project does after nonebot.run() is a part of it
 
         if lifespan is not None:
             startup: Callable[[], Awaitable[None]] = lifespan.startup
@@ -201,6 +207,15 @@ class DriverWatch:
             logger.error(str(exc))
         except Exception:
             logger.exception("the start could not be reported to the host")
+
+    def _shutdown_work(self, *, running: bool) -> None:
+        """Tell the host of a start that was interrupted: the shutdown hooks run, or only threads are waited for.
+
+        While they run they get the time of any other stop; see :mod:`liteyuki_host.supervisor.stopping`.
+        """
+        if self._hooks.interrupted:
+            self._signals.shutting_down(running)
+            self._node.shutdown_work(running=running)
 
     def _follow_orders(self) -> None:
         try:

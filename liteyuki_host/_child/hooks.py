@@ -49,7 +49,7 @@ class StartupHooks:
                 await (run() if is_coroutine_callable(func) else run_sync(func)())
                 return
             if not self.interrupted:
-                await self._run(run, task)
+                await self._run(run, task, func)
 
         return hook
 
@@ -80,7 +80,9 @@ class StartupHooks:
         if self._task is task:  # otherwise the hook has returned meanwhile
             task.cancel()
 
-    async def _run(self, run: Callable[[], Awaitable[Any]], task: asyncio.Task[Any] | None) -> None:
+    async def _run(
+        self, run: Callable[[], Awaitable[Any]], task: asyncio.Task[Any] | None, func: Callable[[], Any]
+    ) -> None:
         self._task = task
         try:
             await run()
@@ -89,6 +91,11 @@ class StartupHooks:
                 raise
             if task is not None and sys.version_info >= (3, 11):
                 task.uncancel()  # the driver goes on, and ends as it does after Ctrl+C
+        except Exception as exc:
+            if not self.interrupted:
+                raise
+            # The driver would take it for a failed start, and leave the shutdown hooks of the others out.
+            logger.opt(exception=exc).error(f"start-up hook {_name(func)} failed when it was interrupted")
         finally:
             self._task = None
 

@@ -122,6 +122,21 @@ class Signals:
         signal.signal(signal.SIGTERM, self._sigterm)
         signal.signal(signal.SIGINT, self._sigint)
 
+    def shutting_down(self, running: bool) -> None:
+        """The shutdown hooks of a start that was interrupted begin, or are over and threads are waited for.
+
+        In between, a second SIGINT is for the driver, as while it serves; afterwards it ends the waiting. One within a
+        second of the begin was meant for the start-up hook.
+        """
+        if not _possible():
+            return
+        if running:
+            self._requested_at = time.monotonic()
+        if signal.getsignal(signal.SIGTERM) == self._sigterm_in_start:
+            signal.signal(signal.SIGTERM, self._sigterm)
+        if signal.getsignal(signal.SIGINT) in (self._sigint_in_start, self._sigint):
+            signal.signal(signal.SIGINT, self._sigint if running else self._sigint_in_start)
+
     def _sigint_outside(self, number: int, frame: FrameType | None) -> None:
         if self._passed_on > 0:
             self._passed_on -= 1  # uvicorn raises each signal again that it has got, when it has ended

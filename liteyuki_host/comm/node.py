@@ -241,6 +241,11 @@ class Node(Exchange):
         """
         self._tell(messages.Drained(list(names), not_begun, unfinished))
 
+    def shutdown_work(self, *, running: bool) -> None:
+        """Tell the host, in a start that was interrupted, whether the shutdown hooks, or what the project does after
+        them, run."""
+        self._tell(messages.ShutdownWork(running))
+
     def request_restart(self, process: str | None = None) -> None:
         """Ask the host to restart *process* (None: this one). Returns at once; from any thread.
 

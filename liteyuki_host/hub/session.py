@@ -58,6 +58,10 @@ class SessionListener(Protocol):
         handlers it gives the *names*."""
         ...
 
+    def on_shutdown_work(self, running: bool) -> None:
+        """In a start that was interrupted: its shutdown hooks, or what the project does after them, run; or no more."""
+        ...
+
     def on_closed(self, cause: str | None) -> None:
         """The link is over; None when the child said goodbye. Called exactly once."""
         ...
@@ -252,6 +256,8 @@ class Session:
             self._listener.on_more_time(message.seconds, message.reason)
         elif isinstance(message, messages.Drained):
             self._listener.on_drained(message.unfinished, message.refused, message.unfinished_events)
+        elif isinstance(message, messages.ShutdownWork):
+            self._listener.on_shutdown_work(message.running)
         elif isinstance(message, messages.Ready):
             self._listener.on_ready(message.address, message.details)
         elif isinstance(message, messages.ControlRequest):

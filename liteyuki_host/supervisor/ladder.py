@@ -63,6 +63,7 @@ async def climb(
     gone: asyncio.Event,
     hurry: asyncio.Event,
     put_off: Callable[[float], float] = lambda deadline: deadline,
+    look_again: asyncio.Event | None = None,
     before_kill: Callable[[], Awaitable[None]] | None = None,
 ) -> str | None:
     """Try each rung for its seconds, then kill. Returns the one that worked, None when none was needed.
@@ -71,16 +72,20 @@ async def climb(
         gone: set when the child has ended.
         hurry: set by an impatient operator; goes straight to the kill.
         put_off: a deadline in, the later one that the child has asked for out.
+        look_again: set when ``put_off`` may have another answer, an earlier one for instance; cleared here.
         before_kill: awaited before a kill that nobody is impatient for.
     """
     started = time.monotonic()
+    changes = [] if look_again is None else [look_again]
     for index, rung in enumerate(rungs):
         if gone.is_set() or hurry.is_set():
             break
         rung.act()
         deadline = time.monotonic() + rung.seconds
         while (left := put_off(deadline) - time.monotonic()) > 0 and not (gone.is_set() or hurry.is_set()):
-            await first_of(gone, hurry, timeout=left)
+            await first_of(gone, hurry, *changes, timeout=left)
+            for change in changes:
+                change.clear()
         if gone.is_set():
             return rung.name
         if not hurry.is_set():

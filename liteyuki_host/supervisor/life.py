@@ -115,6 +115,11 @@ class Life:
         """Events that it had begun and not finished, when it last told."""
         self.unfinished_names: tuple[str, ...] = ()
         self.not_begun = 0
+        self.shutdown_work = False
+        """It was interrupted while it started, and runs its shutdown hooks, or what the project does after them."""
+        self.shutdown_work_ended_at: float | None = None
+        self.shutdown_work_told = asyncio.Event()
+        """Set whenever one of these two changes; cleared by whoever waits for that."""
         self.address: str | None = None
         self.details: Mapping[str, str] = {}
         self.ending_at: float | None = None
@@ -175,7 +180,7 @@ class Life:
         self._heard(then=self.greeting.set)
 
     def on_hooks_done(self, adapters: Sequence[str], failed_plugins: Sequence[str]) -> None:
-        self._heard(hooks_done=True, failed_plugins=frozenset(failed_plugins))
+        self._heard(hooks_done=True, failed_plugins=frozenset(failed_plugins), then=self.shutdown_work_told.set)
 
     def on_ready(self, address: str | None, details: Mapping[str, str]) -> None:
         now = time.monotonic()
@@ -192,6 +197,10 @@ class Life:
 
     def on_drained(self, names: Sequence[str], not_begun: int, unfinished: int) -> None:
         self._heard(unfinished_names=tuple(names), not_begun=not_begun, unfinished=unfinished, then=self.drained.set)
+
+    def on_shutdown_work(self, running: bool) -> None:
+        ended_at = None if running else time.monotonic()
+        self._heard(shutdown_work=running, shutdown_work_ended_at=ended_at, then=self.shutdown_work_told.set)
 
     def on_closed(self, cause: str | None) -> None:
         self._heard(link_closed_at=time.monotonic(), link_cause=cause, then=self.link_closed.set)

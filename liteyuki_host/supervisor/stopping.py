@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 
 from loguru import logger
 
@@ -15,9 +16,11 @@ from liteyuki_host.supervisor.life import Life
 from liteyuki_host.supervisor.spec import ProcessSpec
 
 STARTING_SECONDS = 1.2
-"""For a child that is not ready to end after the stop message. The message interrupts its start at once, and nothing is
-there to be brought to an end but what its start-up hook cleans up. The next rung ends a hook that did not notice; it
-comes later than the second within which a bot takes several signals for one request."""
+"""For a child whose start-up hooks have not returned to end after the stop message. The message interrupts the hook
+that runs at once, so this is for what that hook cleans up. The shutdown hooks that follow get ``stop_timeout`` as in
+any other stop, since they close what earlier start-up hooks have opened; when they are over, this is for the rest. The
+next rung ends a hook that did not notice, or a wait for a thread; it comes later than the second within which a bot
+takes several signals for one request."""
 
 LAST_WORDS_SECONDS = 1.0
 """From the child's end to the end of its link: what it sent before is still being read."""
@@ -105,7 +108,9 @@ async def _end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event,
     session = life.live_session
     reachable = life.greeting.is_set() and not life.link_closed.is_set()
     ask = (lambda: session.stop(reason)) if reachable else None
+    put_off = life.put_off
     if not life.hooks_done:
+        put_off = partial(_put_off_in_start, life, time.monotonic() + spec.stop_timeout)
         spec = replace(spec, stop_timeout=min(spec.stop_timeout, STARTING_SECONDS))
     rung = await climb(
         spec.name,
@@ -113,11 +118,25 @@ async def _end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event,
         life.live_child,
         gone=life.gone,
         hurry=hurry,
-        put_off=life.put_off,
+        put_off=put_off,
+        look_again=life.shutdown_work_told,
         before_kill=lambda: show_stacks(life, hurry),
     )
     await close_link(spec, life)
     return rung
+
+
+def _put_off_in_start(life: Life, latest: float, deadline: float) -> float:
+    """The deadline for a child that is interrupted while it starts, by what has been heard of it so far.
+
+    Args:
+        latest: the end of ``stop_timeout``, which counts from the stop message.
+    """
+    if life.hooks_done or life.shutdown_work:  # its hooks may have returned just before the message came
+        deadline = max(deadline, latest)
+    elif life.shutdown_work_ended_at is not None:
+        deadline = max(deadline, min(latest, life.shutdown_work_ended_at + STARTING_SECONDS))
+    return life.put_off(deadline)
 
 
 async def close_link(spec: ProcessSpec, life: Life) -> None:

@@ -71,6 +71,9 @@ class Listener:
     def on_drained(self, names: Any, not_begun: Any, unfinished: Any) -> None:
         pass
 
+    def on_shutdown_work(self, running: bool) -> None:
+        pass
+
     def on_closed(self, cause: str | None) -> None:
         self.closed.append(cause)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kit import eventually, free_port, write
+from kit import eventually, free_port, host_process, write
 
 from liteyuki_host.host import Host
 
@@ -146,3 +148,142 @@ async def test_a_hook_that_does_not_notice(tmp_path: Path) -> None:
     finally:
         host.stop()
         await asyncio.wait_for(serving, 20)
+
+
+# What earlier start-up hooks have opened is closed by the shutdown hooks, which take their time.
+SAVES = """
+import asyncio, pathlib, time
+import nonebot
+
+driver = nonebot.get_driver()
+
+@driver.on_startup
+async def opens():
+    print("OPENED", flush=True)
+
+@driver.on_shutdown
+SHUTDOWN def saves():
+    print("SAVES", flush=True)
+    PAUSE
+    pathlib.Path("saved").touch()
+    print("SAVED", flush=True)
+
+@driver.on_startup
+START def waits():
+    print("WAITS", flush=True)
+    WAIT
+"""
+SAVING = {  # how the shutdown hook takes its time, and what the start-up hook waits for
+    "awaits": ("async", "await asyncio.sleep(2.5)", "async", "await asyncio.sleep(60)"),
+    "blocks the loop": ("async", "time.sleep(2.5)", "async", "time.sleep(60)"),
+    "is no coroutine": ("", "time.sleep(2.5)", "", "time.sleep(60)"),
+    "after a thread": ("async", "await asyncio.sleep(1)", "async", "await asyncio.to_thread(time.sleep, 4)"),
+    "after a clean-up": (
+        "async",
+        "await asyncio.sleep(2.5)",
+        "async",
+        "\n    try: await asyncio.sleep(60)\n    finally: await asyncio.sleep(0.7)",
+    ),
+    "after another error": (
+        "async",
+        "await asyncio.sleep(2.5)",
+        "async",
+        "\n    try: await asyncio.sleep(60)\n    except BaseException: raise RuntimeError('not connected')",
+    ),
+}
+
+
+def saving(kind: str) -> str:
+    shutdown, pause, start, wait = SAVING[kind]
+    code = SAVES.replace("SHUTDOWN ", f"{shutdown} " if shutdown else "").replace("PAUSE", pause)
+    return code.replace("START ", f"{start} " if start else "").replace("WAIT\n", f"{wait}\n")
+
+
+SAVING_CASES = [("~none", kind) for kind in SAVING] + [
+    ("~fastapi", "awaits"),
+    ("~fastapi", "blocks the loop"),
+    ("~fastapi", "after a thread"),
+    ("~httpx+~websockets", "awaits"),
+    ("~quart", "awaits"),
+]
+
+
+@pytest.mark.parametrize(("driver", "kind"), SAVING_CASES)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_shutdown_hooks_take_their_time(tmp_path: Path, driver: str, kind: str, number: signal.Signals) -> None:
+    if any(importlib.util.find_spec(part.strip("~")) is None for part in driver.split("+") if part != "~none"):
+        pytest.skip(f"{driver} is not installed")
+    folder = Path(project(tmp_path, saving(kind), driver))
+    with host_process(folder) as host:
+        host.wait_for("WAITS$", timeout=40)
+        began = time.monotonic()
+        host.send(number)
+        host.wait_for("SAVES$", timeout=5)
+        begun = time.monotonic() - began
+        assert host.wait(20) == 0
+        assert (folder / "saved").exists(), host.text
+        assert begun < SECONDS, "the start-up hook is interrupted at once"
+        assert ("Traceback" in host.text) is (kind == "after another error"), host.text
+        if kind != "after a thread":  # one that runs on is not waited for any longer than before
+            host.wait_for("child nonebot stopped after the stop message")
+
+
+@pytest.mark.parametrize("driver", ["~none", "~fastapi"])
+def test_shutdown_hooks_have_the_whole_stop_timeout(tmp_path: Path, driver: str) -> None:
+    """Not more: one that hangs is ended as in any other stop."""
+    code = saving("awaits").replace("sleep(2.5)", "sleep(60)")
+    folder = Path(project(tmp_path, code, driver))
+    limits = {"LYCOMM_STOP_TIMEOUT": "3", "LYCOMM_INTERRUPT_TIMEOUT": "0.5", "LYCOMM_TERMINATE_TIMEOUT": "3"}
+    with host_process(folder, **limits) as host:
+        host.wait_for("WAITS$", timeout=40)
+        host.send(signal.SIGTERM)
+        assert host.wait(15) == 0
+        assert len(host.wait_for(r"is still there 3\.\d s after the first request; next: SIGINT")) == 1
+        assert "next: a kill" not in host.text
+        assert not (folder / "saved").exists()
+
+
+AFTER_RUN = """
+import pathlib, time
+import nonebot
+
+nonebot.init()
+
+@nonebot.get_driver().on_startup
+async def waits():
+    import asyncio
+    print("WAITS", flush=True)
+    await asyncio.sleep(60)
+
+nonebot.run()
+print("SAVES", flush=True)
+time.sleep(2.5)
+pathlib.Path("saved").touch()
+"""
+
+
+@pytest.mark.parametrize("driver", ["~none", "~fastapi"])
+def test_what_follows_the_run_takes_its_time(tmp_path: Path, driver: str) -> None:
+    write(tmp_path, {"pyproject.toml": "", ".env": f"DRIVER={driver}\nPORT={free_port()}\n", "bot.py": AFTER_RUN})
+    with host_process(tmp_path) as host:
+        host.wait_for("WAITS$", timeout=40)
+        host.send(signal.SIGTERM)
+        host.wait_for("SAVES$", timeout=5)
+        assert host.wait(15) == 0
+        assert (tmp_path / "saved").exists(), host.text
+        assert "Traceback" not in host.text, host.text
+
+
+@pytest.mark.parametrize("driver", ["~none", "~fastapi"])
+def test_a_whole_control_group(tmp_path: Path, driver: str) -> None:
+    """The bot begins to end by its own SIGTERM, before the host knows of it."""
+    folder = Path(project(tmp_path, saving("awaits"), driver))
+    with host_process(folder) as host:
+        host.wait_for("WAITS$", timeout=40)
+        bot = host.child()
+        bot.terminate()
+        host.wait_for("SAVES$", timeout=5)
+        host.send(signal.SIGTERM)
+        assert host.wait(20) == 0
+        assert (folder / "saved").exists(), host.text
+        assert "Traceback" not in host.text, host.text

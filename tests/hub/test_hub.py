@@ -56,6 +56,9 @@ class Listener:
     def on_drained(self, names: object, not_begun: object, unfinished: object) -> None:
         pass
 
+    def on_shutdown_work(self, running: bool) -> None:
+        pass
+
     def on_closed(self, cause: str | None) -> None:
         self.closed.append(cause)
 

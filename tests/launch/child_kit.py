@@ -134,6 +134,9 @@ class Watched:
         with self._heard():
             self.drained.append((list(names), not_begun, unfinished))
 
+    def on_shutdown_work(self, running: bool) -> None:
+        pass
+
     def on_closed(self, cause: str | None) -> None:
         with self._heard():
             self.closed = True

@@ -152,6 +152,13 @@ class DumpStacks(Message, frozen=True, tag=19):
     """Write the stack of every thread to stderr. Done by whoever reads the link, so also while the loop is blocked."""
 
 
+class ShutdownWork(Message, frozen=True, tag=20):
+    """In a start that was interrupted: the shutdown hooks, or what the project does after them, run from now on; or no
+    more, and only threads are waited for."""
+
+    running: bool
+
+
 Control = (
     Hello
     | Goodbye
@@ -172,6 +179,7 @@ Control = (
     | Drain
     | Drained
     | DumpStacks
+    | ShutdownWork
 )
 
 # --- the shared memory: requests to the host ----------------------------------------------------------------
