@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
@@ -47,6 +48,10 @@ T = TypeVar("T")
 
 SHUTDOWN_HOOK_SECONDS = 3.0
 """Seconds that each on_after_shutdown hook gets; with the stop ladder it stays near the 10 s of one Ctrl+C."""
+
+SAME_SIGNAL_SECONDS = 5.0
+"""From a SIGHUP to the host until one that a bot has received is another request. A bot tells of its own one after a
+second."""
 
 FAILED = 1
 """Exit code of a host that ends because a process has failed and none runs."""
@@ -104,6 +109,7 @@ class Host:
         )
         self._processes = list(specs)
         self._plugins: list[str] = []
+        self._hung_up_at = -SAME_SIGNAL_SECONDS  # time.monotonic() of the last SIGHUP
         self._stop_asked = False  # no threading.Event: its lock may be held when a signal handler wants it
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -427,6 +433,9 @@ class Host:
             self.stop()
 
     def _reload_by_signal(self) -> None:
+        if self._stop_asked:
+            return  # a service manager may send SIGHUP right after SIGTERM (SendSIGHUP= of systemd)
+        self._hung_up_at = time.monotonic()
         for process in self._processes:
             self._supervisor.reload(process, "SIGHUP")
 
@@ -479,6 +488,7 @@ class Host:
             "stop": partial(self.stop_process, process),
             "reload": partial(self.reload_process, process),
             "terminated": partial(self._terminated, session),
+            "hung up": partial(self._hung_up, session.process),
             "status": self.status,
         }
         operation = operations.get(request.verb)
@@ -486,7 +496,7 @@ class Host:
             session.reply_control(request.id, error=f"the host knows no {request.verb!r}; it knows {list(operations)}")
             return
         try:
-            if request.verb not in ("status", "terminated"):
+            if request.verb not in ("status", "terminated", "hung up"):
                 logger.info(f"{session.process} asks: {request.verb} {process}")
             session.reply_control(request.id, value=operation())
         except LycommError as error:
@@ -497,6 +507,11 @@ class Host:
         means the host too; then this is no end of its own."""
         if not self._stop_asked:
             self._supervisor.terminated(session.process, session)
+
+    def _hung_up(self, process: str) -> None:
+        """A child has received SIGHUP. If the host has as well, all of them are reloaded already."""
+        if not self._stop_asked and time.monotonic() - self._hung_up_at > SAME_SIGNAL_SECONDS:
+            self._supervisor.reload(process, "somebody has sent it SIGHUP")
 
 
 def _log_files(settings: Settings) -> LogFiles | None:

@@ -105,6 +105,9 @@ def handled(handlers: Mapping[str, Handler]) -> Iterator[None]:
     control (``lycomm run &`` in a script) ask for that, and Python itself leaves such a SIGINT alone. SIGTERM is
     always handled.
 
+    SIGTERM, SIGINT and SIGHUP are unblocked meanwhile: a parent that had blocked them in its signal mask has passed
+    that on, and nothing but SIGKILL would stop the host. The bots inherit the mask that is set then.
+
     Handlers run between two bytecodes of the main thread, also while the loop is busy, so they may take no lock and
     write no log line. Where Python allows no handlers (outside the main thread) nothing happens.
     """
@@ -118,11 +121,21 @@ def handled(handlers: Mapping[str, Handler]) -> Iterator[None]:
         if number is not None and signal.getsignal(number) == signal.SIG_IGN:
             numbers.pop(number, None)
     before = {number: signal.signal(number, handler) for number, handler in numbers.items()}
+    mask = unblock()  # now that each of them has its handler: one may be pending
     try:
         yield
     finally:
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def unblock() -> set[int]:
+    """Unblock SIGTERM, SIGINT and SIGHUP for this thread and those that it starts. Returns the mask as it was."""
+    if sys.platform == "win32":
+        return set()
+    return signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 @contextlib.contextmanager

@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from liteyuki_host.comm.node import Node
 
 TERMINATE_SECONDS = 1.0
-"""From a SIGTERM to telling the host. One that a service manager has stopped as well does not need to be told: signals
-within a second are one request, as for the host itself."""
+"""From a SIGTERM or SIGHUP to telling the host. One that a service manager has stopped as well does not need to be
+told: signals within a second are one request, as for the host itself."""
 
 TERMINATED_ANSWER_SECONDS = 5.0
-"""For the host to answer that it knows of the SIGTERM; it does so in milliseconds unless it hangs."""
+"""For the host to answer that it knows of the signal; it does so in milliseconds unless it hangs."""
 
 TERMINATED_DRAIN_SECONDS = 10.0
 """For running handlers when the host does not answer: the default of ``drain_timeout``, which only the host knows."""
@@ -94,6 +94,7 @@ class DriverWatch:
         self._failed_plugins = FailedPlugins()
         self._opening: asyncio.Task[None] | None = None
         self._terminating: asyncio.Task[None] | None = None
+        self._hanging_up: asyncio.Task[None] | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -232,7 +233,7 @@ class DriverWatch:
     def _follow_signals(self) -> None:
         with contextlib.suppress(RuntimeError):  # trio
             self._loop = asyncio.get_running_loop()
-            self._signals.serving(self._loop, self._terminated)
+            self._signals.serving(self._loop, self._terminated, self._hung_up)
 
     def _terminated(self) -> None:
         self._terminating = asyncio.ensure_future(self._end_on_sigterm())
@@ -250,6 +251,20 @@ class DriverWatch:
             with contextlib.suppress(asyncio.TimeoutError):  # no thread could be started that reports
                 await asyncio.wait_for(self._rested.wait(), TERMINATED_DRAIN_SECONDS + 1.0)
             self._ending.interrupt()
+
+    def _hung_up(self) -> None:
+        if self._hanging_up is None or self._hanging_up.done():
+            self._hanging_up = asyncio.ensure_future(self._pass_hang_up_on())
+
+    async def _pass_hang_up_on(self) -> None:
+        """Ask for a reload after a SIGHUP, unless the host ends this bot already."""
+        await asyncio.sleep(TERMINATE_SECONDS)
+        if self._ending.requested:
+            return
+        try:
+            await self._node.control("hung up", timeout=TERMINATED_ANSWER_SECONDS)
+        except LycommError as exc:
+            logger.warning(f"SIGHUP: the host cannot be asked for a reload ({exc}); the bot goes on as it is")
 
     def _drained(self, unfinished: list[str], not_begun: int, count: int) -> None:
         """Pass a report of the drain on; called by its thread."""

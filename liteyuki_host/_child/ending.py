@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from liteyuki_host._child.streams import flush_streams
 from liteyuki_host.comm.threads import DaemonThread
+from liteyuki_host.signals import unblock
 
 ORPHAN_SECONDS = 1.0
 """What a child without a host gets to end by itself. With the rest it must be gone in 2 s."""
@@ -49,6 +50,7 @@ class Ending:
         if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
             # Inherited from a host that was started with `&` by a script; the way to end us is this signal.
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        unblock()  # inherited from a program that serves a host in its own loop and blocks signals
         atexit.register(self._at_the_very_end)  # first registered, so the last to run
 
     def before_interrupt(self, action: Callable[[], None]) -> None:

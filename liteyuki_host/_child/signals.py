@@ -8,6 +8,10 @@ A driver installs handlers of its own for SIGINT and SIGTERM when it runs. Two t
   service manager that stops a whole control group (systemd, by default) sends it to the host as well, and the host
   then stops the bot in order. A SIGTERM for the bot alone is passed on to the host, which ends the bot in order too.
 
+- SIGHUP, whose default is to end the bot at once, asks the host for a reload, as it does when it is sent to the host. A
+  service manager may send it right after SIGTERM (``SendSIGHUP=`` of systemd); the stop goes first. One that is ignored
+  (``nohup``), or that the project handles, is left alone.
+
 SIGINT ends the driver: :mod:`.ending` ends the bot by it. A second one makes the driver leave out the shutdown hooks.
 So one that comes from elsewhere at about the same time (a terminal or a service manager that signals the whole group,
 a wrapper that passes Ctrl+C on) is not passed on to it: SIGINTs within ``REQUEST_SECONDS`` are one request.
@@ -55,6 +59,8 @@ class Signals:
         self._requested_at = 0.0  # time.monotonic() of the first one
         self._passed_on = 0  # SIGINTs that the driver has got
         self._tell: Callable[[], object] = lambda: None
+        self._hung_up: Callable[[], object] | None = None  # once the bot serves
+        self._hang_up_noted = False
         self._waking = contextlib.ExitStack()
 
     @contextlib.contextmanager
@@ -90,6 +96,8 @@ class Signals:
         if self._drivers_sigint is None:
             self._drivers_sigint = drivers
         signal.signal(signal.SIGTERM, self._sigterm_in_start)
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, self._sighup)
         if self._ending.requested:  # the driver has noted that, and would run the hooks nevertheless
             self._ending.start_interrupted = self._hooks.interrupted = True
 
@@ -110,15 +118,19 @@ class Signals:
                 else:
                     signal.set_wakeup_fd(descriptor)
 
-    def serving(self, loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
+    def serving(self, loop: asyncio.AbstractEventLoop, tell: Callable[[], None], hung_up: Callable[[], None]) -> None:
         """The start-up hooks have returned.
 
         Args:
             tell: called on *loop*, once, after a SIGTERM.
+            hung_up: called on *loop* after each SIGHUP, also after one that came during the start.
         """
         if not _possible():
             return
         self._tell = lambda: call_soon(loop, tell)
+        self._hung_up = lambda: call_soon(loop, hung_up)
+        if self._hang_up_noted:
+            hung_up()
         signal.signal(signal.SIGTERM, self._sigterm)
         signal.signal(signal.SIGINT, self._sigint)
 
@@ -189,6 +201,12 @@ class Signals:
             # The message had no effect: some plugin has taken SIGINT away from the driver.
             signal.signal(signal.SIGINT, self._sigint)
             signal.raise_signal(signal.SIGINT)
+
+    def _sighup(self, number: int, frame: FrameType | None) -> None:
+        if self._hung_up is None:
+            self._hang_up_noted = True
+        elif not self._ending.requested:
+            self._hung_up()
 
     def _replace_default(self, handler: Callable[[int, FrameType | None], None]) -> None:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
