@@ -112,6 +112,8 @@ def _run_attached(node: Node, options: argparse.Namespace, ending: Ending, order
         code = _unless_changing(_run_project(node, options, ending, orders))
     except KeyboardInterrupt:
         code = 0  # the project was asked to end, and did
+    except SystemExit as exc:
+        code = _own_exit(node, exc)
     finally:
         ending.finish()
         node.detach(f"{options.process} exits with {code}")
@@ -137,10 +139,13 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
 
         _complain(f"{options.process}: {missing_module('nonebot', 'nonebot2[fastapi]')}")
         return CANNOT_START
+    from pathlib import Path
+
     from loguru import logger
 
     from liteyuki_host._child.driver import DriverWatch, use_line_format
     from liteyuki_host._child.hooks import StartupHooks
+    from liteyuki_host._child.own_exit import place_of_exit
     from liteyuki_host._child.project import run_script, run_toml
     from liteyuki_host._child.replacing import SelfReplacement
     from liteyuki_host._child.signals import Signals
@@ -168,11 +173,11 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
         logger.error(str(exc))
         return CANNOT_START
     except SystemExit as exc:
-        if exc.code == STARTUP_FAILED and ending.requested:
+        if exc.code != STARTUP_FAILED or place_of_exit(exc, Path.cwd()) is not None:
+            raise
+        if ending.requested:
             return 0  # the start did not fail: it was interrupted
-        if exc.code == STARTUP_FAILED and watch.cannot_listen:
-            return CANNOT_START
-        return _exit_code(exc)
+        return CANNOT_START if watch.cannot_listen else STARTUP_FAILED
     except Exception as exc:
         if script is not None:
             show_traceback(exc, script)
@@ -211,6 +216,18 @@ def _code_of_shortage(exc: Exception) -> int | None:
         return None
     _complain(f"this bot cannot start now: {describe(exc)}. What helps: {helps}")
     return SHORTAGE
+
+
+def _own_exit(node: Node, exc: SystemExit) -> int:
+    """The exit code that somebody other than the launcher has chosen. The host is told who."""
+    from pathlib import Path
+
+    from liteyuki_host._child.own_exit import place_of_exit
+
+    place = place_of_exit(exc, Path.cwd())
+    if place is not None:
+        node.own_exit(place)
+    return _exit_code(exc)
 
 
 def _exit_code(exc: SystemExit) -> int:

@@ -246,6 +246,10 @@ class Node(Exchange):
         them, run."""
         self._tell(messages.ShutdownWork(running))
 
+    def own_exit(self, place: str) -> None:
+        """Tell the host that the bot's own code ends it by ``sys.exit()``, and where."""
+        self._tell(messages.OwnExit(place))
+
     def request_restart(self, process: str | None = None) -> None:
         """Ask the host to restart *process* (None: this one). Returns at once; from any thread.
 

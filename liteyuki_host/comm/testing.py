@@ -57,6 +57,9 @@ class _Listener:
     def on_shutdown_work(self, running: bool) -> None:
         pass
 
+    def on_own_exit(self, place: str) -> None:
+        pass
+
     def on_closed(self, cause: str | None) -> None:
         self.closed.append(cause)
 

@@ -62,6 +62,10 @@ class SessionListener(Protocol):
         """In a start that was interrupted: its shutdown hooks, or what the project does after them, run; or no more."""
         ...
 
+    def on_own_exit(self, place: str) -> None:
+        """The bot's own code ends it by ``sys.exit()``, at *place*."""
+        ...
+
     def on_closed(self, cause: str | None) -> None:
         """The link is over; None when the child said goodbye. Called exactly once."""
         ...
@@ -258,6 +262,8 @@ class Session:
             self._listener.on_drained(message.unfinished, message.refused, message.unfinished_events)
         elif isinstance(message, messages.ShutdownWork):
             self._listener.on_shutdown_work(message.running)
+        elif isinstance(message, messages.OwnExit):
+            self._listener.on_own_exit(message.place)
         elif isinstance(message, messages.Ready):
             self._listener.on_ready(message.address, message.details)
         elif isinstance(message, messages.ControlRequest):

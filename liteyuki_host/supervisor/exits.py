@@ -83,7 +83,13 @@ _HINTS = {
 
 
 def cause_of_exit(
-    returncode: int, *, ready: bool, greeted: bool, out_of_memory: bool = False, platform: str = sys.platform
+    returncode: int,
+    *,
+    ready: bool,
+    greeted: bool,
+    out_of_memory: bool = False,
+    own_exit: str | None = None,
+    platform: str = sys.platform,
 ) -> Cause:
     """The cause of an end that nobody asked for.
 
@@ -93,6 +99,7 @@ def cause_of_exit(
         greeted: whether it had reached the host.
         out_of_memory: whether the system has killed something for lack of memory meanwhile. It counts only for a
             SIGKILL: other ends are not the system's doing.
+        own_exit: the place where the bot's own code has ended it by ``sys.exit()``. Its code then has no meaning here.
     """
     if out_of_memory and returncode == -_SIGKILL and platform != "win32":
         early = "" if ready else " before it was ready"
@@ -100,8 +107,10 @@ def cause_of_exit(
         return Cause(Kind.OUT_OF_MEMORY, f"{words} (the system ended it to save the others)")
     if ready:
         return Cause(Kind.CRASH if returncode else Kind.CLEAN, describe_exit(returncode, platform=platform))
+    words = describe_failed_start(returncode, greeted=greeted, own_exit=own_exit, platform=platform)
+    if own_exit is not None:
+        return Cause(Kind.FAILED_START if returncode else Kind.ENDED_EARLY, words)
     kinds = {CANNOT_START: Kind.CANNOT_START, SHORTAGE: Kind.SHORTAGE, 0: Kind.ENDED_EARLY}
-    words = describe_failed_start(returncode, greeted=greeted, platform=platform)
     hint = _HINTS.get(returncode, "") if greeted else ""
     return Cause(kinds.get(returncode, Kind.FAILED_START), words, hint)
 
@@ -177,9 +186,13 @@ def describe_exit(returncode: int, *, platform: str = sys.platform) -> str:
         return f"killed by signal {-returncode}"
 
 
-def describe_failed_start(returncode: int, *, greeted: bool, platform: str = sys.platform) -> str:
+def describe_failed_start(
+    returncode: int, *, greeted: bool, own_exit: str | None = None, platform: str = sys.platform
+) -> str:
     """The same for a child that ended before it was ready, with the likely cause where the code tells one."""
     words = describe_exit(returncode, platform=platform) + " before it was ready"
+    if own_exit is not None and returncode >= 0:
+        return f"{words}: its own code ended it by sys.exit() ({own_exit})"
     if returncode == SHORTAGE:
         return f"{words}: something was short"
     if not greeted:

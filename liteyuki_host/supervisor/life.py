@@ -120,6 +120,8 @@ class Life:
         self.shutdown_work_ended_at: float | None = None
         self.shutdown_work_told = asyncio.Event()
         """Set whenever one of these two changes; cleared by whoever waits for that."""
+        self.own_exit: str | None = None
+        """The place in the bot's own code that ends it by ``sys.exit()``, in words."""
         self.address: str | None = None
         self.details: Mapping[str, str] = {}
         self.ending_at: float | None = None
@@ -201,6 +203,9 @@ class Life:
     def on_shutdown_work(self, running: bool) -> None:
         ended_at = None if running else time.monotonic()
         self._heard(shutdown_work=running, shutdown_work_ended_at=ended_at, then=self.shutdown_work_told.set)
+
+    def on_own_exit(self, place: str) -> None:
+        self._heard(own_exit=place)
 
     def on_closed(self, cause: str | None) -> None:
         self._heard(link_closed_at=time.monotonic(), link_cause=cause, then=self.link_closed.set)

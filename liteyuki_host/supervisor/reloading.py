@@ -259,7 +259,8 @@ class Reloader:
     def _report(self, life: Life) -> None:
         name = self._spec.name
         if life.returncode is not None:
-            words = cause_of_exit(life.returncode, ready=False, greeted=life.greeting.is_set()).with_hint
+            greeted = life.greeting.is_set()
+            words = cause_of_exit(life.returncode, ready=False, greeted=greeted, own_exit=life.own_exit).with_hint
         elif not self._keeper.is_ready:
             words = "is not needed: the running bot ends"
         else:

@@ -135,6 +135,8 @@ def test_the_supervisor_hears_of_hello_hooks_and_ready_in_order() -> None:
 
         def on_shutdown_work(self, running: Any) -> None: ...
 
+        def on_own_exit(self, place: Any) -> None: ...
+
         def on_closed(self, cause: str | None) -> None:
             heard.append(("closed", cause))
 

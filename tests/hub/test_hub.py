@@ -59,6 +59,9 @@ class Listener:
     def on_shutdown_work(self, running: bool) -> None:
         pass
 
+    def on_own_exit(self, place: str) -> None:
+        pass
+
     def on_closed(self, cause: str | None) -> None:
         self.closed.append(cause)
 

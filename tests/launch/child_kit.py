@@ -137,6 +137,9 @@ class Watched:
     def on_shutdown_work(self, running: bool) -> None:
         pass
 
+    def on_own_exit(self, place: str) -> None:
+        pass
+
     def on_closed(self, cause: str | None) -> None:
         with self._heard():
             self.closed = True

@@ -159,6 +159,12 @@ class ShutdownWork(Message, frozen=True, tag=20):
     running: bool
 
 
+class OwnExit(Message, frozen=True, tag=21):
+    """The bot's own code ends it by ``sys.exit()``: its exit code is none of the launcher's."""
+
+    place: str  # of that call, in words
+
+
 Control = (
     Hello
     | Goodbye
@@ -180,6 +186,7 @@ Control = (
     | Drained
     | DumpStacks
     | ShutdownWork
+    | OwnExit
 )
 
 # --- the shared memory: requests to the host ----------------------------------------------------------------
