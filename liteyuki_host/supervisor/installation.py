@@ -31,6 +31,10 @@ _ASK = (
 )
 
 
+_AWAY = (errno.ENOENT, errno.ENOTDIR)
+"""The interpreter is missing: also while a virtual environment is being made anew."""
+
+
 class OtherVersion(ProcessFailed):
     """A bot would load another lycomm than the host has. Nothing changes by trying again."""
 
@@ -77,6 +81,8 @@ class HostInstallation:
         Raises:
             OtherVersion: they differ; the text names what to do.
             BeingUpdated: it cannot be told now.
+            ProcessFailed: the interpreter cannot be started for another reason, which the text names; raised from the
+                OSError, which tells whether waiting helps.
             OSError, MemoryError: the interpreter cannot be started, for a shortage.
         """
         found = _ask(python, folder, environment)
@@ -96,10 +102,26 @@ def _ask(python: Path, folder: Path, environment: Mapping[str, str]) -> Installa
     except OSError as exc:
         if is_shortage(exc):  # of the host; nothing is known of the lycomm there
             raise
+        if exc.errno not in _AWAY:
+            raise ProcessFailed(_why_not_started(python, folder, exc)) from exc
         why = exc.strerror or str(exc)
     else:
         return _read(python, answer)
     raise _being_updated(python, why)
+
+
+def _why_not_started(python: Path, folder: Path, exc: OSError) -> str:
+    why = exc.strerror or str(exc)
+    if exc.filename == str(folder):
+        return f"the folder {folder} cannot be entered ({why}): correct its permissions"
+    if exc.errno in (errno.EACCES, errno.ENOEXEC) and not os.access(python, os.X_OK):
+        return f"{python} cannot be started ({why}): make it executable, or correct python in [tool.lycomm.processes]"
+    if exc.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"{python} cannot be started ({why}): the system forbids it; look at the security settings of the service "
+            "or container (SystemCallFilter= of a systemd unit, seccomp, AppArmor, SELinux, a disk mounted noexec)"
+        )
+    return f"{python} cannot be started ({why}): correct python in [tool.lycomm.processes]"
 
 
 def _read(python: Path, answer: Answer) -> Installation:

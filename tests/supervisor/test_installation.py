@@ -12,6 +12,7 @@ import pytest
 
 import liteyuki_host
 from liteyuki_host._version import PROTOCOL_VERSION, __version__
+from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import LATER, Outlook, outlook, remedy
 from liteyuki_host.supervisor import installation
 from liteyuki_host.supervisor.installation import BeingUpdated, HostInstallation, OtherVersion
@@ -120,6 +121,48 @@ def test_a_shortage_of_the_host_is_called_what_it_is(
     with pytest.raises(OSError, match=os.strerror(number)) as failed:
         compare(package)
     assert remedy(failed.value) not in (None, LATER)
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "prospect"),
+    [
+        (errno.EPERM, "the system forbids it", Outlook.FINAL),
+        (errno.EACCES, "the system forbids it", Outlook.FINAL),
+        (errno.ENOEXEC, "correct python in", Outlook.FINAL),
+        (errno.EFAULT, "correct python in", Outlook.UNCLEAR),
+    ],
+)
+def test_a_start_that_the_system_refuses_says_nothing_of_lycomm(
+    number: int, words: str, prospect: Outlook, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(installation.subprocess, "Popen", refuse)
+    with pytest.raises(ProcessFailed, match=rf"cannot be started \({os.strerror(number)}\): .*{words}") as failed:
+        compare(package)
+    assert "lycomm cannot be loaded" not in str(failed.value)
+    assert not isinstance(failed.value, BeingUpdated)
+    assert outlook(failed.value) is prospect
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
+def test_an_interpreter_that_is_not_executable(package: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n")
+    with pytest.raises(ProcessFailed, match=rf"{python} cannot be started .*: make it executable") as failed:
+        compare(package, python)
+    assert outlook(failed.value) is Outlook.FINAL
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
+def test_a_program_that_the_system_cannot_run(package: Path, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_bytes(b"\x7fELF nothing")
+    python.chmod(0o755)
+    with pytest.raises(ProcessFailed, match=rf"{python} cannot be started .*: correct python in") as failed:
+        compare(package, python)
+    assert outlook(failed.value) is Outlook.FINAL
 
 
 def test_what_a_site_prints_does_not_disturb(package: Path) -> None:
