@@ -143,6 +143,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
 
     from loguru import logger
 
+    from liteyuki_host._child import keyboard
     from liteyuki_host._child.driver import DriverWatch, use_line_format
     from liteyuki_host._child.hooks import StartupHooks
     from liteyuki_host._child.own_exit import place_of_exit
@@ -159,6 +160,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     ending.before_interrupt(hooks.release_all)
     watch = DriverWatch(node, hooks, orders, ending, Signals(ending, hooks))
     watch.install()
+    keyboard.follow(lambda: watch.loop)
     ending.before_interrupt(watch.draining.stop)
     SelfReplacement(
         options.process,

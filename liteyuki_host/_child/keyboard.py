@@ -6,16 +6,17 @@ otherwise it would end the bot's code at that place by an exception (``BdbQuit``
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import io
 import pdb  # noqa: T100
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from liteyuki_host._child.trouble import place_of
+from liteyuki_host._child.callers import place_of_call
 
 DEBUGGERS = ("pdb", "bdb", "cmd")
 
@@ -34,6 +35,12 @@ def install(process: str) -> None:
     stdin = sys.stdin
     if isinstance(stdin, io.TextIOWrapper) and not _is_keyboard(stdin):
         sys.stdin = NoKeyboard(stdin, process)
+
+
+def follow(loop: Callable[[], asyncio.AbstractEventLoop | None]) -> None:
+    """Call when there is somebody to ask for the bot's event loop: reads in a thread are then told by their task."""
+    if isinstance(sys.stdin, NoKeyboard):
+        sys.stdin.loop = loop
 
 
 def _keep_interrupts_from_debuggers() -> None:
@@ -63,6 +70,8 @@ class NoKeyboard(io.TextIOWrapper):
         super().__init__(stdin.buffer, encoding=stdin.encoding, errors=stdin.errors)
         self._advice = ADVICE.format(process=process)
         self._told: set[str] = set()
+        self.loop: Callable[[], asyncio.AbstractEventLoop | None] = lambda: None
+        """The bot's event loop, once it is known."""
 
     def readline(self, size: int | None = -1, /) -> str:  # type: ignore[override]
         line = super().readline(-1 if size is None else size)
@@ -84,7 +93,7 @@ class NoKeyboard(io.TextIOWrapper):
         return text
 
     def _tell_once(self, frame: FrameType, what: str, aim: str) -> None:
-        place = place_of(frame, Path.cwd())
+        place = place_of_call(frame, Path.cwd(), (input, breakpoint, pdb.set_trace), self.loop())
         if place in self._told or len(self._told) >= MAX_PLACES:
             return
         self._told.add(place)

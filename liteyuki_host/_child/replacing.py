@@ -13,7 +13,7 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -21,9 +21,9 @@ from typing import Any, NoReturn
 from loguru import logger
 from nonebot.exception import FinishedException
 
+from liteyuki_host._child.callers import outwards, place_of_call
 from liteyuki_host._child.codes import CANNOT_START
 from liteyuki_host._child.streams import flush_streams
-from liteyuki_host._child.trouble import place_inside
 from liteyuki_host.comm.threads import call_soon
 
 POOLS = ("concurrent.futures.", "anyio.")
@@ -78,7 +78,7 @@ class SelfReplacement:
     def _do_not_replace(self) -> None:
         if self._is_ending():
             return  # an exception would end the shutdown hooks that have not run yet
-        place = self._caller(sys._getframe(2))
+        place = place_of_call(sys._getframe(2), Path.cwd(), self._instead, self._loop())
         if self._is_ready():
             logger.info(f"{place} restarts the bot (os.execv): its host does so")
             self._restart()
@@ -93,29 +93,6 @@ class SelfReplacement:
         logger.complete()
         flush_streams()
         os._exit(CANNOT_START)
-
-    def _caller(self, frame: FrameType) -> str:
-        """The line of the project that has made the call, or else the thread that runs it."""
-        folder = Path.cwd()
-        for frames in (_outwards(frame), *self._awaiting()):
-            places = (place_inside(at.f_code.co_filename, at.f_lineno, folder) for at in frames)
-            for place in places:
-                if place is not None:
-                    return place
-        return f"thread {threading.current_thread().name}"
-
-    def _awaiting(self) -> Iterator[list[FrameType]]:
-        """The frames of each task that has given the call to a thread (``asyncio.to_thread``), innermost first."""
-        loop, main = self._loop(), threading.main_thread().ident
-        if loop is None or main is None or threading.current_thread() is threading.main_thread():
-            return
-        # It may not have begun to wait yet: then it is what the loop's thread runs.
-        chains = [list(_outwards(sys._current_frames().get(main)))]
-        chains += [list(_inwards(task.get_coro()))[::-1] for task in asyncio.all_tasks(loop)]
-        wanted = {id(instead) for instead in self._instead}  # comparing values could run code of theirs
-        for frames in chains:
-            if any(id(value) in wanted for at in frames for value in at.f_locals.values()):
-                yield frames
 
     def _leave(self) -> NoReturn:
         """Stop the code that expects to be replaced, and nothing else: the bot ends by the host's request."""
@@ -152,19 +129,6 @@ def _keep_quiet(loop: asyncio.AbstractEventLoop) -> None:
         loop.set_exception_handler(handle)
 
 
-def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
-
-
-def _inwards(awaited: Any) -> Iterator[FrameType]:
-    """The frames of a coroutine and of those that it awaits, outermost first."""
-    while (frame := getattr(awaited, "cr_frame", None)) is not None:
-        yield frame
-        awaited = awaited.cr_await
-
-
 def _in_pool(frame: FrameType) -> bool:
     """Whether the exception of this thread's call is passed on to somebody who waits for it."""
-    return any(at.f_globals.get("__name__", "").startswith(POOLS) for at in _outwards(frame))
+    return any(at.f_globals.get("__name__", "").startswith(POOLS) for at in outwards(frame))

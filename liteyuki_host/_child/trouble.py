@@ -6,7 +6,6 @@ import os
 import re
 import traceback
 from pathlib import Path
-from types import FrameType
 
 from liteyuki_host._child.missing import missing_module
 from liteyuki_host.wording import short_repr
@@ -139,17 +138,6 @@ def _place(exc: BaseException, folder: Path) -> str | None:
         if inside is not None:
             return f"{inside} line {frame.lineno}"
     return None
-
-
-def place_of(frame: FrameType, folder: Path) -> str:
-    """``plugins/weather.py line 12``: the innermost place in the project that leads to *frame*, or else that itself."""
-    at: FrameType | None = frame
-    while at is not None:
-        inside = _relative(at.f_code.co_filename, folder)
-        if inside is not None:
-            return f"{inside} line {at.f_lineno}"
-        at = at.f_back
-    return f"{frame.f_code.co_filename} line {frame.f_lineno}"
 
 
 def place_inside(file: str, line: int, folder: Path) -> str | None:

@@ -211,6 +211,42 @@ def test_a_breakpoint_that_nobody_can_use_is_passed_over(tmp_path: Path, stop: s
         host.close()
 
 
+THREADS = {  # what a task does, and what the line begins with; LINE: its own line
+    "to_thread": ("await asyncio.to_thread(breakpoint)", "LINE"),
+    "a lambda": ("await asyncio.to_thread(lambda: breakpoint())", "LINE"),
+    "a thread that is joined": ("t = Thread(target=breakpoint); t.start(); t.join()", "LINE"),
+    "a thread": ("Thread(target=breakpoint, name='mine').start()", "(LINE|thread mine)"),
+    "input in a thread": ("Thread(target=input, name='mine').start()", "(LINE|thread mine)"),
+    "a pool": ("asyncio.get_running_loop().run_in_executor(None, pdb.set_trace)", r"(LINE|thread asyncio_\d+)"),
+}
+ASKING = """
+import asyncio, pdb
+from threading import Thread
+
+@driver.on_startup
+async def _():
+    asyncio.get_running_loop().call_later(0.5, lambda: asyncio.ensure_future(ask()))
+
+async def ask():
+    {}
+"""
+
+
+@pytest.mark.parametrize("kind", THREADS)
+def test_a_thread_that_reads_the_keyboard_is_told_by_the_project_s_line(tmp_path: Path, kind: str) -> None:
+    """Its own stack may have no line of the project: it begins in Python's threading.py."""
+    does, who = THREADS[kind]
+    folder = project(tmp_path, ASKING.format(does), NOBODY)
+    lines = (folder / "bot.py").read_text(encoding="utf-8").splitlines()
+    who = who.replace("LINE", rf"bot\.py line {lines.index(f'    {does}') + 1}")
+    host = HostProcess(folder)
+    try:
+        host.wait_for(rf"\| {who}: (the debugger goes on at once|input\(\) finds no line)")
+    finally:
+        host.stop()
+        host.close()
+
+
 @pytest.mark.parametrize(
     "reads", ["input('name? ')", "__import__('getpass').getpass()", "sys.stdin.readline() or input()"]
 )
