@@ -108,6 +108,14 @@ def test_only_the_line_below_its_output_points_at_it(returncode: int, greeted: b
     assert cause.with_hint == (f"{cause.words}; {hint}" if hint else cause.words)
 
 
+@pytest.mark.parametrize("returncode", [0, 1, 3, 75, 78])
+def test_the_bots_own_exit_code_has_no_meaning_here(returncode: int) -> None:
+    cause = cause_of_exit(returncode, ready=False, greeted=True, own_exit="bot.py line 7", platform="linux")
+    assert cause.kind is (Kind.FAILED_START if returncode else Kind.ENDED_EARLY)
+    words = f"exited {returncode} before it was ready: its own code ended it by sys.exit() (bot.py line 7)"
+    assert cause.with_hint == words
+
+
 @posix_only
 def test_a_kill_for_lack_of_memory_is_named() -> None:
     assert cause_of_exit(-9, ready=True, greeted=True, out_of_memory=True, platform="linux") == Cause(
