@@ -22,6 +22,9 @@ with open(os.path.join(os.path.dirname(os.__file__), "types.py")) as file:
 """
 
 
+pytestmark = pytest.mark.timeout(180)  # each file with the name of a package costs an import of NoneBot
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "pyproject.toml").write_text("[tool.nonebot]\n")
@@ -71,7 +74,7 @@ def test_a_compiled_file(folder: Path) -> None:
 
 
 def test_only_those_that_do_harm_are_named(folder: Path) -> None:
-    for name in ("antigravity", "turtle", "this", "zipapp", "os", "time", "mine", "my-file"):
+    for name in ("antigravity", "os", "time", "mine", "my-file"):
         (folder / f"{name}.py").write_text(BROKEN)
     (folder / "types.py").write_text(COMPATIBLE_TYPES)
     assert hidden(folder) == []
