@@ -117,9 +117,9 @@ class _Suspect:
 def hidden_packages(plan: ProjectPlan, environment: Mapping[str, str]) -> list[str]:
     """Find what in the project's folder keeps its bots from starting by its name alone; one line for each.
 
-    Takes no time in a folder without Python files besides bot.py, 0.1 s if none has the name of a package, else about a
-    second for each that has. Blocks; not for the event loop. A shortage, and an interpreter that does not answer, count
-    as nothing found.
+    Takes no time in a folder without Python files besides bot.py, 0.1 s if none has the name of a package, about two
+    seconds if some have and none does harm, else one more for each. Blocks; not for the event loop. A shortage, and an
+    interpreter that does not answer, count as nothing found.
 
     Args:
         environment: the bot's; ``PYTHONPATH`` for one decides what is found.
@@ -130,10 +130,12 @@ def hidden_packages(plan: ProjectPlan, environment: Mapping[str, str]) -> list[s
             return []
         names = {suspect.name for suspect in suspects}
         undisturbed = _try(plan, environment, names)
+        if _try(plan, environment, ()) == undisturbed:
+            return []
         return [
             suspect.line(plan.folder)
             for suspect in suspects
-            if _try(plan, environment, names - {suspect.name}) != undisturbed
+            if len(names) == 1 or _try(plan, environment, names - {suspect.name}) != undisturbed
         ]
     except (OSError, RuntimeError, MemoryError, subprocess.TimeoutExpired):
         return []
