@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from liteyuki_host import forks
-from liteyuki_host._child.writes import ANYWHERE, OVERFLOW, PROGRAM, VARIABLE, clock
+from liteyuki_host._child.writes import ANYWHERE, OVERFLOW, PROGRAM, REPEAT_SECONDS, VARIABLE, clock
 
 KEEP_SECONDS = 60.0
 """How long a write, and the record of a process that has ended, are remembered. A change is seen within 3 s."""
+
+SOON_SECONDS = 1.0
+"""From a write to the look that sees it, on a machine that is not overloaded."""
 
 READ_BYTES = 1 << 16
 
@@ -157,12 +160,15 @@ class Evidence:
         """Whether the process that wrote *path* in that time was serving then. None: none says to have written it.
 
         Args:
-            since, until: ``time.monotonic()``. With several writes the last one counts.
+            since, until: ``time.monotonic()``. With several writes the last one counts. A line stands for all writes of
+                the next ``REPEAT_SECONDS``, so one that is older than *since* by that much counts too, if the change
+                was seen within ``SOON_SECONDS`` of it. What is seen later may be a developer's.
         """
         if not self._writes:
             return None
         # A folder that was renamed brings other files to all its paths.
         keys = self._keys(path).union(_ends(path), *map(self._keys, path.parents))
+        since = min(since, max(since - REPEAT_SECONDS, until - SOON_SECONDS))
         writes = [write for key in keys for write in self._writes.get(key, ()) if since <= write[0] <= until]
         return max(writes)[1] if writes else None
 

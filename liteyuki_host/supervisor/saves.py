@@ -61,6 +61,11 @@ class By(Enum):
     """Perhaps a program that was started by a bot or a trial; perhaps a developer."""
 
 
+_SUREST = (By.DEVELOPER, By.BOT, By.PROGRAM)
+"""Whose save it is when a file changed more than once: a record tells more than a suspicion. A write of the bot that
+has no line of its own would otherwise hide that it writes this file, and the next start would be reloaded for it."""
+
+
 @dataclass(frozen=True)
 class Save:
     """What the running bot has not loaded of one file."""
@@ -230,8 +235,8 @@ class Saves:
         earlier = self.unloaded.pop(path, None)
         loaded = change.before if earlier is None else earlier.loaded
         if change.now != loaded:
-            if earlier is not None and earlier.by is By.DEVELOPER:
-                by = By.DEVELOPER
+            if earlier is not None:
+                by = min(by, earlier.by, key=_SUREST.index)
             self.unloaded[path] = Save(by, loaded, change.seen)
             self._new[path] = None
         elif path in self._new:

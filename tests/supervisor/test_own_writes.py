@@ -14,7 +14,7 @@ from supervisor_kit import DEADLINE
 
 from liteyuki_host._child import writes
 from liteyuki_host.supervisor import own_writes
-from liteyuki_host.supervisor.own_writes import OwnWrites, WriteRecord
+from liteyuki_host.supervisor.own_writes import Evidence, OwnWrites, WriteRecord
 
 HEAD = """
 import os, pathlib, shutil, subprocess, sys, threading
@@ -54,9 +54,11 @@ class Writer:
             pytest.skip("no paths relative to descriptors here")
         done.check_returncode()
 
+    def evidence(self) -> Evidence:
+        return self._own.evidence()
+
     def wrote(self, name: str) -> bool | None:
-        evidence = self._own.evidence()
-        return evidence.served_while_writing(self._folder / name, self._began, time.monotonic())
+        return self.evidence().served_while_writing(self._folder / name, self._began, time.monotonic())
 
     def may_have_written(self, name: str) -> bool:
         return self._own.evidence().may_have_written(self._folder / name)
@@ -169,7 +171,7 @@ def test_a_program_may_have_written_anything(writer: Writer, code: str) -> None:
 def test_a_file_that_it_once_opened_it_may_have_written_later(writer: Writer) -> None:
     writer.run("open('old.py', 'w').close()")
     evidence = writer._own.evidence()
-    later = time.monotonic()
+    later = time.monotonic() + 1
     assert evidence.served_while_writing(writer._folder / "old.py", later, later) is None
     assert evidence.may_have_written(writer._folder / "old.py")
     assert not evidence.may_have_written(writer._folder / "plugins" / "a.py")
@@ -217,6 +219,15 @@ def test_a_file_that_is_written_all_the_time_is_a_line_now_and_then(writer: Writ
     writer.run("for n in range(10_000): sys.audit('os.remove', 'old.py', -1)")
     assert writer.wrote("old.py") is False
     assert len(writer.record.writes) < 100
+
+
+def test_a_line_stands_for_the_writes_soon_after_it(writer: Writer, folder: Path) -> None:
+    writer.run("sys.audit('os.remove', 'old.py', -1)")
+    assert writer.wrote("old.py") is False
+    at, evidence = writer.record.writes[-1][0], writer.evidence()
+    for since, until, expected in ((0.9, 3, False), (1.1, 3, None), (0.9, 30, None)):  # the last: a save long after
+        moments = (at + since * writes.REPEAT_SECONDS, at + until * writes.REPEAT_SECONDS)
+        assert evidence.served_while_writing(folder / "old.py", *moments) is expected
 
 
 def test_without_space_the_bot_starts_without_a_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,17 @@ def test_the_bots_own_write_is_a_save_the_first_time(bot: Bot) -> None:
     assert bot.change(70, "b.py") == ["b.py"]  # a plugin that it is told to install
 
 
+def test_a_write_without_a_record_does_not_hide_the_bots_own(bot: Bot) -> None:
+    bot.served = True
+    assert bot.change(3, "a.py") == ["a.py"]
+    bot.served, bot.may_have_written = None, True
+    bot.change(4, "a.py")
+    bot.start(5, ready=6)
+    bot.served = True
+    assert bot.change(7, "a.py") == []
+    assert len(bot.told()) == 1
+
+
 def test_a_developer_may_save_what_the_bot_writes_too(bot: Bot) -> None:
     bot.served = True
     bot.change(2, ".env")

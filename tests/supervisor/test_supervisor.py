@@ -341,9 +341,10 @@ async def test_a_project_error_is_one_line_and_the_next_start_tries_again(log_li
             "#!/bin/sh\necho \"No module named 'liteyuki_host.launch'\" >&2; exit 1\n",
             "-m pip install ",
         ),
-        ("#!/bin/sh\necho 'Fatal: nothing here' >&2; exit 2\n", "cannot run lycomm: Fatal: nothing here"),
+        ("#!/bin/sh\necho lycomm?; echo 'Fatal: nothing here' >&2; exit 2\n", "cannot run lycomm: Fatal: nothing here"),
+        ("#!/bin/sh\necho 'Fatal: nothing here' >&2; exit 2\n", "is no Python interpreter that answers"),
     ],
-    ids=["missing", "without lycomm", "broken"],
+    ids=["missing", "without lycomm", "broken", "no interpreter"],
 )
 async def test_an_interpreter_that_cannot_run_us_is_named_with_the_remedy(
     log_lines: LogLines, tmp_path: Path, interpreter: str | None, words: str
