@@ -3,7 +3,7 @@
 # Nothing that takes time is imported up here: a Ctrl+C in the first moments would show where the import was.
 from __future__ import annotations
 
-from liteyuki_host.interrupts import AtOnce
+from liteyuki_host.interrupts import AtOnce, ignore
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,4 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; *argv* is ``sys.argv[1:]`` by default. Returns the exit code."""
     with AtOnce():
         from liteyuki_host.cli.command_line import run_command
-    return run_command(argv)
+    code = run_command(argv)
+    if argv is None:  # the process ends now: one more Ctrl+C would show a traceback of that
+        ignore()
+    return code

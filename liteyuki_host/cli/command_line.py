@@ -14,7 +14,7 @@ from liteyuki_host import __version__
 from liteyuki_host.cli.lines import FAILED, INTERRUPTED, STOPPED, WRONG_SETTING, fail
 from liteyuki_host.cli.mistyped import explain
 from liteyuki_host.comm.errors import LycommError, SettingsError
-from liteyuki_host.interrupts import AtOnce, ignore
+from liteyuki_host.interrupts import AtOnce
 from liteyuki_host.log import use_utf8
 from liteyuki_host.requirements import unfit_pydantic
 from liteyuki_host.settings_values import LOG_LEVELS
@@ -61,8 +61,6 @@ def _run(options: argparse.Namespace) -> int:
         host.run()
     except SystemExit as end:  # the log says why
         return int(end.code or STOPPED)
-    finally:
-        ignore()  # what is left to do takes no time, and one more Ctrl+C would end it in a traceback
     return STOPPED
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +189,12 @@ def test_errors_are_lines_on_stderr(
     host.error = error
     assert main([]) == code
     assert capsys.readouterr() == ("", text)
+
+
+def test_a_program_that_calls_it_keeps_its_ctrl_c(host: type[FakeHost]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["run"]) == 0
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(
