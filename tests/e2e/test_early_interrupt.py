@@ -126,5 +126,7 @@ def test_at_any_time(tmp_path: Path, command: list[str]) -> None:
         shown, _ = host.communicate(timeout=20)
         if "KeyboardInterrupt" in shown and "liteyuki_host" not in shown:
             continue  # Python itself had not come to our first line
+        if "pyo3_runtime.PanicException" in shown:
+            continue  # pydantic's compiled half makes that of a KeyboardInterrupt while it is imported
         assert "Traceback" not in shown, shown
         assert host.returncode in (-signal.SIGINT, 130, 0), shown

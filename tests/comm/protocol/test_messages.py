@@ -35,6 +35,8 @@ CONTROL = [
     m.Drain(10.0),
     m.Drained(["echo (message.private.friend)"], 3, 2),
     m.DumpStacks(),
+    m.ShutdownWork(True),
+    m.OwnExit("bot.py line 7"),
 ]
 REQUESTS = [
     m.Put(1, "k", b"\xc0", 1.5, True),
