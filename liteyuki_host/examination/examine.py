@@ -25,7 +25,9 @@ from liteyuki_host.examination.ports import (
 from liteyuki_host.log import HOST
 from liteyuki_host.output.log_file import must_take_lines
 from liteyuki_host.paths import FileProblem, exists, is_dir
+from liteyuki_host.project import find_table, read_pyproject
 from liteyuki_host.settings import Settings
+from liteyuki_host.supervisor.lock import project_identity
 from liteyuki_host.wording import shown, why
 
 AT_ONCE = 4
@@ -47,6 +49,7 @@ async def examine(settings: Settings, *, load: bool = True) -> list[Finding]:
     """
     host = Findings(HOST)
     _examine_host(settings, host)
+    _examine_own_bot(settings, host)
     specs = list(settings.process_specs().values())
     bots: dict[str, Bot] = {}
     limit = anyio.Semaphore(min(AT_ONCE, os.cpu_count() or 1))
@@ -89,6 +92,31 @@ def _examine_host(settings: Settings, findings: Findings) -> None:
             continue
         except OSError as error:
             findings.note(f"log file {shown(path)} cannot be written: {why(error)}; the host would go on without it")
+
+
+def _examine_own_bot(settings: Settings, findings: Findings) -> None:
+    """The first process that is declared takes the place of the one that a folder with a bot has by default."""
+    if not settings.processes:
+        return
+    try:
+        own = project_identity(settings.folder)
+        if find_table(read_pyproject(settings.folder), "tool", "nonebot") is None:
+            return
+        if own in [_identity(spec.project) for spec in settings.process_specs().values()]:
+            return
+    except (OSError, FileProblem):
+        return  # told elsewhere
+    findings.note(
+        f"the bot in {shown(settings.folder)} is not among the declared processes and will not run; if it is to, add "
+        '[tool.lycomm.processes.nonebot] with project = "."'
+    )
+
+
+def _identity(folder: Path) -> object:
+    try:
+        return project_identity(folder)
+    except OSError:
+        return None
 
 
 def _not_writable(folder: Path) -> str | None:

@@ -413,6 +413,15 @@ def test_unix_sockets(check: Check) -> None:
 # One project, two names; interpreters; the host itself
 
 
+@pytest.mark.parametrize(("declared", "told"), [("other", True), (".", False)])
+def test_the_folders_own_bot_that_no_process_declares(check: Check, declared: str, told: bool) -> None:
+    table = f'[tool.lycomm.processes.web]\nproject = "{declared}"\n'
+    files = {"pyproject.toml": TABLE + table, "other/pyproject.toml": TABLE, ".env": NONE, "other/.env": NONE}
+    code, out, _errors = check(files, "--no-import")
+    assert code == 0
+    assert any("is not among the declared processes" in line for line in out) is told
+
+
 def test_two_names_for_one_project(check: Check, project: Path) -> None:
     (project / "bot").mkdir()
     (project / "link").symlink_to(project / "bot")
