@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,13 +45,18 @@ def _asking(called: Iterable[object], loop: asyncio.AbstractEventLoop | None) ->
     if this is threading.main_thread():
         return
     # A task that has not begun to wait yet is what the loop's thread runs.
-    chains = [list(outwards(each)) for ident, each in sys._current_frames().items() if ident != this.ident]
+    chains = [list(_up_to_the_loop(each)) for ident, each in sys._current_frames().items() if ident != this.ident]
     if loop is not None:
         chains += [list(_inwards(task.get_coro()))[::-1] for task in asyncio.all_tasks(loop)]
     wanted = {id(this), *map(id, called)}  # comparing values could run code of theirs
     for frames in chains:
         if any(id(value) in wanted for at in frames for value in at.f_locals.values()):
             yield frames
+
+
+def _up_to_the_loop(frame: FrameType) -> Iterator[FrameType]:
+    """The frames of what an event loop runs, without those that run the loop, such as ``nonebot.run()``."""
+    return takewhile(lambda at: at.f_code is not asyncio.Handle._run.__code__, outwards(frame))
 
 
 def outwards(frame: FrameType | None) -> Iterator[FrameType]:
