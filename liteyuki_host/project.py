@@ -169,13 +169,14 @@ def _script(spec: ProcessSpec, folder: Path, python: Path, host_main: Path | Non
 
 
 def _starts_the_host(script: Path, python: Path, host_main: Path | None) -> bool:
-    if host_main is not None and _same_file(script, host_main):
+    if host_main is not None and same_file(script, host_main):
         return True
     tree = _parse(script, python)
     return tree is not None and any(_imports_the_host(node) for node in ast.walk(tree))
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file or folder; False when one of them leads nowhere."""
     try:
         return one.samefile(other)
     except (OSError, ValueError):

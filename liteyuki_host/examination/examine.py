@@ -25,9 +25,8 @@ from liteyuki_host.examination.ports import (
 from liteyuki_host.log import HOST
 from liteyuki_host.output.log_file import must_take_lines
 from liteyuki_host.paths import FileProblem, exists, is_dir
-from liteyuki_host.project import find_table, read_pyproject
+from liteyuki_host.project import find_table, read_pyproject, same_file
 from liteyuki_host.settings import Settings
-from liteyuki_host.supervisor.lock import project_identity
 from liteyuki_host.wording import shown, why
 
 AT_ONCE = 4
@@ -99,24 +98,16 @@ def _examine_own_bot(settings: Settings, findings: Findings) -> None:
     if not settings.processes:
         return
     try:
-        own = project_identity(settings.folder)
         if find_table(read_pyproject(settings.folder), "tool", "nonebot") is None:
             return
-        if own in [_identity(spec.project) for spec in settings.process_specs().values()]:
-            return
-    except (OSError, FileProblem):
+    except FileProblem:
         return  # told elsewhere
+    if any(same_file(settings.folder, spec.project) for spec in settings.process_specs().values()):
+        return
     findings.note(
         f"the bot in {shown(settings.folder)} is not among the declared processes and will not run; if it is to, add "
         '[tool.lycomm.processes.nonebot] with project = "."'
     )
-
-
-def _identity(folder: Path) -> object:
-    try:
-        return project_identity(folder)
-    except OSError:
-        return None
 
 
 def _not_writable(folder: Path) -> str | None:
