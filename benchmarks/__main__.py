@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import growth, report
-from .measures import chosen
-from .peers import NAMES
-from .runner import ROOT, Plan, run
+from benchmarks import growth, report
+from benchmarks.measures import chosen
+from benchmarks.peers import NAMES
+from benchmarks.runner import ROOT, Plan, run
 
 INTERRUPTED = 130
 """What shells say of a program that Ctrl+C has ended."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .payloads import WORDS
+from benchmarks.payloads import WORDS
 
 _PAYLOADS = {"S": "35 个字符的 str", "M": "1 KiB 的事件字典", "L": "64 KiB 的字节串", "XL": "4 MiB 的字节串"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .peers import OURS, REFERENCE
-from .runner import Outcome
+from benchmarks.peers import OURS, REFERENCE
+from benchmarks.runner import Outcome
 
 BATCHED = "socketpair + msgspec batched"
 ZMQ = "zmq + msgspec"

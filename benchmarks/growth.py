@@ -9,10 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from .measures import Job
-from .peers import OURS
-from .runner import TurnFailed, turn
-from .svg import Points, count, plot, seconds
+from benchmarks.measures import Job
+from benchmarks.peers import OURS
+from benchmarks.runner import TurnFailed, turn
+from benchmarks.svg import Points, count, plot, seconds
 
 PATIENCE = 600.0
 """Seconds that one turn may take: ten million messages, a million keys."""

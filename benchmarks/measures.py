@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from .payloads import WORDS
+from benchmarks.payloads import WORDS
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
-from .measures import Job
-from .peers import peer
+from benchmarks.measures import Job
+from benchmarks.peers import peer
 
 
 def main() -> None:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from . import machine
-from .chinese import TEXTS
-from .goals import GOALS
-from .measures import Measure
-from .peers import LIMITS, NAMES, OURS, REFERENCE
-from .runner import Figures, Outcome, Plan
+from benchmarks import machine
+from benchmarks.chinese import TEXTS
+from benchmarks.goals import GOALS
+from benchmarks.measures import Measure
+from benchmarks.peers import LIMITS, NAMES, OURS, REFERENCE
+from benchmarks.runner import Figures, Outcome, Plan
 
 Say = Callable[[str], str]
 """Translates a text from English to the language of the report; KeyError when it has no translation."""

@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import median
 from typing import IO
 
-from . import machine
-from .measures import Job, Measure
-from .peers import NAMES, peer
-from .processes import end_tree
+from benchmarks import machine
+from benchmarks.measures import Job, Measure
+from benchmarks.peers import NAMES, peer
+from benchmarks.processes import end_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 

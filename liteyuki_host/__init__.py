@@ -7,14 +7,14 @@ the supervisor nor the settings.
 from __future__ import annotations
 
 # Nothing that takes time is imported up here: a Ctrl+C in the first moments would show where the import was.
-from ._version import __version__
+from liteyuki_host._version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from .host import Host as Host
-    from .host import get_bot as get_bot
+    from liteyuki_host.host import Host as Host
+    from liteyuki_host.host import get_bot as get_bot
 
 __all__ = ["Host", "__version__", "get_bot"]
 
@@ -23,12 +23,12 @@ _HOMES = {"Host": ".host", "get_bot": ".host"}
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        from .interrupts import WithoutTraceback
+        from liteyuki_host.interrupts import WithoutTraceback
 
         with WithoutTraceback():
             import importlib
 
-            from .requirements import require
+            from liteyuki_host.requirements import require
 
             require()
             return getattr(importlib.import_module(_HOMES[name], __name__), name)

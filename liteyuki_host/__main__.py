@@ -11,6 +11,6 @@ if __name__ == "__main__":
     if sys.path[0] in ("", os.getcwd()):
         del sys.path[0]
 
-    from .cli import main
+    from liteyuki_host.cli import main
 
     sys.exit(main())

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from loguru import logger
 
-from .comm.shortage import describe, is_shortage, remedy
-from .comm.threads import DaemonThread, call_soon
+from liteyuki_host.comm.shortage import describe, is_shortage, remedy
+from liteyuki_host.comm.threads import DaemonThread, call_soon
 
 __all__ = ["Boundary", "in_thread", "in_thread_or_here"]
 

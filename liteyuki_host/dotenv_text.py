@@ -16,8 +16,8 @@ from pathlib import Path
 from dotenv.parser import Binding, parse_stream
 from dotenv.variables import parse_variables
 
-from .paths import FileProblem
-from .wording import one_line, shown
+from liteyuki_host.paths import FileProblem
+from liteyuki_host.wording import one_line, shown
 
 MAX_CHARACTERS = 256 * 1024
 """Of a file. Twice what Linux allows for one variable of the environment; a usual .env has less than 10 KiB."""

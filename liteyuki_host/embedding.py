@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 import anyio
 
-from .comm.threads import call_soon
-from .signals import REQUEST_SECONDS
+from liteyuki_host.comm.threads import call_soon
+from liteyuki_host.signals import REQUEST_SECONDS
 
 __all__ = ["Cancellation", "await_on", "ends_with_program", "run_apart", "run_waited_for"]
 

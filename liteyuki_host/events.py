@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from . import lifespan
-from .comm.topics import STATES_TOPIC, publish
-from .hub import Hub
-from .lifespan import Lifespan
-from .supervisor.life import Context
-from .supervisor.states import Transition
+from liteyuki_host import lifespan
+from liteyuki_host.comm.topics import STATES_TOPIC, publish
+from liteyuki_host.hub import Hub
+from liteyuki_host.lifespan import Lifespan
+from liteyuki_host.supervisor.life import Context
+from liteyuki_host.supervisor.states import Transition
 
 
 class ProcessEvents:

@@ -20,26 +20,26 @@ from typing import Any, TypeVar
 import anyio
 from loguru import logger
 
-from . import lifespan, log, signals
-from .boundary import in_thread_or_here
-from .comm.errors import HostError, HostNotRunning, LycommError, ProcessFailed
-from .comm.exchange import set_current
-from .comm.node import Node
-from .comm.protocol.messages import ControlRequest
-from .comm.threads import call_soon
-from .embedding import Cancellation, await_on, ends_with_program, run_apart, run_waited_for
-from .events import ProcessEvents
-from .hub import Hub, Session
-from .idle import until_of_no_use, why_stay
-from .lifespan import Lifespan
-from .output.files import LogFiles
-from .self_watch import SelfWatch
-from .settings import Settings, load_settings
-from .supervisor import terminal
-from .supervisor.installation import HostInstallation
-from .supervisor.output import Output, to_the_console
-from .supervisor.states import Transition
-from .supervisor.supervisor import Supervisor
+from liteyuki_host import lifespan, log, signals
+from liteyuki_host.boundary import in_thread_or_here
+from liteyuki_host.comm.errors import HostError, HostNotRunning, LycommError, ProcessFailed
+from liteyuki_host.comm.process.current import set_current
+from liteyuki_host.comm.process.node import Node
+from liteyuki_host.comm.protocol.messages import ControlRequest
+from liteyuki_host.comm.threads import call_soon
+from liteyuki_host.embedding import Cancellation, await_on, ends_with_program, run_apart, run_waited_for
+from liteyuki_host.events import ProcessEvents
+from liteyuki_host.hub import Hub, Session
+from liteyuki_host.idle import until_of_no_use, why_stay
+from liteyuki_host.lifespan import Lifespan
+from liteyuki_host.output.files import LogFiles
+from liteyuki_host.self_watch import SelfWatch
+from liteyuki_host.settings import Settings, load_settings
+from liteyuki_host.supervisor import terminal
+from liteyuki_host.supervisor.installation import HostInstallation
+from liteyuki_host.supervisor.output import Output, to_the_console
+from liteyuki_host.supervisor.states import Transition
+from liteyuki_host.supervisor.supervisor import Supervisor
 
 __all__ = ["Host", "get_bot"]
 
@@ -521,9 +521,9 @@ def _log_files(settings: Settings) -> LogFiles | None:
 
 
 def _refuse_inside_a_child() -> None:
-    from ._child.codes import CANNOT_START
-    from .comm.exchange import peek
-    from .comm.transport import LINK_VARIABLE
+    from liteyuki_host._child.codes import CANNOT_START
+    from liteyuki_host.comm.process.current import peek
+    from liteyuki_host.comm.transport import LINK_VARIABLE
 
     if LINK_VARIABLE in os.environ:  # which the launcher of a bot would have taken out
         name = os.environ.get("LYCOMM_PROCESS", "?")

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from loguru import logger
 
-from .settings import OnFailed
-from .supervisor.life import ProcessStatus
-from .supervisor.spec import ProcessSpec, Reload
-from .supervisor.states import State
-from .supervisor.supervisor import Supervisor
+from liteyuki_host.settings import OnFailed
+from liteyuki_host.supervisor.life import ProcessStatus
+from liteyuki_host.supervisor.spec import ProcessSpec, Reload
+from liteyuki_host.supervisor.states import State
+from liteyuki_host.supervisor.supervisor import Supervisor
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from liteyuki_host._child.ending import Ending
     from liteyuki_host._child.orders import Orders
-    from liteyuki_host.comm.node import Node
+    from liteyuki_host.comm.process.node import Node
     from liteyuki_host.comm.transport import Transport
 
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from liteyuki_host._child.ending import Ending
         from liteyuki_host._child.orders import Orders
         from liteyuki_host.comm.errors import LycommError
-        from liteyuki_host.comm.node import current
+        from liteyuki_host.comm.process.current import current_node
         from liteyuki_host.comm.transport import take_link
 
         transport = take_link(os.environ)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             Trial(transport).run(options.process, _script(options))
         ending = Ending(without)
         ending.arm()
-        node = current()
+        node = current_node()
         orders = Orders(stacks)
         try:
             _attach(node, transport, options.process, ending, orders)

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from loguru import logger
 
-from .boundary import in_thread
-from .comm.loops import call_on
-from .embedding import await_on
+from liteyuki_host.boundary import in_thread
+from liteyuki_host.comm.waiting.loops import call_on
+from liteyuki_host.embedding import await_on
 
 __all__ = ["Lifespan", "Moment"]
 

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from loguru import logger
 
+from liteyuki_host.output.text import HOST
+
 if TYPE_CHECKING:
     from liteyuki_host.output.console import Console
     from liteyuki_host.output.files import LogFiles
-
-HOST = "host"
-"""The host's name in its own lines."""
 
 CLOSE_SECONDS = 1.0
 """What the last lines get. A console that is stuck must not keep a stopped host."""

@@ -17,11 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .comm.errors import ProcessFailed
-from .dotenv_text import variables
-from .paths import FileProblem, absolute, exists, is_dir, is_file, may_be_read, may_enter, read_bytes, read_text
-from .supervisor.spec import ProcessSpec
-from .wording import one_line, short_repr, shown, why
+from liteyuki_host.comm.errors import ProcessFailed
+from liteyuki_host.dotenv_text import variables
+from liteyuki_host.paths import (
+    FileProblem,
+    absolute,
+    exists,
+    is_dir,
+    is_file,
+    may_be_read,
+    may_enter,
+    read_bytes,
+    read_text,
+)
+from liteyuki_host.supervisor.spec import ProcessSpec
+from liteyuki_host.wording import one_line, short_repr, shown, why
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -16,7 +16,7 @@ from types import CodeType, FrameType
 
 from loguru import logger
 
-from .comm.threads import DaemonThread, call_soon
+from liteyuki_host.comm.threads import DaemonThread, call_soon
 
 __all__ = ["SelfWatch", "Stall", "Step"]
 

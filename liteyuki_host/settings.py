@@ -18,11 +18,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from ._child.value_words import in_words
-from .comm.errors import SettingsError
-from .paths import FileProblem, absolute, is_dir
-from .project import find_table, read_env_files, read_pyproject
-from .settings_values import (
+from liteyuki_host._child.value_words import in_words
+from liteyuki_host.comm.errors import SettingsError
+from liteyuki_host.paths import FileProblem, absolute, is_dir
+from liteyuki_host.project import find_table, read_env_files, read_pyproject
+from liteyuki_host.settings_values import (
     CHILD_VARIABLES,
     LOG_LEVELS,
     GiB,
@@ -42,9 +42,9 @@ from .settings_values import (
     text,
     text_or_none,
 )
-from .supervisor import order
-from .supervisor.spec import ProcessSpec, Reload, Restart, Strategy
-from .wording import one_line, short_repr, shown
+from liteyuki_host.supervisor import order
+from liteyuki_host.supervisor.spec import ProcessSpec, Reload, Restart, Strategy
+from liteyuki_host.wording import one_line, short_repr, shown
 
 PLUGIN_SETTINGS = ("lycomm_commands", "lycomm_restart_command", "lycomm_status_command")
 """Settings of nonebot_plugin_lycomm. They stand in the same ``.env``; the plugin reads and checks them."""
@@ -61,7 +61,7 @@ Seconds = Annotated[float, BeforeValidator(Number(float, 0, DAY, "seconds"))]
 # A bot needs about a second to import NoneBot: with less it would never be ready.
 ReadyTimeout = Annotated[float, BeforeValidator(Number(float, 1, DAY, "seconds"))]
 # Heartbeats are sent four times per limit and at most four times a second.
-Watch = Annotated[float, BeforeValidator(Number(float, 1, DAY, "seconds", off=True))]
+WatchSeconds = Annotated[float, BeforeValidator(Number(float, 1, DAY, "seconds", off=True))]
 # Less than a minute would be a restart loop; more than a year is a typing error.
 Age = Annotated[float, BeforeValidator(Number(float, 60, 365 * DAY, "seconds", off=True))]
 
@@ -128,11 +128,11 @@ class Supervision(BaseModel):
     )
 
     # Watchdog
-    loop_timeout: Watch = Field(
+    loop_timeout: WatchSeconds = Field(
         default=ProcessSpec.loop_timeout,
         description="seconds the event loop may be blocked before the process is replaced, at least 1; 0: not watched",
     )
-    freeze_timeout: Watch = Field(
+    freeze_timeout: WatchSeconds = Field(
         default=ProcessSpec.freeze_timeout,
         description="seconds the whole process may be silent before it is replaced, at least 1; 0: not watched",
     )

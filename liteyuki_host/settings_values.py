@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .supervisor.spec import Reload
-from .wording import short_repr
+from liteyuki_host.supervisor.spec import Reload
+from liteyuki_host.wording import short_repr
 
 CHILD_VARIABLES = ("LYCOMM_LINK", "LYCOMM_PROCESS", "LYCOMM_LEASH", "LYCOMM_LOCK", "LYCOMM_SHARE_PORT")
 """What a host puts into its child's environment. A host may itself be the child of another one."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from nonebot import get_driver, get_plugin_config
 from nonebot.plugin import PluginMetadata
 
-from .config import Config
+from nonebot_plugin_lycomm.config import Config
 
 __plugin_meta__ = PluginMetadata(
     name="lycomm",
@@ -39,12 +39,11 @@ from liteyuki_host.comm import (
     subscribe,
     unsubscribe,
 )
-from liteyuki_host.comm.node import current
+from liteyuki_host.comm.process.current import current_node
 from liteyuki_host.comm.storage import shared_memory
-
-from . import commands, hooks
-from .params import ActiveChannel, ChannelParam, PassiveChannel, SharedMemory
-from .threads import background_thread
+from nonebot_plugin_lycomm import commands, hooks
+from nonebot_plugin_lycomm.params import ActiveChannel, ChannelParam, PassiveChannel, SharedMemory
+from nonebot_plugin_lycomm.threads import background_thread
 
 __all__ = [  # noqa: RUF022 - grouped by where a name comes from
     # liteyuki_host.comm
@@ -87,7 +86,7 @@ def more_time(seconds: float, reason: str = "") -> None:
     Raises:
         ValueError: *seconds* is out of bounds.
     """
-    current().more_time(seconds, reason)
+    current_node().more_time(seconds, reason)
 
 
 def restart_process(name: str | None = None) -> None:
@@ -96,7 +95,7 @@ def restart_process(name: str | None = None) -> None:
     Raises:
         HostNotAttached: there is no host to ask.
     """
-    current().request_restart(name)
+    current_node().request_restart(name)
 
 
 hooks.register(get_driver())

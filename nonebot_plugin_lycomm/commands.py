@@ -19,14 +19,13 @@ from nonebot.matcher import Matcher
 from nonebot.permission import SUPERUSER
 
 from liteyuki_host.comm.errors import LycommError
-from liteyuki_host.comm.node import current
+from liteyuki_host.comm.process.current import current_node
 from liteyuki_host.comm.storage import shared_memory
-
-from . import texts
-from .config import Config
-from .names import Argument, Names, tell_taken
-from .pending import EXPIRES_AFTER, PendingReply, key_of
-from .threads import has_started
+from nonebot_plugin_lycomm import texts
+from nonebot_plugin_lycomm.config import Config
+from nonebot_plugin_lycomm.names import Argument, Names, tell_taken
+from nonebot_plugin_lycomm.pending import EXPIRES_AFTER, PendingReply, key_of
+from nonebot_plugin_lycomm.threads import has_started
 
 __all__ = ["register"]
 
@@ -100,7 +99,7 @@ def _by_word(words: Mapping[str, Callable[..., Awaitable[None]]]) -> Callable[..
 
 
 async def restart(matcher: Matcher, bot: Bot, event: Event, argument: Argument) -> None:
-    node = current()
+    node = current_node()
     if not node.attached:
         await matcher.finish(texts.NO_HOST)
     process = argument or node.process
@@ -118,7 +117,7 @@ async def restart(matcher: Matcher, bot: Bot, event: Event, argument: Argument) 
 
 async def _restart_other(process: str) -> str:
     """Restart a process that is not this one; returns what to say."""
-    node = current()
+    node = current_node()
     try:
         known = [str(entry["name"]) for entry in await node.control("status")]
         if process not in known:
@@ -135,7 +134,7 @@ async def _remember(bot: Bot, event: Event) -> None:
         reply = PendingReply.to(bot, event, asked_at=time.time())
         # Confirmed: a plain write could still be on its way when the process ends.
         with anyio.fail_after(REMEMBER_TIMEOUT):
-            await shared_memory.aset(key_of(current().process), reply.to_value())
+            await shared_memory.aset(key_of(current_node().process), reply.to_value())
     except Exception as error:
         logger.opt(exception=error).warning("nobody will be told when the restart is done")
 
@@ -149,7 +148,7 @@ async def answer_after_restart(bot: Bot) -> None:
 
 
 async def _answer_after_restart(bot: Bot) -> None:
-    key = key_of(current().process)
+    key = key_of(current_node().process)
     value = shared_memory.get(key)
     if value is None:
         return
@@ -168,7 +167,7 @@ async def _answer_after_restart(bot: Bot) -> None:
 
 
 async def status(matcher: Matcher, bot: Bot, event: Event, argument: Argument) -> None:
-    node = current()
+    node = current_node()
     if not node.attached:
         await matcher.finish(
             texts.local_status(

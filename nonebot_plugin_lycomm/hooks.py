@@ -13,9 +13,8 @@ from nonebot.drivers import Driver
 from nonebot.log import logger
 
 from liteyuki_host.comm import pydantic_version
-from liteyuki_host.comm.node import current
-
-from .threads import has_started
+from liteyuki_host.comm.process.current import current_node
+from nonebot_plugin_lycomm.threads import has_started
 
 __all__ = ["register"]
 
@@ -34,7 +33,7 @@ def register(driver: Driver) -> None:
 
 # Both are async so that they run on the loop they are about; a sync hook would run in a worker thread.
 async def _attach_loop() -> None:
-    node = current()
+    node = current_node()
     node.attach_loop(asyncio.get_running_loop())
     if not node.attached:
         from liteyuki_host.comm.command import run_this_bot
@@ -48,6 +47,6 @@ async def _attach_loop() -> None:
 async def _detach_loop() -> None:
     # A shutdown hook that raises makes NoneBot skip every hook after it, other plugins' included.
     try:
-        current().detach_loop()
+        current_node().detach_loop()
     except Exception as error:
         logger.opt(exception=error).warning("lycomm could not let go of the event loop")

@@ -17,7 +17,7 @@ from nonebot.matcher import Matcher
 from nonebot.params import Depends
 from nonebot.typing import T_State
 
-from .others import owner_of
+from nonebot_plugin_lycomm.others import owner_of
 
 __all__ = ["Argument", "Names", "tell_taken"]
 

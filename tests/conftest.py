@@ -17,7 +17,7 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from liteyuki_host.comm.parking import Parked
+from liteyuki_host.comm.waiting.parking import Parked
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,11 +27,56 @@ def test_every_arrow_holds() -> None:
     assert "4 kept, 0 broken" in run.stdout
 
 
+def circles(graph: grimp.ImportGraph) -> list[set[str]]:
+    """Groups of modules that import each other, directly or through others (Tarjan's algorithm)."""
+    numbers: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    path: list[str] = []
+    found: list[set[str]] = []
+
+    def visit(module: str) -> None:
+        numbers[module] = lowest[module] = len(numbers)
+        path.append(module)
+        for imported in graph.find_modules_directly_imported_by(module):
+            if imported not in numbers:
+                visit(imported)
+                lowest[module] = min(lowest[module], lowest[imported])
+            elif imported in path:
+                lowest[module] = min(lowest[module], numbers[imported])
+        if lowest[module] == numbers[module]:
+            start = path.index(module)
+            if len(path) - start > 1:
+                found.append(set(path[start:]))
+            del path[start:]
+
+    for module in sorted(graph.modules):
+        if module not in numbers:
+            visit(module)
+    return found
+
+
+def test_no_modules_import_each_other() -> None:
+    """Also not inside functions. Imports for type checkers alone do not count."""
+    graph = grimp.build_graph(
+        "liteyuki_host", "nonebot_plugin_lycomm", exclude_type_checking_imports=True, cache_dir=None
+    )
+    assert circles(graph) == []
+
+
+def test_a_circle_is_found() -> None:
+    graph = grimp.ImportGraph()
+    for importer, imported in (("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("e", "a")):
+        for module in (importer, imported):
+            graph.add_module(module)
+        graph.add_import(importer=importer, imported=imported)
+    assert circles(graph) == [{"a", "b", "c"}]
+
+
 @pytest.mark.parametrize(
     ("file", "planted"),
     [
         ("liteyuki_host/comm/protocol/frames.py", "import socket"),
-        ("liteyuki_host/comm/node.py", "import liteyuki_host.supervisor.policy_of_tomorrow"),
+        ("liteyuki_host/comm/process/node.py", "import liteyuki_host.supervisor.policy_of_tomorrow"),
         ("liteyuki_host/hub/hub.py", "import nonebot"),
         ("nonebot_plugin_lycomm/hooks.py", "import liteyuki_host.settings"),
     ],

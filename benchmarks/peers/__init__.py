@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .base import Peer
+    from benchmarks.peers.base import Peer
 
 _HOMES = {
     "lycomm": ".lycomm:Lycomm",

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from ..measures import Job, Measure
-from ..payloads import PAYLOADS
-from ..timing import rate, trips
+from benchmarks.measures import Job, Measure
+from benchmarks.payloads import PAYLOADS
+from benchmarks.timing import rate, trips
 
 Result = dict[str, float]
 """``value``, in the unit of the measure, and what else there is to say, such as ``p99``."""

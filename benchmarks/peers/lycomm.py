@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..measures import Job, Measure
-from ..payloads import PAYLOADS
-from ..timing import rate, trips
-from .base import DEADLINE, Peer, Result
+from benchmarks.measures import Job, Measure
+from benchmarks.payloads import PAYLOADS
+from benchmarks.peers.base import DEADLINE, Peer, Result
+from benchmarks.timing import rate, trips
 
 if TYPE_CHECKING:
     from liteyuki_host import Host
@@ -71,7 +71,7 @@ class Lycomm(Peer):
     def measure(self, job: Job) -> Result:
         if job.workload in WORK:
             return with_host(job, ["bench"], WORK[job.workload])
-        from . import lycomm_growth, lycomm_whole
+        from benchmarks.peers import lycomm_growth, lycomm_whole
 
         return lycomm_growth.measure(job) if job.workload == "growth" else lycomm_whole.measure(job)
 

@@ -10,15 +10,14 @@ from typing import Any
 
 from nonebot import get_driver
 
+from benchmarks.measures import Job
+from benchmarks.payloads import PAYLOADS
+from benchmarks.peers.lycomm import JOB_VARIABLE
+from benchmarks.peers.lycomm_light import PART, TOPIC
+from benchmarks.timing import WARM_UP, microseconds, rate
 from liteyuki_host.comm import Channel
-from liteyuki_host.comm.node import current
+from liteyuki_host.comm.process.current import current_node
 from nonebot_plugin_lycomm import active_channel, background_thread, passive_channel, shared_memory, subscribe
-
-from ..measures import Job
-from ..payloads import PAYLOADS
-from ..timing import WARM_UP, microseconds, rate
-from .lycomm import JOB_VARIABLE
-from .lycomm_light import PART, TOPIC
 
 job = Job.from_json(os.environ[JOB_VARIABLE])
 payload = PAYLOADS.get(job.subject, PAYLOADS["S"])
@@ -80,7 +79,7 @@ def echo_under_load() -> None:
         taken: list[float] = []
         until = time.perf_counter() + (1 + WARM_UP) * job.seconds
         while (began := time.perf_counter()) < until:
-            await current().control("status")
+            await current_node().control("status")
             taken.append(time.perf_counter() - began)
         return microseconds(taken[int(len(taken) * WARM_UP) :])
 

@@ -8,11 +8,11 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from ..measures import Job
-from ..payloads import SMALL
-from .base import DEADLINE, Result
-from .lycomm import Stage, with_light_host
-from .lycomm_whole import publications_per_second
+from benchmarks.measures import Job
+from benchmarks.payloads import SMALL
+from benchmarks.peers.base import DEADLINE, Result
+from benchmarks.peers.lycomm import Stage, with_light_host
+from benchmarks.peers.lycomm_whole import publications_per_second
 
 SLOWEST = 10_000.0
 """Messages per second, or keys: with fewer something is wrong, and a wait ends."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from liteyuki_host.comm import active_channel, passive_channel, shared_memory, subscribe
 from liteyuki_host.comm.errors import ChannelClosed
-from liteyuki_host.comm.node import current
+from liteyuki_host.comm.process.current import current_node
 
 TOPIC = "benchmarks"
 
@@ -38,15 +38,15 @@ def run() -> None:
 async def _live(role: str, argument: str) -> None:
     import asyncio
 
-    current().attach_loop(asyncio.get_running_loop())
+    current_node().attach_loop(asyncio.get_running_loop())
     ROLES[role](argument)
     _report_ready()
     await asyncio.Event().wait()
 
 
 def _report_ready() -> None:
-    current().hooks_done(adapters=[])
-    current().ready(address=None, details={})
+    current_node().hooks_done(adapters=[])
+    current_node().ready(address=None, details={})
 
 
 def _read() -> None:

@@ -17,13 +17,13 @@ from typing import Any
 
 import psutil
 
-from ..measures import Job
-from ..payloads import PAYLOADS
-from ..processes import end_tree
-from ..timing import rate
-from .base import DEADLINE, Result, bare_resident, over_bare, resident
-from .lycomm import START_SECONDS, Stage, with_host, with_light_host
-from .lycomm_light import PART, TOPIC
+from benchmarks.measures import Job
+from benchmarks.payloads import PAYLOADS
+from benchmarks.peers.base import DEADLINE, Result, bare_resident, over_bare, resident
+from benchmarks.peers.lycomm import START_SECONDS, Stage, with_host, with_light_host
+from benchmarks.peers.lycomm_light import PART, TOPIC
+from benchmarks.processes import end_tree
+from benchmarks.timing import rate
 
 IDLE_CHILDREN = 5
 

@@ -7,8 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..measures import Job, Measure
-from .base import Peer, Result
+from benchmarks.measures import Job, Measure
+from benchmarks.peers.base import Peer, Result
 
 _SCRIPT = "import nonebot\n\nnonebot.init()\nnonebot.load_from_toml('pyproject.toml')\nnonebot.run()\n"
 
@@ -20,7 +20,7 @@ class PlainNoneBot(Peer):
         return measure.workload == "start"
 
     def measure(self, job: Job) -> Result:
-        from .lycomm_whole import nonebot_project, time_to_port
+        from benchmarks.peers.lycomm_whole import nonebot_project, time_to_port
 
         with tempfile.TemporaryDirectory(prefix="lycomm-benchmarks-") as name:
             folder = Path(name, "bot")

@@ -7,9 +7,9 @@ import sys
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ..measures import Job, Measure
-from ..payloads import PAYLOADS
-from .base import DuplexPeer, End, Readable, Result, answer, over_bare, resident, spawning
+from benchmarks.measures import Job, Measure
+from benchmarks.payloads import PAYLOADS
+from benchmarks.peers.base import DuplexPeer, End, Readable, Result, answer, over_bare, resident, spawning
 
 
 class PipeEnd(End):
@@ -28,18 +28,18 @@ class PipeEnd(End):
 class QueueEnd(End):
     """``multiprocessing.Queue``: a pipe, a lock and a thread that writes."""
 
-    def __init__(self, outgoing: Any, incoming: Any) -> None:
-        self.send = outgoing.put
-        self.receive = incoming.get
+    def __init__(self, outbox: Any, inbox: Any) -> None:
+        self.send = outbox.put
+        self.receive = inbox.get
 
 
 class ChanEnd(End):
     """magicoca's ``Chan``, one for each direction, as the ancestor had it."""
 
-    def __init__(self, outgoing: Any, incoming: Any) -> None:
-        self.send = outgoing.send
-        self.receive = incoming.recv
-        self._readable = Readable(incoming.recv_conn.fileno())
+    def __init__(self, outbox: Any, inbox: Any) -> None:
+        self.send = outbox.send
+        self.receive = inbox.recv
+        self._readable = Readable(inbox.recv_conn.fileno())
 
     async def areceive(self) -> Any:
         await self._readable.wait()

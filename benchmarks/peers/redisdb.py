@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from .base import DEADLINE, DuplexPeer, End
-from .stores import StorePeer
+from benchmarks.peers.base import DEADLINE, DuplexPeer, End
+from benchmarks.peers.stores import StorePeer
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -50,20 +50,20 @@ def _client(path: str) -> Any:
 
 
 class ListEnd(End):
-    def __init__(self, path: str, outgoing: str, incoming: str) -> None:
+    def __init__(self, path: str, outbox: str, inbox: str) -> None:
         client = _client(path)
-        self.send = lambda value: client.rpush(outgoing, _encode(value))
-        self.receive = lambda: _decode(client.blpop([incoming])[1])
+        self.send = lambda value: client.rpush(outbox, _encode(value))
+        self.receive = lambda: _decode(client.blpop([inbox])[1])
 
 
 class PubSubEnd(End):
-    def __init__(self, path: str, outgoing: str, incoming: str) -> None:
+    def __init__(self, path: str, outbox: str, inbox: str) -> None:
         client = _client(path)
         subscription = client.pubsub(ignore_subscribe_messages=False)
-        subscription.subscribe(incoming)
+        subscription.subscribe(inbox)
         messages: Iterator[Any] = subscription.listen()
         next(messages)  # that it is subscribed
-        self.send = lambda value: client.publish(outgoing, _encode(value))
+        self.send = lambda value: client.publish(outbox, _encode(value))
 
         def receive() -> Any:
             message = next(messages)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .base import DuplexPeer, End, Readable
+from benchmarks.peers.base import DuplexPeer, End, Readable
 
 _LENGTH = struct.Struct("<I")
 _BUFFER = 256 * 1024  # bytes read at most at once

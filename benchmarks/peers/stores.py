@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
-from ..measures import Job, Measure
-from ..payloads import PAYLOADS
-from ..timing import rate
-from .base import DEADLINE, Peer, Result, answer, end_all, spawning, start
+from benchmarks.measures import Job, Measure
+from benchmarks.payloads import PAYLOADS
+from benchmarks.peers.base import DEADLINE, Peer, Result, answer, end_all, spawning, start
+from benchmarks.timing import rate
 
 
 class StorePeer(Peer):

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .base import DuplexPeer, End
+from benchmarks.peers.base import DuplexPeer, End
 
 
 class ZmqEnd(End):

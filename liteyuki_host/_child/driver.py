@@ -42,7 +42,7 @@ from liteyuki_host.log import line_format
 if TYPE_CHECKING:
     from liteyuki_host._child.ending import Ending
     from liteyuki_host._child.signals import Signals
-    from liteyuki_host.comm.node import Node
+    from liteyuki_host.comm.process.node import Node
 
 TERMINATE_SECONDS = 1.0
 """From a SIGTERM or SIGHUP to telling the host. One that a service manager has stopped as well does not need to be

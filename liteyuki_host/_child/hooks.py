@@ -21,7 +21,7 @@ from typing import Any
 from loguru import logger
 from nonebot.utils import is_coroutine_callable, run_sync
 
-from liteyuki_host.comm.channel import blocking_receive_hook
+from liteyuki_host.comm.channel.channel import blocking_receive_hook
 from liteyuki_host.comm.errors import ChannelClosed
 from liteyuki_host.comm.threads import DaemonThread, call_soon
 

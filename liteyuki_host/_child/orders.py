@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from liteyuki_host.comm.protocol.messages import Drain, DumpStacks, Watch
+from liteyuki_host.comm.protocol.messages import Drain, DumpStacks, WatchLoop
 from liteyuki_host.comm.threads import call_soon
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ class Orders:
         self._early_drain: Drain | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: Callable[[float], None] = lambda interval: None
-        self._early_watch: Watch | None = None
+        self._early_watch: WatchLoop | None = None
 
-    def take(self, order: Watch | Drain | DumpStacks) -> None:
+    def take(self, order: WatchLoop | Drain | DumpStacks) -> None:
         """Called by whoever reads the link. Only a watch needs the event loop, and waits until there is one."""
         if isinstance(order, DumpStacks):
             self._stacks.write()  # here and now: the loop may be what hangs

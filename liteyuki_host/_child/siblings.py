@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from liteyuki_host.comm.errors import LycommError
 
 if TYPE_CHECKING:
-    from liteyuki_host.comm.node import Node
+    from liteyuki_host.comm.process.node import Node
 
 ANSWER_SECONDS = 2.0
 """For the host to say where its bots listen; it takes milliseconds."""

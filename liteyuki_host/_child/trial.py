@@ -20,7 +20,7 @@ from liteyuki_host._child.missing import missing_module
 from liteyuki_host._child.streams import flush_streams
 from liteyuki_host._child.trouble import CannotRun, locate
 from liteyuki_host.comm.errors import HostNotAttached, UnknownChannel
-from liteyuki_host.comm.node import current
+from liteyuki_host.comm.process.current import current_node
 from liteyuki_host.requirements import unfit_pydantic
 from liteyuki_host.wording import one_line
 
@@ -46,7 +46,7 @@ class Trial:
         Args:
             script: None for ``--kind toml``.
         """
-        current().process = process  # what its own channels are called
+        current_node().process = process  # what its own channels are called
         entry = self._entry = "[tool.nonebot] of pyproject.toml" if script is None else script.name
         try:
             self._load(process, script)

@@ -9,18 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .channel import Channel as Channel
-    from .channel import active_channel as active_channel
-    from .channel import get_channel as get_channel
-    from .channel import get_channels as get_channels
-    from .channel import passive_channel as passive_channel
-    from .channel import set_channel as set_channel
-    from .storage import SharedMemory as SharedMemory
-    from .storage import shared_memory as shared_memory
-    from .topics import apublish as apublish
-    from .topics import publish as publish
-    from .topics import subscribe as subscribe
-    from .topics import unsubscribe as unsubscribe
+    from liteyuki_host.comm.channel.channel import Channel as Channel
+    from liteyuki_host.comm.channel.channel import active_channel as active_channel
+    from liteyuki_host.comm.channel.channel import get_channel as get_channel
+    from liteyuki_host.comm.channel.channel import get_channels as get_channels
+    from liteyuki_host.comm.channel.channel import passive_channel as passive_channel
+    from liteyuki_host.comm.channel.channel import set_channel as set_channel
+    from liteyuki_host.comm.storage import SharedMemory as SharedMemory
+    from liteyuki_host.comm.storage import shared_memory as shared_memory
+    from liteyuki_host.comm.topics import apublish as apublish
+    from liteyuki_host.comm.topics import publish as publish
+    from liteyuki_host.comm.topics import subscribe as subscribe
+    from liteyuki_host.comm.topics import unsubscribe as unsubscribe
 
 __all__ = [  # noqa: RUF022  (grouped by module)
     # channel
@@ -41,12 +41,12 @@ __all__ = [  # noqa: RUF022  (grouped by module)
 ]
 
 _HOMES = {
-    "Channel": ".channel",
-    "active_channel": ".channel",
-    "get_channel": ".channel",
-    "get_channels": ".channel",
-    "passive_channel": ".channel",
-    "set_channel": ".channel",
+    "Channel": ".channel.channel",
+    "active_channel": ".channel.channel",
+    "get_channel": ".channel.channel",
+    "get_channels": ".channel.channel",
+    "passive_channel": ".channel.channel",
+    "set_channel": ".channel.channel",
     "apublish": ".topics",
     "publish": ".topics",
     "subscribe": ".topics",

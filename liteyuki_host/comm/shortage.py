@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from enum import Enum
 
-from .errors import LycommError
+from liteyuki_host.comm.errors import LycommError
 
 __all__ = ["Outlook", "describe", "is_shortage", "outlook", "remedy"]
 

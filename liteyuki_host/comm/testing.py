@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from ..hub import Hub
-    from .channel import Channel
-    from .node import Node
-    from .storage import SharedMemory
-    from .transport.memory import MemoryTransport
+    from liteyuki_host.comm.channel.channel import Channel
+    from liteyuki_host.comm.process.node import Node
+    from liteyuki_host.comm.storage import SharedMemory
+    from liteyuki_host.comm.transport.memory import MemoryTransport
+    from liteyuki_host.hub import Hub
 
 __all__ = ["Pair", "connected_pair", "lycomm_pair"]
 
@@ -74,7 +74,7 @@ class Pair:
     """
 
     def __init__(self, process: str, node: Node, **limits: int) -> None:
-        from ..hub import Hub
+        from liteyuki_host.hub import Hub
 
         self.process = process
         self.host: Hub = Hub(**limits)
@@ -89,7 +89,7 @@ class Pair:
 
     def connect(self) -> None:
         """Attach the child (again), as a new incarnation."""
-        from .transport.memory import memory_link
+        from liteyuki_host.comm.transport.memory import memory_link
 
         ours, theirs = memory_link()
         self._transports = [ours, theirs]
@@ -107,27 +107,27 @@ class Pair:
 
     def host_channel(self, name: str, kind: Any = None) -> Channel[Any]:
         """The host's side of a channel."""
-        from .channel import Channel
+        from liteyuki_host.comm.channel.channel import Channel
 
         return Channel(name, kind, exchange=self.host)
 
     def child_channel(self, name: str, kind: Any = None) -> Channel[Any]:
         """The child's side of a channel."""
-        from .channel import Channel
+        from liteyuki_host.comm.channel.channel import Channel
 
         return Channel(name, kind, exchange=self.child)
 
     @property
     def host_memory(self) -> SharedMemory:
         """The host's view of the shared memory."""
-        from .storage import SharedMemory
+        from liteyuki_host.comm.storage import SharedMemory
 
         return SharedMemory(self.host)
 
     @property
     def child_memory(self) -> SharedMemory:
         """The child's view of the shared memory."""
-        from .storage import SharedMemory
+        from liteyuki_host.comm.storage import SharedMemory
 
         return SharedMemory(self.child)
 
@@ -149,7 +149,7 @@ def connected_pair(process: str = "nonebot", *, node: Node | None = None, **limi
         node: the child's exchange; by default one of its own, so several pairs can live side by side.
         limits: ``window``, ``message_limit``, ``memory_limit`` of the hub, in bytes.
     """
-    from .node import Node
+    from liteyuki_host.comm.process.node import Node
 
     pair = Pair(process, Node() if node is None else node, **limits)
     try:
@@ -161,7 +161,7 @@ def connected_pair(process: str = "nonebot", *, node: Node | None = None, **limi
 @pytest.fixture
 def lycomm_pair() -> Iterator[Pair]:
     """A host for this process's own node, for one test: module-level channels and ``shared_memory`` reach it."""
-    from .node import current
+    from liteyuki_host.comm.process.current import current_node
 
-    with connected_pair(node=current()) as pair:
+    with connected_pair(node=current_node()) as pair:
         yield pair

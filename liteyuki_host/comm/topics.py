@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from . import codec
-from .codec import decode_payload
-from .delivery.callbacks import Callback
-from .errors import ChannelFull, ValueRefused, ValueTooLarge
-from .exchange import Exchange, check_name, current
-from .loops import on_event_loop
-from .protocol.frames import Flag
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel.calling import Callback
+from liteyuki_host.comm.codec import decode_payload
+from liteyuki_host.comm.errors import ChannelFull, ValueRefused, ValueTooLarge
+from liteyuki_host.comm.process.current import current
+from liteyuki_host.comm.process.exchange import Exchange
+from liteyuki_host.comm.process.names import check_name
+from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.waiting.loops import on_event_loop
 
 __all__ = ["STATES_TOPIC", "apublish", "publish", "subscribe", "unsubscribe"]
 

@@ -22,8 +22,8 @@ from liteyuki_host.examination.ports import (
     look_at,
     no_socket_folder,
 )
-from liteyuki_host.log import HOST
 from liteyuki_host.output.log_file import must_take_lines
+from liteyuki_host.output.text import HOST
 from liteyuki_host.paths import FileProblem, exists, is_dir
 from liteyuki_host.project import find_table, read_pyproject, same_file
 from liteyuki_host.settings import Settings

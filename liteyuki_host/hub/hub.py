@@ -12,23 +12,28 @@ from typing import Any
 import anyio
 from loguru import logger
 
-from ..boundary import Boundary
-from ..comm import codec
-from ..comm.authority import Authority
-from ..comm.delivery.end import ChannelEnd, StreamSource, join
-from ..comm.delivery.outgoing import Outgoing
-from ..comm.errors import ChannelClosed, ChannelTaken, LycommError
-from ..comm.exchange import Exchange, Subscription, check_name, report_refusal
-from ..comm.link import INLINE_BURST, Link
-from ..comm.loops import call_on
-from ..comm.protocol import messages
-from ..comm.protocol.credit import DEFAULT_WINDOW, Stream
-from ..comm.protocol.store import DEFAULT_MEMORY_LIMIT, Outcome
-from ..comm.threads import DaemonThread
-from ..comm.transport import Transport
-from ..comm.waiting import NOTHING, Waiters
-from .routes import Route
-from .session import Session, SessionListener
+from liteyuki_host.boundary import Boundary
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel.end import ChannelEnd, StreamSource, join
+from liteyuki_host.comm.channel.outbox import Outbox
+from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, LycommError
+from liteyuki_host.comm.link import Link
+from liteyuki_host.comm.link.tuning import INLINE_BURST
+from liteyuki_host.comm.process.exchange import Exchange, report_refusal
+from liteyuki_host.comm.process.names import check_name
+from liteyuki_host.comm.process.subscription import Subscription
+from liteyuki_host.comm.protocol import messages
+from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.storage.authority import Authority
+from liteyuki_host.comm.storage.outcome import Outcome
+from liteyuki_host.comm.storage.store import DEFAULT_MEMORY_LIMIT
+from liteyuki_host.comm.threads import DaemonThread
+from liteyuki_host.comm.transport import Transport
+from liteyuki_host.comm.waiting.loops import call_on
+from liteyuki_host.comm.waiting.waiting import NOTHING, Waiters
+from liteyuki_host.hub.routes import Route
+from liteyuki_host.hub.session import Session, SessionListener
 
 __all__ = ["Hub"]
 
@@ -84,7 +89,7 @@ class Hub(Exchange):
         self._routes_lock = threading.RLock()  # before a link's lock, never after it
         self._routes: dict[str, Route] = {}
         self._topics_lock = threading.Lock()
-        self._topics: dict[str, dict[Session, Outgoing]] = {}
+        self._topics: dict[str, dict[Session, Outbox]] = {}
         self._publications = 0  # in a row
         self._last_publication = 0.0
         self._withheld: list[tuple[StreamSource, int]] = []  # memory credit kept back while somebody lags
@@ -191,9 +196,9 @@ class Hub(Exchange):
                 for route in list(self._routes.values()):
                     if process not in route.ends:
                         continue
-                    outgoing = route.outgoing.get(process)
-                    if outgoing is not None:
-                        route.fail_requests(process, outgoing.unbind(session.link), cause)
+                    outbox = route.outbox.get(process)
+                    if outbox is not None:
+                        route.fail_requests(process, outbox.unbind(session.link), cause)
                     elif route.other(process) == HOST:
                         self.end(route.name).unbind(session.link, cause)
             if successor is not None:
@@ -226,10 +231,10 @@ class Hub(Exchange):
         self._closed = True
         for end in list(self._ends.values()):
             end.close(reason)  # whoever waits for room is not to be let in by what is given up now
-            end.outgoing.give_up(reason)
+            end.outbox.give_up(reason)
         for route in list(self._routes.values()):
-            for outgoing in route.outgoing.values():
-                outgoing.give_up(reason)
+            for outbox in route.outbox.values():
+                outbox.give_up(reason)
             stranded = sum(len(relay) for relay in route.relays.values())
             if stranded:
                 self.losses.add(route.name, stranded, reason)
@@ -286,14 +291,14 @@ class Hub(Exchange):
         first, second = route.ends
         if HOST in route.ends:
             child = second if first == HOST else first
-            route.relay(child).set_target(self.end(route.name).incoming)
+            route.relay(child).set_target(self.end(route.name).inbox)
         else:
             for receiver, sender in ((first, second), (second, first)):
-                outgoing = route.outgoing[receiver] = Outgoing(
+                outbox = route.outbox[receiver] = Outbox(
                     window=self.window,
                     on_lost=lambda count, why: self.losses.add(route.name, count, why),
                 )
-                route.relay(sender).set_target(outgoing)
+                route.relay(sender).set_target(outbox)
         for end in route.ends:
             session = self._sessions.get(end)
             if session is not None:
@@ -303,30 +308,30 @@ class Hub(Exchange):
         """Join the route with the link of one of its ends."""
         link = session.link
         own = self.end(route.name) if route.other(session.process) == HOST else None
-        receiver = route.relay(session.process) if own is None else own.incoming
+        receiver = route.relay(session.process) if own is None else own.inbox
         stream = link.open_stream("channel", route.name, lambda stream: join(receiver, link, stream))
-        outgoing = route.outgoing.get(session.process)
-        if own is not None and stream.user is not own.outgoing:
+        outbox = route.outbox.get(session.process)
+        if own is not None and stream.user is not own.outbox:
             own.bind(link, stream)
-        elif own is None and outgoing is not None and stream.user is not outgoing:
-            outgoing.bind(link, stream)
+        elif own is None and outbox is not None and stream.user is not outbox:
+            outbox.bind(link, stream)
 
     # --- topics ---------------------------------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
-        slow: list[tuple[Session, Outgoing]] = []
+        slow: list[tuple[Session, Outbox]] = []
         with self._topics_lock:  # one order for all topics and all subscribers
             one_of_many = self._is_publishing_a_lot()
-            for session, outgoing in self._topics.get(topic, {}).items():
-                if not outgoing.offer(payload, flags, one_of_many=one_of_many) and not session.link.ended:
-                    slow.append((session, outgoing))
+            for session, outbox in self._topics.get(topic, {}).items():
+                if not outbox.offer(payload, flags, one_of_many=one_of_many) and not session.link.ended:
+                    slow.append((session, outbox))
             self._last_publication = time.perf_counter()
             own = self._subscriptions.get(topic)
             limit = (TOPIC_BACKLOG_WINDOWS + 1) * self.window
             delivered = own is None or own.deliver_here(payload, flags, limit)
         # Reported outside the lock: what takes log lines may publish them.
-        for session, outgoing in slow:
-            outgoing.lose(1, f"process {session.process} is too slow for it")
+        for session, outbox in slow:
+            outbox.lose(1, f"process {session.process} is too slow for it")
         if not delivered:
             self.losses.add(f"topic {topic}", 1, "the host's own subscribers are too slow for it")
         return True
@@ -341,14 +346,14 @@ class Hub(Exchange):
 
     def subscribe_session(self, session: Session, topic: str, stream: Stream) -> None:
         """A child wants *topic*, over *stream*."""
-        outgoing = Outgoing(
+        outbox = Outbox(
             window=0,
             backlog=TOPIC_BACKLOG_WINDOWS * self.window,
             on_lost=lambda count, why: self.losses.add(f"topic {topic}", count, why),
         )
         with self._topics_lock:
-            outgoing.bind(session.link, stream)
-            self._topics.setdefault(topic, {})[session] = outgoing
+            outbox.bind(session.link, stream)
+            self._topics.setdefault(topic, {})[session] = outbox
 
     def unsubscribe_session(self, session: Session, topic: str) -> None:
         """A child no longer wants *topic*."""

@@ -6,12 +6,12 @@ import threading
 from collections import deque
 from typing import Any
 
-from ..comm import codec
-from ..comm.delivery.incoming import Incoming
-from ..comm.delivery.outgoing import Outgoing
-from ..comm.errors import ChannelBroken
-from ..comm.protocol.credit import MESSAGE_CHARGE
-from ..comm.protocol.frames import Flag
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel.inbox import Inbox
+from liteyuki_host.comm.channel.outbox import Outbox
+from liteyuki_host.comm.errors import ChannelBroken
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
+from liteyuki_host.comm.protocol.frames import Flag
 
 __all__ = ["Relay", "Route"]
 
@@ -25,14 +25,14 @@ class Relay:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._target: Outgoing | Incoming | None = None
+        self._target: Outbox | Inbox | None = None
         self._waiting: deque[tuple[bytes, int, int, Any]] = deque()  # payload, flags, request id, source
 
-    def set_target(self, target: Outgoing | Incoming) -> None:
+    def set_target(self, target: Outbox | Inbox) -> None:
         """From now on messages go to *target*; those that waited go first."""
         with self._lock:
             self._target = target
-        if isinstance(target, Outgoing):
+        if isinstance(target, Outbox):
             target.on_room = self.pump
         self.pump()
 
@@ -40,7 +40,7 @@ class Relay:
         """Called by the sender's link."""
         target = self._target
         if flags & Flag.REPLY:
-            if isinstance(target, Outgoing):
+            if isinstance(target, Outbox):
                 target.reply(payloads[0], flags, request_id)
             elif target is not None:
                 target.deliver(payloads, flags, request_id, source)
@@ -56,7 +56,7 @@ class Relay:
             target, waiting = self._target, self._waiting
             while waiting:
                 payload, flags, request_id, source = waiting[0]
-                if isinstance(target, Outgoing):
+                if isinstance(target, Outbox):
                     if not target.offer(payload, flags, request_id):
                         break
                     granted[source] = granted.get(source, 0) + len(payload) + MESSAGE_CHARGE
@@ -79,7 +79,7 @@ class Route:
         self.name = name
         self.ends: list[str] = []
         self.relays: dict[str, Relay] = {}  # by sending child, unless the host is known as the other end
-        self.outgoing: dict[str, Outgoing] = {}  # by receiving child, when the other end is a child too
+        self.outbox: dict[str, Outbox] = {}  # by receiving child, when the other end is a child too
 
     def other(self, process: str) -> str | None:
         """The end that is not *process*, if it is known."""
@@ -91,7 +91,7 @@ class Route:
     def fail_requests(self, receiver: str, unanswered: list[int], cause: str) -> None:
         """Tell the other child that *receiver* died with these requests."""
         other = self.other(receiver)
-        back = None if other is None else self.outgoing.get(other)
+        back = None if other is None else self.outbox.get(other)
         if back is None:
             return
         text = f"channel {self.name!r}: no answer can come any more ({cause}); whether the work was done is unknown"

@@ -7,21 +7,22 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from .._version import __version__
-from ..comm import codec
-from ..comm.delivery.end import StreamSource, join
-from ..comm.errors import LinkClosed, LinkError
-from ..comm.link import Link
-from ..comm.protocol import messages
-from ..comm.protocol.connection import Connection, Role
-from ..comm.protocol.credit import MESSAGE_CHARGE, Stream
-from ..comm.protocol.frames import Flag
-from ..comm.protocol.store import Outcome, Refusal
-from ..comm.transport import Transport
-from .standby import Standby
+from liteyuki_host._version import __version__
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel.end import StreamSource, join
+from liteyuki_host.comm.errors import LinkClosed, LinkError
+from liteyuki_host.comm.link import Link
+from liteyuki_host.comm.protocol import messages
+from liteyuki_host.comm.protocol.connection import Connection, Role
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
+from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.storage.outcome import Outcome, Refusal
+from liteyuki_host.comm.transport import Transport
+from liteyuki_host.hub.standby import Standby
 
 if TYPE_CHECKING:
-    from .hub import Hub
+    from liteyuki_host.hub.hub import Hub
 
 __all__ = ["Session", "SessionListener"]
 
@@ -126,7 +127,7 @@ class Session:
 
     def watch(self, interval: float) -> None:
         """Have the bot's event loop send a beat every *interval* seconds; ``on_beat`` tells."""
-        self.link.send_control(messages.Watch(interval))
+        self.link.send_control(messages.WatchLoop(interval))
 
     def ping(self) -> None:
         """Ask the child's link for a sign of life; ``on_pong`` tells. Returns at once."""

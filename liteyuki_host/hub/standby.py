@@ -6,11 +6,11 @@ import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..comm.protocol.credit import Stream
-from ..comm.protocol.frames import Flag
+from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.protocol.stream import Stream
 
 if TYPE_CHECKING:
-    from .session import Session
+    from liteyuki_host.hub.session import Session
 
 __all__ = ["Standby"]
 

@@ -16,9 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from liteyuki_host.comm.threads import DaemonThread
-from liteyuki_host.log import HOST
-
-from .text import Block, date_and_time
+from liteyuki_host.output.text import HOST, Block, date_and_time
 
 KiB = 1024
 MiB = 1024 * KiB

@@ -15,10 +15,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from liteyuki_host.log import HOST
-
-from .backlog import Backlog, Omitted, Taken
-from .text import Block, date_and_time
+from liteyuki_host.output.backlog import Backlog, Omitted, Taken
+from liteyuki_host.output.text import HOST, Block, date_and_time
 
 BLOCKED_SECONDS = 0.1
 """How often a writer that cannot write, or must not, looks whether it is still wanted."""

@@ -8,11 +8,9 @@ from pathlib import Path
 
 from loguru import logger
 
-from liteyuki_host.log import HOST
-
-from .backlog import Backlog, Omitted, Taken
-from .log_file import LogFile
-from .text import Block, date_and_time
+from liteyuki_host.output.backlog import Backlog, Omitted, Taken
+from liteyuki_host.output.log_file import LogFile
+from liteyuki_host.output.text import HOST, Block, date_and_time
 
 RETRY_SECONDS = 1.0
 """After an error, until the file is tried again. It is told once, so the tries need not be rare."""

@@ -11,6 +11,9 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 
+HOST = "host"
+"""The name of the host in its own lines."""
+
 LINE_LIMIT = 64 * 1024
 """Bytes of one line, and of one block. A longer line becomes several, each marked as unfinished."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from nonebot import get_driver
 
-from liteyuki_host.comm.node import current
+from liteyuki_host.comm.process.current import current_node
 from nonebot_plugin_lycomm import passive_channel
 
 driver = get_driver()
@@ -69,7 +69,7 @@ def damage_regex() -> None:
 
 
 async def damage_control(verb: str, target: str | None = None) -> Any:
-    return await current().control(verb, target)
+    return await current_node().control(verb, target)
 
 
 def damage_say(text: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 from loguru import logger
 
 from liteyuki_host.comm import Channel
-from liteyuki_host.comm.exchange import Exchange
-from liteyuki_host.comm.node import Node
+from liteyuki_host.comm.process.exchange import Exchange
+from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import Pair, connected_pair
 from liteyuki_host.comm.transport.memory import memory_link

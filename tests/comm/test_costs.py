@@ -19,11 +19,11 @@ import pytest
 from pair_kit import DEADLINE, Listener, channel, until
 
 from liteyuki_host.comm import codec
-from liteyuki_host.comm.channel import Channel
+from liteyuki_host.comm.channel import calling as callbacks
+from liteyuki_host.comm.channel.calling import Callback
+from liteyuki_host.comm.channel.channel import Channel
 from liteyuki_host.comm.codec import decoding, encoding, quick
-from liteyuki_host.comm.delivery import callbacks
-from liteyuki_host.comm.delivery.callbacks import Callback
-from liteyuki_host.comm.node import Node
+from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.storage import Changed, SharedMemory
 from liteyuki_host.comm.transport.posix import SocketTransport, socket_link
 from liteyuki_host.hub import Hub
@@ -286,11 +286,11 @@ import socket, sys
 from liteyuki_host._child.orders import Orders
 from liteyuki_host._child.stacks import Stacks
 from liteyuki_host.comm import active_channel, publish, shared_memory
-from liteyuki_host.comm.node import current
+from liteyuki_host.comm.process.current import current_node
 from liteyuki_host.comm.transport.posix import SocketTransport
 
 orders = Orders(Stacks("bot"))
-current().attach(
+current_node().attach(
     SocketTransport(*(socket.socket(fileno=int(number)) for number in sys.argv[1:])),
     "bot",
     on_stop=lambda reason: None,
@@ -302,7 +302,7 @@ shared_memory.sync(timeout=10)
 publish("topic", shared_memory["key"])
 large = {"asyncio", "loguru", "anyio", "concurrent.futures", "pydantic", "psutil"}
 active_channel.send(sorted(large & set(sys.modules)))
-current().detach("done", timeout=10)
+current_node().detach("done", timeout=10)
 """
 
 

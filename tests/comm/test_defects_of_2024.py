@@ -23,7 +23,7 @@ from liteyuki_host.comm.errors import (
     UnknownChannel,
     ValueRefused,
 )
-from liteyuki_host.comm.exchange import set_current
+from liteyuki_host.comm.process.current import set_current
 from liteyuki_host.comm.testing import Pair, connected_pair
 from liteyuki_host.comm.topics import publish, subscribe, unsubscribe
 
@@ -178,7 +178,7 @@ def test_d12_leaving_wakes_who_receives_and_tells_the_other_process(pair: Pair) 
 
     thread = threading.Thread(target=receive, daemon=True)
     thread.start()
-    until(lambda: pair.child_channel(ACTIVE)._own_end().incoming.arrived)
+    until(lambda: pair.child_channel(ACTIVE)._own_end().inbox.arrived)
     pair.child.detach("over")
     thread.join(DEADLINE)
     assert not thread.is_alive()

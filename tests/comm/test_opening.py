@@ -10,8 +10,8 @@ import pytest
 from pair_kit import DEADLINE, channel, eventually, loops, until
 
 from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel.calling import Callback
 from liteyuki_host.comm.codec import decode_payload
-from liteyuki_host.comm.delivery.callbacks import Callback
 from liteyuki_host.comm.testing import Pair, connected_pair
 
 

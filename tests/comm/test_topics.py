@@ -11,8 +11,8 @@ import pytest
 from pair_kit import DEADLINE, children, eventually, logged, loops, until
 
 from liteyuki_host.comm.errors import ChannelFull, HostNotAttached, ValueRefused, ValueTooLarge
-from liteyuki_host.comm.exchange import Exchange
-from liteyuki_host.comm.node import Node
+from liteyuki_host.comm.process.exchange import Exchange
+from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import connected_pair
 from liteyuki_host.comm.topics import apublish, publish, subscribe, unsubscribe

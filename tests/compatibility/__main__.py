@@ -14,13 +14,12 @@ from importlib import metadata
 from pathlib import Path
 
 from liteyuki_host import __version__
-
-from . import page, results, running
-from .candidates import CANDIDATES, Candidate
-from .lines import Output, differences, read_lycomm, read_nb
-from .project import ROOT, CannotInstall, Project, build_wheel
-from .results import About, Result, Run
-from .running import Record
+from tests.compatibility import page, results, running
+from tests.compatibility.candidates import CANDIDATES, Candidate
+from tests.compatibility.lines import Output, differences, read_lycomm, read_nb
+from tests.compatibility.project import ROOT, CannotInstall, Project, build_wheel
+from tests.compatibility.results import About, Result, Run
+from tests.compatibility.running import Record
 
 DOCS = ROOT / "docs"
 

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .project import ROOT
-from .running import INTERRUPTED, LEFT_SECONDS, started, take_signals
+from tests.compatibility.project import ROOT
+from tests.compatibility.running import INTERRUPTED, LEFT_SECONDS, started, take_signals
 
 READMES = ("README.md", "README.zh-CN.md")
 COMMANDS = ("run", "test")

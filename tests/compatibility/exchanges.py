@@ -13,9 +13,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
+from tests.compatibility.platforms import BOT, FRIEND, NOW, Platform
 from tests.onebot_client import onebot_client
-
-from .platforms import BOT, FRIEND, NOW, Platform
 
 ANSWER_SECONDS = 15.0
 NO_ANSWER = f"none in {ANSWER_SECONDS:g} s"

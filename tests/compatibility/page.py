@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import results
-from .candidates import KINDS
-from .results import About, Result, Run
+from tests.compatibility import results
+from tests.compatibility.candidates import KINDS
+from tests.compatibility.results import About, Result, Run
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 """The lines of a page between which the command writes."""

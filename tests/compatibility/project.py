@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from .candidates import Candidate
+from tests.compatibility.candidates import Candidate
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL_SECONDS = 600.0

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from . import exchanges
-from .platforms import PLATFORMS, Platform
-from .project import NB, Project
+from tests.compatibility import exchanges
+from tests.compatibility.platforms import PLATFORMS, Platform
+from tests.compatibility.project import NB, Project
 
 INTERRUPTED = 130
 """What shells say of a program that Ctrl+C has ended."""

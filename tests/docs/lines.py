@@ -20,7 +20,7 @@ LOGGING = [
     "liteyuki_host/_child/*.py",
     "liteyuki_host/hub/*.py",
     "liteyuki_host/output/*.py",
-    "liteyuki_host/comm/exchange.py",
+    "liteyuki_host/comm/process/exchange.py",
     "nonebot_plugin_lycomm/*.py",
 ]
 LEVELS = {"info", "success", "warning", "error", "exception"}

@@ -18,8 +18,9 @@ import msgspec
 import pytest
 
 from liteyuki_host.comm import codec, errors
-from liteyuki_host.comm.protocol import connection, frames, messages, store
+from liteyuki_host.comm.protocol import connection, frames, messages
 from liteyuki_host.comm.protocol.states import TRANSITIONS, Input, State
+from liteyuki_host.comm.storage import store
 from liteyuki_host.settings import PLUGIN_SETTINGS, ProcessSettings, Settings, Supervision, load_settings
 from liteyuki_host.supervisor.exits import describe_exit
 from liteyuki_host.supervisor.spec import Reload, Restart, Strategy

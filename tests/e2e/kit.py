@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 from ports import free_port as free_port
 
-from liteyuki_host.comm.channel import Channel
+from liteyuki_host.comm.channel.channel import Channel
 from liteyuki_host.host import Host
 
 ROOT = Path(__file__).resolve().parents[2]

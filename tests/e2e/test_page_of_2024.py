@@ -138,7 +138,7 @@ def test_importing_has_no_side_effects(package: str) -> None:
 def test_a_child_that_only_needs_channels_loads_no_host_code() -> None:
     program = """if True:
         import sys
-        import liteyuki_host.comm.storage, liteyuki_host.comm.channel, liteyuki_host.comm.node
+        import liteyuki_host.comm.storage, liteyuki_host.comm.channel, liteyuki_host.comm.process.node
         heavy = [m for m in sys.modules if m.startswith(("liteyuki_host.hub", "liteyuki_host.supervisor", "pydantic"))]
         assert not heavy, heavy
         assert "nonebot" not in sys.modules

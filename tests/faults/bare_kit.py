@@ -19,7 +19,7 @@ import psutil
 from live_kit import DEADLINE, Traces
 
 import liteyuki_host
-from liteyuki_host.comm.channel import Channel
+from liteyuki_host.comm.channel.channel import Channel
 from liteyuki_host.hub import Hub
 from liteyuki_host.project import ProjectPlan
 from liteyuki_host.supervisor.life import ProcessStatus

@@ -15,7 +15,7 @@ import psutil
 from faults_kit import Report
 from live_kit import DEADLINE, SERVING, LiveHost, Traces, every_core_busy, live_host, percentile
 
-from liteyuki_host.comm.delivery.outgoing import MAX_ATTEMPTS
+from liteyuki_host.comm.channel.outbox import MAX_ATTEMPTS
 from liteyuki_host.supervisor.states import State
 
 TITLE = "bots that hang"

@@ -120,7 +120,7 @@ BUGS = (
     ),
     Bug(
         "who waits for a lock is not told that its holder has died",
-        "comm/authority.py",
+        "comm/storage/authority.py",
         "            for _, holder in self._locks.owner_died(owner):\n                self._grant(holder)\n",
         "            self._locks.owner_died(owner)\n",
         "locks",

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "comm"))
 from pair_kit import DEADLINE, Child, channel, children, eventually, logged, memory, until
 
 from liteyuki_host.comm.errors import ChannelClosed, ReceiveTimeout
-from liteyuki_host.comm.node import Node
+from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.frames import HEADER, Kind, encode_frame
 from liteyuki_host.comm.testing import Pair, connected_pair
@@ -281,7 +281,7 @@ def test_closing_reports_what_nobody_will_consume_and_wakes_who_waits() -> None:
 
         thread = threading.Thread(target=receive, daemon=True)
         thread.start()
-        until(lambda: pair.host_channel("nonebot-passive")._own_end().incoming.arrived)
+        until(lambda: pair.host_channel("nonebot-passive")._own_end().inbox.arrived)
         with logged() as lines:
             pair.host.close("the host ends")
         thread.join(DEADLINE)
@@ -362,7 +362,7 @@ def test_two_ends_may_claim_at_once() -> None:
 
 
 def test_losses_are_said_at_once_and_then_gathered() -> None:
-    from liteyuki_host.comm.exchange import LossReport
+    from liteyuki_host.comm.process.losses import LossReport
 
     report = LossReport()
     with logged() as lines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from liteyuki_host.comm.delivery.outgoing import Outgoing
+from liteyuki_host.comm.channel.outbox import Outbox
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.hub.routes import Relay, Route
@@ -18,7 +18,7 @@ class Source:
         self.granted += cost
 
 
-class Target(Outgoing):
+class Target(Outbox):
     """Has room for as many messages as the test says."""
 
     def __init__(self, room: int) -> None:

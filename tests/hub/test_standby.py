@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "comm"))
 from pair_kit import DEADLINE, Child, Listener, channel, eventually, logged, loops, memory, until
 
 from liteyuki_host.comm.errors import ChannelBroken, ChannelTaken, LycommError, ReceiveTimeout
-from liteyuki_host.comm.node import Node
+from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.protocol import messages as m
-from liteyuki_host.comm.protocol.credit import Stream
 from liteyuki_host.comm.protocol.frames import Flag, Kind, encode_frame
+from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.testing import Pair, connected_pair
 from liteyuki_host.comm.topics import publish, subscribe, unsubscribe
 from liteyuki_host.comm.transport.memory import memory_link
@@ -297,7 +297,7 @@ def test_the_window_bounds_what_is_kept(start: Start) -> None:
         room = window // 257  # each number costs 257 to 259 bytes
         until(lambda: line.statistics().waiting_to_be_consumed >= room - 1)
         arrived(new)
-        stream = new.session.link.connection.streams[line._own_end().outgoing._bound[1].id]  # type: ignore[index]
+        stream = new.session.link.connection.streams[line._own_end().outbox._bound[1].id]  # type: ignore[index]
         assert (stream.consumed, stream.received <= window) == (0, True)
         assert sender.is_alive()
         pair.cut()
@@ -432,7 +432,7 @@ def test_both_end_at_once(hub: Hub, start: Start) -> None:
             assert not ends.is_alive()
             hub.losses.flush()
         assert (hub.session("bot"), hub._standbys, hub._topics, hub.view) == (None, {}, {}, {})
-        assert not channel(hub, "bot-passive")._own_end().outgoing.bound
+        assert not channel(hub, "bot-passive")._own_end().outbox.bound
         reported = [line for line in lines if "3 messages lost (the new bot that sent it ended before" in line]
         if not reported:
             assert [from_bot.receive(DEADLINE) for _ in range(3)] == [[number, part] for part in range(3)]

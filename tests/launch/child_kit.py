@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from launch_kit import DEADLINE
 
-from liteyuki_host.comm.channel import Channel
+from liteyuki_host.comm.channel.channel import Channel
 from liteyuki_host.comm.transport import open_link
 from liteyuki_host.hub import Hub
 from liteyuki_host.project import ProjectPlan

@@ -15,7 +15,7 @@ from loguru import logger
 
 from liteyuki_host._child import hooks
 from liteyuki_host._child.hooks import StartupHooks
-from liteyuki_host.comm.channel import blocking_receive_hook
+from liteyuki_host.comm.channel.channel import blocking_receive_hook
 from liteyuki_host.comm.errors import ChannelClosed
 
 DEADLINE = 10.0

@@ -13,7 +13,7 @@ from launch_kit import make_project
 
 from liteyuki_host._child.orders import Orders
 from liteyuki_host._child.pulse import Pulse
-from liteyuki_host.comm.protocol.messages import Drain, DumpStacks, Watch
+from liteyuki_host.comm.protocol.messages import Drain, DumpStacks, WatchLoop
 
 
 class ManualLoop:
@@ -110,14 +110,14 @@ async def test_watches_wait_for_the_loop_and_nothing_else_does() -> None:
     stacks, intervals = NoStacks(), asyncio.Queue[float]()
     timeouts: list[float] = []
     orders = Orders(stacks)  # type: ignore[arg-type]
-    for order in (Watch(5.0), Drain(3.0), Drain(1.0), Watch(7.0), DumpStacks()):
+    for order in (WatchLoop(5.0), Drain(3.0), Drain(1.0), WatchLoop(7.0), DumpStacks()):
         await asyncio.to_thread(orders.take, order)
     assert stacks.written == 1
     orders.drain_by(timeouts.append)
     orders.take(Drain(2.0))
     assert timeouts == [1.0, 2.0], "the last one from before, then at once"
     orders.watch_by(intervals.put_nowait, asyncio.get_running_loop())
-    await asyncio.to_thread(orders.take, Watch(9.0))
+    await asyncio.to_thread(orders.take, WatchLoop(9.0))
     assert [await asyncio.wait_for(intervals.get(), 5) for _ in range(2)] == [7.0, 9.0]
 
 
@@ -126,7 +126,7 @@ def test_orders_to_a_loop_that_has_ended_are_nobodys() -> None:
     orders = Orders(NoStacks())  # type: ignore[arg-type]
     orders.watch_by(print, loop)
     loop.close()
-    orders.take(Watch(1.0))
+    orders.take(WatchLoop(1.0))
 
 
 # With a real bot

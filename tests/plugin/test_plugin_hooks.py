@@ -13,7 +13,8 @@ from nonebot.drivers.none import Driver
 
 from liteyuki_host.comm.command import lycomm
 from liteyuki_host.comm.errors import HostNotAttached
-from liteyuki_host.comm.node import Node, current
+from liteyuki_host.comm.process.current import current_node
+from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.testing import Pair
 from nonebot_plugin_lycomm import (
     active_channel,
@@ -34,7 +35,7 @@ DEADLINE = 5.0
 
 
 async def test_there_is_no_host_here(app: object) -> None:
-    assert not current().attached
+    assert not current_node().attached
 
 
 async def test_the_start_says_in_exactly_one_line_that_there_is_no_host(app: object, logged: Logged) -> None:
@@ -154,7 +155,7 @@ async def test_callbacks_of_a_message_from_the_host_run_on_nonebots_loop(app: ob
 async def test_restart_process_asks_the_host_for_this_or_a_named_process(app: object, lycomm_pair: Pair) -> None:
     restart_process()
     restart_process("bot2")
-    await current().control("status")  # in order on the link, so the host has seen what came before
+    await current_node().control("status")  # in order on the link, so the host has seen what came before
     assert lycomm_pair.controls == [("restart", "nonebot"), ("restart", "bot2"), ("status", None)]
 
 

@@ -246,7 +246,7 @@ def test_a_watch_tells_of_it_and_goes_on(pair: Pair, unreadable: bytes) -> None:
 
 def _raw(channel: Channel[Any], payload: bytes, flags: int = 0) -> None:
     """Send a payload as another implementation of the link might."""
-    assert channel._usable_end().outgoing.offer(payload, flags, may_wait=True)
+    assert channel._usable_end().outbox.offer(payload, flags, may_wait=True)
 
 
 @pytest.mark.parametrize("kind", [None, dict[str, int]], ids=["plain", "typed"])
@@ -280,7 +280,7 @@ async def test_a_question_that_cannot_be_read_is_answered_so(pair: Pair, unreada
         there.on_receive()(lambda data: data)
         end = here._usable_end()
         number = end.new_request()
-        assert end.outgoing.try_offer(unreadable, Flag.REQUEST, number) is True
+        assert end.outbox.try_offer(unreadable, Flag.REQUEST, number) is True
         with pytest.raises(RemoteError, match="ValueUnreadable"):
             await end.reply_to(number, DEADLINE)
     finally:

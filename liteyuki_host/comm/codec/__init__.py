@@ -14,13 +14,13 @@ payload, because encoding 64 KiB costs more than sending it.
 
 from __future__ import annotations
 
-from .decoding import decode, decode_payload, decode_plain
-from .differences import shown
-from .encoding import DEFAULT_MESSAGE_LIMIT, encode, encode_plain
-from .plain import MAX_DEPTH, is_number, may_be_plain
-from .quick import encode_quickly
-from .references import referring
-from .typed import TypedDecoder
+from liteyuki_host.comm.codec.decoding import decode, decode_payload, decode_plain
+from liteyuki_host.comm.codec.differences import shown
+from liteyuki_host.comm.codec.encoding import DEFAULT_MESSAGE_LIMIT, encode, encode_plain
+from liteyuki_host.comm.codec.plain import MAX_DEPTH, is_number, may_be_plain
+from liteyuki_host.comm.codec.quick import encode_quickly
+from liteyuki_host.comm.codec.references import referring
+from liteyuki_host.comm.codec.typed import TypedDecoder
 
 __all__ = [
     "DEFAULT_MESSAGE_LIMIT",

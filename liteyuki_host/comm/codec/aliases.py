@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from .kinds import declared
-from .plain import is_flat
+from liteyuki_host.comm.codec.kinds import declared
+from liteyuki_host.comm.codec.plain import is_flat
 
 __all__ = ["FieldsLost", "Unwritable", "one_level", "readable"]
 

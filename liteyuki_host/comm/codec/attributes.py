@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from .kinds import declared
-from .plain import MAX_DEPTH, is_flat
+from liteyuki_host.comm.codec.kinds import declared
+from liteyuki_host.comm.codec.plain import MAX_DEPTH, is_flat
 
 __all__ = ["loses_a_field", "lost_field"]
 

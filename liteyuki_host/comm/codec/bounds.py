@@ -15,9 +15,9 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from ..errors import ValueUnreadable
-from .kinds import declared
-from .reasons import reason
+from liteyuki_host.comm.codec.kinds import declared
+from liteyuki_host.comm.codec.reasons import reason
+from liteyuki_host.comm.errors import ValueUnreadable
 
 __all__ = ["Check", "bounds_of"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ValueUnreadable
-from ..protocol.frames import Flag
-from .reasons import reason
-from .references import decode_extension
+from liteyuki_host.comm.codec.reasons import reason
+from liteyuki_host.comm.codec.references import decode_extension
+from liteyuki_host.comm.errors import ValueUnreadable
+from liteyuki_host.comm.protocol.frames import Flag
 
 __all__ = ["decode", "decode_payload", "decode_plain"]
 

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from .encoding import encode_plain
-from .kinds import full_name
-from .places import members, step
-from .plain import MAX_DEPTH
+from liteyuki_host.comm.codec.encoding import encode_plain
+from liteyuki_host.comm.codec.kinds import full_name
+from liteyuki_host.comm.codec.places import members, step
+from liteyuki_host.comm.codec.plain import MAX_DEPTH
 
 __all__ = ["difference", "shown"]
 

@@ -14,16 +14,16 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ValueRefused, ValueTooLarge
-from . import models
-from .attributes import loses_a_field, lost_field
-from .decoding import decode_plain
-from .kinds import full_name, is_text_like
-from .places import Part, cannot_travel, find, members, parts
-from .plain import MAX_DEPTH, is_safe, is_shallow, may_be_plain
-from .quick import encode_quickly
-from .reasons import reason
-from .references import is_referred, reference
+from liteyuki_host.comm.codec import models
+from liteyuki_host.comm.codec.attributes import loses_a_field, lost_field
+from liteyuki_host.comm.codec.decoding import decode_plain
+from liteyuki_host.comm.codec.kinds import full_name, is_text_like
+from liteyuki_host.comm.codec.places import Part, cannot_travel, find, members, parts
+from liteyuki_host.comm.codec.plain import MAX_DEPTH, is_safe, is_shallow, may_be_plain
+from liteyuki_host.comm.codec.quick import encode_quickly
+from liteyuki_host.comm.codec.reasons import reason
+from liteyuki_host.comm.codec.references import is_referred, reference
+from liteyuki_host.comm.errors import ValueRefused, ValueTooLarge
 
 __all__ = ["DEFAULT_MESSAGE_LIMIT", "encode", "encode_plain"]
 

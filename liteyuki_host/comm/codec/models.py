@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from .aliases import FieldsLost, one_level, readable
-from .kinds import declared
-from .reasons import reason
+from liteyuki_host.comm.codec.aliases import FieldsLost, one_level, readable
+from liteyuki_host.comm.codec.kinds import declared
+from liteyuki_host.comm.codec.reasons import reason
 
 __all__ = ["dump", "dump_without_defaults", "is_model", "rebuild", "state", "validators"]
 

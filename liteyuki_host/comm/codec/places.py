@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from . import models
-from .aliases import Unwritable
-from .kinds import declared, full_name
-from .plain import MAX_DEPTH, is_flat
+from liteyuki_host.comm.codec import models
+from liteyuki_host.comm.codec.aliases import Unwritable
+from liteyuki_host.comm.codec.kinds import declared, full_name
+from liteyuki_host.comm.codec.plain import MAX_DEPTH, is_flat
 
 __all__ = ["Part", "cannot_travel", "find", "members", "parts", "step"]
 

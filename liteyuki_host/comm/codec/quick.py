@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from .attributes import loses_a_field
-from .plain import MAX_DEPTH, NOT_OPENING, OPENING, SMALL, is_flat, is_safe, is_shallow
+from liteyuki_host.comm.codec.attributes import loses_a_field
+from liteyuki_host.comm.codec.plain import MAX_DEPTH, NOT_OPENING, OPENING, SMALL, is_flat, is_safe, is_shallow
 
 __all__ = ["encode_quickly"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .kinds import declared
+from liteyuki_host.comm.codec.kinds import declared
 
 __all__ = ["reason"]
 

@@ -8,14 +8,14 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from ..errors import ValueRefused, ValueUnreadable
-from . import models
-from .bounds import Check, bounds_of
-from .decoding import unreadable
-from .differences import difference
-from .kinds import full_name, is_text_like, type_text
-from .reasons import reason
-from .references import decode_extension, is_referred
+from liteyuki_host.comm.codec import models
+from liteyuki_host.comm.codec.bounds import Check, bounds_of
+from liteyuki_host.comm.codec.decoding import unreadable
+from liteyuki_host.comm.codec.differences import difference
+from liteyuki_host.comm.codec.kinds import full_name, is_text_like, type_text
+from liteyuki_host.comm.codec.reasons import reason
+from liteyuki_host.comm.codec.references import decode_extension, is_referred
+from liteyuki_host.comm.errors import ValueRefused, ValueUnreadable
 
 __all__ = ["TypedDecoder"]
 

@@ -1,6 +1,5 @@
 """One protocol connection pumped over one transport, callable from any thread."""
 
-from .alone import INLINE_BURST
-from .link import Link, LinkHandler
+from liteyuki_host.comm.link.link import Link, LinkHandler
 
-__all__ = ["INLINE_BURST", "Link", "LinkHandler"]
+__all__ = ["Link", "LinkHandler"]

@@ -13,19 +13,19 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from ..errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
-from ..protocol.connection import Connection
-from ..protocol.credit import Stream
-from ..protocol.messages import Control, Goodbye, Hello, Ping, Pong
-from ..reporting import log
-from ..transport import Transport
-from .alone import receiver
-from .reader import Inbound, Reader, ThreadReader
-from .writer import Writer
+from liteyuki_host.comm.errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
+from liteyuki_host.comm.link.reader import Reader, ReadTarget, ThreadReader
+from liteyuki_host.comm.link.receiver import receiver
+from liteyuki_host.comm.link.writer import Writer
+from liteyuki_host.comm.protocol.connection import Connection
+from liteyuki_host.comm.protocol.messages import Control, Goodbye, Hello, Ping, Pong
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.transport import Transport
 
 if sys.platform == "linux":
-    from ..transport.posix import SocketTransport
-    from .shared_reader import SharedReader
+    from liteyuki_host.comm.link.shared_reader import SharedReader
+    from liteyuki_host.comm.transport.posix import SocketTransport
 
 __all__ = ["Link", "LinkHandler"]
 
@@ -104,7 +104,7 @@ class Link:
         handler: LinkHandler,
         *,
         name: str,
-        reader: Callable[[Transport, Inbound, str], Reader] | None = None,
+        reader: Callable[[Transport, ReadTarget, str], Reader] | None = None,
     ) -> None:
         self.transport = transport
         self.connection = connection
@@ -267,7 +267,7 @@ class Link:
             release()
 
 
-def _fastest_reader(transport: Transport, inbound: Inbound, name: str) -> Reader:
+def _fastest_reader(transport: Transport, inbound: ReadTarget, name: str) -> Reader:
     if sys.platform == "linux" and isinstance(transport, SocketTransport):
         return SharedReader(transport, inbound, name)
     return ThreadReader(transport, inbound, name)

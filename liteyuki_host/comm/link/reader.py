@@ -6,26 +6,26 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..loops import Turn
-from ..protocol.connection import Connection
-from ..protocol.credit import Stream
-from ..protocol.frames import FrameDecoder
-from ..threads import DaemonThread
-from ..transport import Transport
-from ..waiting import NOTHING, Gate, Nothing
+from liteyuki_host.comm.protocol.connection import Connection
+from liteyuki_host.comm.protocol.frames import FrameDecoder
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.threads import DaemonThread
+from liteyuki_host.comm.transport import Transport
+from liteyuki_host.comm.waiting.loops import Turn
+from liteyuki_host.comm.waiting.waiting import NOTHING, Gate, Nothing
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Alone", "Inbound", "Reader", "Received", "ThreadReader"]
+__all__ = ["Alone", "ReadTarget", "Reader", "Receive", "ThreadReader"]
 
 
 Alone = tuple[bytes, int, int, Any]
 """A message on its way to who waits for it: payload, flags, 0 (it is no request), and the stream's ``source``."""
 
 
-class Received(Protocol):
-    """See :attr:`Inbound.received`."""
+class Receive(Protocol):
+    """See :attr:`ReadTarget.received`."""
 
     def __call__(self, count: int, wanted: Stream | None = None, turn: Turn | None = None) -> bool | Alone:
         """*count* bytes are in the buffer, 0 for the end. Never raises.
@@ -41,13 +41,13 @@ class Received(Protocol):
         ...
 
 
-class Inbound(Protocol):
+class ReadTarget(Protocol):
     """What a reader feeds: implemented by the link."""
 
     decoder: FrameDecoder
     """Whose ``free`` is where the next bytes go."""
 
-    received: Received
+    received: Receive
 
     connection: Connection
     """Whose ``queue`` is what has not been written yet."""
@@ -82,7 +82,7 @@ class Reader(Protocol):
         ``time.monotonic``), and at the link's end. Then :meth:`wait` is the way.
 
         Args:
-            wanted: see :class:`Received`. What it brings ends it too, and is returned; else NOTHING.
+            wanted: see :class:`Receive`. What it brings ends it too, and is returned; else NOTHING.
         """
         ...
 
@@ -102,7 +102,7 @@ class ThreadReader:
     whoever closes the transport ends it early.
     """
 
-    def __init__(self, transport: Transport, inbound: Inbound, name: str) -> None:
+    def __init__(self, transport: Transport, inbound: ReadTarget, name: str) -> None:
         self._transport = transport
         self._inbound = inbound
         self._thread = DaemonThread(self._run, name=f"lycomm-read-{name}")

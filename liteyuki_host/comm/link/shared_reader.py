@@ -42,80 +42,37 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from ..loops import Turn, call_on, handed_over, reading
-from ..protocol.credit import Stream
-from ..reporting import log
-from ..shortage import is_shortage
-from ..threads import DaemonThread
-from ..transport import Transport
-from ..waiting import MAIN_THREAD, NOTHING, Gate, Nothing
-from .reader import Alone, Inbound
+from liteyuki_host.comm.link.reader import Alone, ReadTarget
+from liteyuki_host.comm.link.tuning import (
+    GRACE,
+    LONG_GRACE,
+    MOST_SPINS_LEFT_OUT,
+    MUCH,
+    NO_QUESTIONS_SECONDS,
+    QUESTION_SECONDS,
+    QUESTION_SIZE,
+    QUESTIONS,
+    READ_ON_SECONDS,
+    READS_AT_ONCE,
+    READS_FOR_OTHERS,
+    SHORTAGE_SECONDS,
+    SLICE,
+    SPIN_SECONDS,
+    TURN_SECONDS,
+    TURNS,
+)
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.shortage import is_shortage
+from liteyuki_host.comm.threads import DaemonThread
+from liteyuki_host.comm.transport import Transport
+from liteyuki_host.comm.waiting.loops import Turn, call_on, handed_over, reading
+from liteyuki_host.comm.waiting.waiting import MAIN_THREAD, NOTHING, Gate, Nothing
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["GRACE", "LONG_GRACE", "READS_FOR_OTHERS", "TURNS", "TURN_SECONDS", "PollableTransport", "SharedReader"]
-
-GRACE = 0.005
-"""Seconds that the guard gives a loop to read by itself: what a ping takes at least while the loop is blocked."""
-
-LONG_GRACE = 0.02
-"""The same under traffic that the loop has been seen to read. Each look of the guard takes the interpreter's lock from
-who works; with 20 bots that all receive, fewer looks gained a tenth."""
-
-SHORTAGE_SECONDS = 0.1
-"""Seconds until the guard tries again to read what there was no memory for."""
-
-SLICE = 1.0
-"""Seconds after which a leader looks whether its gate was opened by something else than what it reads. Nothing that
-happens often needs that: a link's end wakes it."""
-
-READS_AT_ONCE = 4
-"""Reads, of a full buffer at most (512 KiB), after which the event loop gets to do something else."""
-
-MUCH = 64 * 1024
-"""Bytes of a read after which its sender is probably blocked, or soon will be: a socket pair holds three times as much.
-One more read is a tenth of a turn of the event loop. Measured with 64 KiB messages: 1.02 to 1.05 times as many."""
-
-READ_ON_SECONDS = 0.001
-"""Seconds after which the loop does not read on in the same turn. Each read is handled before the next, so it may
-become longer by as much as any turn: by the 5 ms that callbacks have which do not wait."""
-
-QUESTIONS = 16
-"""Reads in a row with which the loop had nothing to do, each small and soon after the last. From then on the guard
-reads. Measured: confirmed writes one by one 1.27 times as many."""
-
-QUESTION_SIZE = 4096
-"""Bytes of a small one: more is a stream, whose reads are worth a turn of the loop."""
-
-QUESTION_SECONDS = 0.0003
-"""Seconds within which the next one comes: a round trip between two processes takes 0.02 to 0.15 ms."""
-
-NO_QUESTIONS_SECONDS = 0.01
-"""Seconds without a question after which the guard does not lead any more."""
-
-TURN_SECONDS = 0.001
-"""Seconds between an answer and the next wait of a thread that asks and waits in turn. Who does so less often does not
-notice what muting costs."""
-
-READS_FOR_OTHERS = 32
-"""Reads that bring a leader nothing of its own, after which it leaves reading to the loop, if there is one. Two busy
-threads of one process get in each other's way: with a flood that is the loop's, the loop waited for the processor half
-of the time, and its answers took 4 ms instead of 0.6. With 2 instead of 32, a thread that shares the link with a flood
-lost more by being woken than it gained."""
-
-TURNS = 3
-"""After so many turns the thread is expected to come again."""
-
-SPIN_SECONDS = 50e-6
-"""Seconds that who expects an answer soon looks for it before it sleeps: a thread after :data:`TURNS` turns, and the
-guard while it answers questions. Once everybody sleeps, each message has to wake a processor too, and that takes longer
-than an answer. Measured on two: a round trip between threads 0.3 of the time, with an event loop 0.57, confirmed writes
-1.7 times as many; hardly more with 100 µs. Nobody spins on a single processor, which the other process needs."""
-
-MOST_SPINS_LEFT_OUT = 63
-"""Waits after a spin in vain that do without one, at most: 1 at first, then 3, 7 and so on, until one is not in vain.
-So slow answers cost about a hundredth of a processor."""
+__all__ = ["PollableTransport", "SharedReader"]
 
 
 class PollableTransport(Transport, Protocol):
@@ -170,7 +127,7 @@ class SharedReader:
         "_watch",
     )
 
-    def __init__(self, transport: PollableTransport, inbound: Inbound, name: str) -> None:
+    def __init__(self, transport: PollableTransport, inbound: ReadTarget, name: str) -> None:
         self._transport = transport
         self._descriptor = transport.fileno()
         self._inbound = inbound

@@ -3,7 +3,7 @@
 A lone message is written by its sender at once. Who keeps sending is batched: the first
 :data:`INLINE_BURST` messages of a burst go out one by one, then they queue until :data:`WRITE_SIZE` bytes are
 together or the flusher thread takes what is there. Short ones are put on a stage meanwhile (``Stage`` in
-``protocol/credit.py``), which takes no lock, and queue many at a time. What the transport does not take at once is the
+``protocol/stage.py``), which takes no lock, and queue many at a time. What the transport does not take at once is the
 flusher's to write, so that the event loop, the reader and whoever holds a lock can send without waiting; what may pile
 up is bounded by the streams' credit. Only a thread that says that it may wait writes its rest itself: in the hands of
 the flusher it would wait for the interpreter's lock, which the busy sender holds, while the peer has nothing to do.
@@ -16,34 +16,29 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import LinkClosed
-from ..loops import on_event_loop, running_loop
-from ..protocol.connection import WRITE_SIZE, Connection
-from ..protocol.credit import Stage, Stream
-from ..protocol.messages import Control
-from ..threads import DaemonThread
-from ..transport import Transport
-from ..waiting import MAIN_THREAD, NOTHING, Nothing, Waiters
-from .alone import BURST_GAP, INLINE_BURST, sender
+from liteyuki_host.comm.errors import LinkClosed
+from liteyuki_host.comm.link.sender import sender
+from liteyuki_host.comm.link.tuning import (
+    BURST_GAP,
+    BUSY_GRANT_DELAY,
+    FLOOD_DELAY,
+    GATHER_DELAY,
+    GRANT_DELAY,
+    INLINE_BURST,
+)
+from liteyuki_host.comm.protocol.connection import WRITE_SIZE, Connection
+from liteyuki_host.comm.protocol.messages import Control
+from liteyuki_host.comm.protocol.stage import Stage
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.threads import DaemonThread
+from liteyuki_host.comm.transport import Transport
+from liteyuki_host.comm.waiting.loops import on_event_loop, running_loop
+from liteyuki_host.comm.waiting.waiting import MAIN_THREAD, NOTHING, Nothing, Waiters
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Shortcut", "Writer"]
-
-GATHER_DELAY = 0.0005
-"""Seconds that the flusher gives a burst to go on before it writes what is there."""
-
-FLOOD_DELAY = 0.003
-"""Seconds more, as long as somebody has written meanwhile: what was queued before that has been written with it, and
-each look of the flusher takes the processor and the interpreter's lock from sender and receiver. So this is how long a
-message waits at most."""
-
-GRANT_DELAY = 0.002
-"""Seconds that the last grant of a stream waits for a message to ride on."""
-
-BUSY_GRANT_DELAY = 0.008
-"""Seconds more, if more has been consumed meanwhile: it is not the last one. What is worth a frame does not wait."""
 
 
 class Shortcut(Protocol):

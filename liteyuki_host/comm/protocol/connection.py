@@ -1,7 +1,7 @@
 """The state of one peer relationship: bytes in, calls out; messages in, bytes out.
 
 Two halves: the *inbound* half (``decoder``, ``receive``, ``receive_eof``) belongs to one reader; the *outbound* half
-(everything else) to whoever holds the link's lock. What both touch of a stream is said in ``credit.py``.
+(everything else) to whoever holds the link's lock. What both touch of a stream is said in ``stream.py``.
 """
 
 from __future__ import annotations
@@ -13,14 +13,24 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..errors import LocalProtocolError, RemoteProtocolError
-from . import messages
-from .credit import ACK_MASK, MESSAGE_CHARGE, PAYLOAD_HEADER, STAGE_CREDIT, Run, Stream
-from .frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
-from .messages import PROTOCOL_VERSION, PUBLISH_STREAM, STORE_STREAM, Control, Goodbye, Hello, Open
-from .states import Input, State, next_state
+from liteyuki_host.comm.errors import LocalProtocolError, RemoteProtocolError
+from liteyuki_host.comm.protocol import messages
+from liteyuki_host.comm.protocol.batch import PAYLOAD_HEADER, Batch
+from liteyuki_host.comm.protocol.credit import ACK_MASK, MESSAGE_CHARGE, STAGE_CREDIT
+from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
+from liteyuki_host.comm.protocol.messages import (
+    PROTOCOL_VERSION,
+    PUBLISH_STREAM,
+    STORE_STREAM,
+    Control,
+    Goodbye,
+    Hello,
+    Open,
+)
+from liteyuki_host.comm.protocol.states import Input, State, next_state
+from liteyuki_host.comm.protocol.stream import Stream
 
-__all__ = ["Connection", "Inbound", "Role"]
+__all__ = ["Connection", "EventHandler", "Role"]
 
 LARGE = 16 * 1024
 """Bytes from which a payload gets a frame of its own: below, joining batches costs less than a second buffer."""
@@ -44,7 +54,7 @@ class Role(enum.IntEnum):
     CHILD = 1
 
 
-class Inbound(Protocol):
+class EventHandler(Protocol):
     """Who is told what arrived, in its order. Nothing of it may raise: that would end the link like a fault of the
     peer."""
 
@@ -68,11 +78,11 @@ class Inbound(Protocol):
 class _Large:
     """A payload on its way in chunks."""
 
-    __slots__ = ("position", "run", "view")
+    __slots__ = ("batch", "position", "view")
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.view = memoryview(run.payloads[0])
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.view = memoryview(batch.payloads[0])
         self.position = 0
 
 
@@ -101,8 +111,8 @@ class Connection:
         # outbound
         self.pending = 0  # bytes of payload waiting to be written
         self.controls: list[bytes] = []
-        self.queue: deque[Run] = deque()
-        self.open_run: Run | None = None  # the queue's last run, while short messages of its stream may join it
+        self.queue: deque[Batch] = deque()
+        self.open_batch: Batch | None = None  # the queue's last run, while short messages of its stream may join it
         self.staging: Stream | None = None  # the one whose stage is open; what is on it comes behind the queue
         self.large: _Large | None = None
         self.owed: deque[Stream] = deque()  # each once; whoever consumes adds, without the link's lock
@@ -145,7 +155,7 @@ class Connection:
     def send(self, stream: Stream, payload: bytes, flags: int = 0, request_id: int = 0, attempts: int = 0) -> bool:
         """Queue a payload; False when the stream has no credit for it. Replies need none.
 
-        What most messages need of this is written out once more in ``link/alone.py``.
+        What most messages need of this is written out once more in ``link/sender.py``.
         """
         if self.staging is not None:
             self.unstage()
@@ -154,30 +164,30 @@ class Connection:
             end = stream.sent + size + MESSAGE_CHARGE
             if end > stream.limit and not stream.has_room(size):
                 return False
-            run = self.open_run
-            if run is not None and run.stream is stream and run.size < WRITE_SIZE:
-                run.payloads.append(payload)
-                run.size += size + PAYLOAD_HEADER
-                stream.sent = run.end = end
+            batch = self.open_batch
+            if batch is not None and batch.stream is stream and batch.size < WRITE_SIZE:
+                batch.payloads.append(payload)
+                batch.size += size + PAYLOAD_HEADER
+                stream.sent = batch.end = end
             else:
-                run = Run.of(stream, payload, stream.sent)
-                stream.sent = run.end
-                stream.unacknowledged.append(run)
-                self.queue.append(run)
-                self.open_run = run
+                batch = Batch.of(stream, payload, stream.sent)
+                stream.sent = batch.end
+                stream.unacknowledged.append(batch)
+                self.queue.append(batch)
+                self.open_batch = batch
             self.pending += size + PAYLOAD_HEADER
             return True
         if flags & Flag.REPLY:
-            run = Run.of(stream, payload, 0, flags, request_id)
+            batch = Batch.of(stream, payload, 0, flags, request_id)
         else:
             if not flags & Flag.UNCREDITED and not stream.has_room(size):
                 return False
-            run = Run.of(stream, payload, stream.sent, flags, request_id, attempts)
-            stream.sent = run.end
-            stream.unacknowledged.append(run)
-        self.queue.append(run)
-        self.open_run = None
-        self.pending += run.size
+            batch = Batch.of(stream, payload, stream.sent, flags, request_id, attempts)
+            stream.sent = batch.end
+            stream.unacknowledged.append(batch)
+        self.queue.append(batch)
+        self.open_batch = None
+        self.pending += batch.size
         return True
 
     def open_stage(self, stream: Stream) -> None:
@@ -198,16 +208,16 @@ class Connection:
             return
         end = stream.sent + size + MESSAGE_CHARGE * len(payloads)
         size += PAYLOAD_HEADER * len(payloads)
-        run = self.open_run
-        if run is not None and run.stream is stream and run.size + size <= WRITE_SIZE:
-            run.payloads += payloads
-            run.size += size
-            run.end = end
+        batch = self.open_batch
+        if batch is not None and batch.stream is stream and batch.size + size <= WRITE_SIZE:
+            batch.payloads += payloads
+            batch.size += size
+            batch.end = end
         else:
-            run = Run(stream, payloads, size, stream.sent, end)
-            stream.unacknowledged.append(run)
-            self.queue.append(run)
-            self.open_run = run
+            batch = Batch(stream, payloads, size, stream.sent, end)
+            stream.unacknowledged.append(batch)
+            self.queue.append(batch)
+            self.open_batch = batch
         stream.sent = end
         self.pending += size
 
@@ -252,79 +262,79 @@ class Connection:
 
     def _next_data(self, out: list[bytes | memoryview]) -> None:
         queue = self.queue
-        run = queue[0]
-        if self._goes_alone(run):
+        batch = queue[0]
+        if self._goes_alone(batch):
             # The first one whatever its size, and as many as are no longer to write than a piece of a larger one.
             size = 0
             while not size or (queue and self._goes_alone(queue[0]) and size + queue[0].size <= CHUNK_SIZE):
-                run = queue.popleft()
-                size += run.size
-                self.pending -= run.size
-                self._message(run, out)
+                batch = queue.popleft()
+                size += batch.size
+                self.pending -= batch.size
+                self._message(batch, out)
             return
-        batch: list[Any] = []
+        parts: list[Any] = []
         size = 0
-        before: Run | None = None
+        before: Batch | None = None
         # A little that would be left over comes along: in a write of its own it would cost as much as all of this.
         while queue and (size < WRITE_SIZE or self.pending - size < LARGE) and not self._goes_alone(queue[0]):
-            run = queue.popleft()
-            if before is not None and before.stream is run.stream:  # of one stream: one unit at the receiver
-                batch[-1] = [*batch[-1], *run.payloads]
+            batch = queue.popleft()
+            if before is not None and before.stream is batch.stream:  # of one stream: one unit at the receiver
+                parts[-1] = [*parts[-1], *batch.payloads]
             else:
-                batch.append(run.stream.id)
-                batch.append(run.payloads)
-            before = run
-            size += run.size
-        if run is self.open_run:
-            self.open_run = None
+                parts.append(batch.stream.id)
+                parts.append(batch.payloads)
+            before = batch
+            size += batch.size
+        if batch is self.open_batch:
+            self.open_batch = None
         self.pending -= size
-        if len(batch) == 2 and len(batch[1]) == 1:
-            self._message(run, out)
+        if len(parts) == 2 and len(parts[1]) == 1:
+            self._message(batch, out)
         else:
-            out.append(encode_frame(Kind.BATCH, _encoder.encode(batch)))
+            out.append(encode_frame(Kind.BATCH, _encoder.encode(parts)))
 
     @staticmethod
-    def _goes_alone(run: Run) -> bool:
+    def _goes_alone(batch: Batch) -> bool:
         """Whether the run's one message needs a frame of its own."""
-        return bool(run.flags) or (run.size >= LARGE and len(run.payloads) == 1)
+        return bool(batch.flags) or (batch.size >= LARGE and len(batch.payloads) == 1)
 
-    def _message(self, run: Run, out: list[bytes | memoryview]) -> None:
-        if run is self.open_run:
-            self.open_run = None
-        size = len(run.payloads[0])
+    def _message(self, batch: Batch, out: list[bytes | memoryview]) -> None:
+        if batch is self.open_batch:
+            self.open_batch = None
+        size = len(batch.payloads[0])
         if size > CHUNK_SIZE:
-            self.large = _Large(run)
+            self.large = _Large(batch)
             self._next_chunk(out)
             return
-        stream = run.stream
+        stream = batch.stream
         if stream.owed:  # the header's ack is the grant
             stream.owed = False
             self.owed.remove(stream)
         stream.granted = stream.consumed
-        flags = run.flags
-        prefix = run.request_id.to_bytes(_REQUEST_PREFIX, "big") if flags & _REQUEST_OR_REPLY else b""
+        flags = batch.flags
+        prefix = batch.request_id.to_bytes(_REQUEST_PREFIX, "big") if flags & _REQUEST_OR_REPLY else b""
         header = HEADER.pack(len(prefix) + size, Kind.MESSAGE, flags, stream.id, stream.granted & ACK_MASK)
         if size < LARGE:
-            out.append(header + prefix + run.payloads[0])
+            out.append(header + prefix + batch.payloads[0])
         else:
             out.append(header + prefix)
-            out.append(run.payloads[0])
+            out.append(batch.payloads[0])
 
     def _next_chunk(self, out: list[bytes | memoryview]) -> None:
         large = self.large
         assert large is not None
-        run = large.run
-        flags = run.flags
+        batch = large.batch
+        flags = batch.flags
         prefix = b""
         if large.position == 0:
             flags |= Flag.FIRST
-            prefix = len(large.view).to_bytes(8, "big") + run.request_id.to_bytes(_REQUEST_PREFIX, "big")
+            prefix = len(large.view).to_bytes(8, "big") + batch.request_id.to_bytes(_REQUEST_PREFIX, "big")
         piece = large.view[large.position : large.position + CHUNK_SIZE]
         large.position += len(piece)
         if large.position == len(large.view):
             flags |= Flag.LAST
             self.large = None
-        out.append(HEADER.pack(len(prefix) + len(piece), Kind.CHUNK, flags, run.stream.id, 0) + prefix)
+        out.append(HEADER.pack(len(prefix) + len(piece), Kind.CHUNK, flags, batch.stream.id, 0) + prefix)
         out.append(piece)
 
     def _grant_frame(self) -> bytes:
@@ -340,7 +350,7 @@ class Connection:
 
     # `decoder.free` is where the transport reads the next bytes into.
 
-    def receive(self, count: int, inbound: Inbound) -> None:
+    def receive(self, count: int, inbound: EventHandler) -> None:
         """Take *count* bytes that were read into the buffer and tell *inbound* everything that they complete.
 
         Raises:
@@ -388,7 +398,7 @@ class Connection:
                 inbound.on_message(of, row, row_flags, 0)
         self.decoder.compact()
 
-    def receive_data(self, data: bytes, inbound: Inbound) -> None:
+    def receive_data(self, data: bytes, inbound: EventHandler) -> None:
         """The same with bytes that were read elsewhere; for tests."""
         view = memoryview(data)
         while view:
@@ -403,14 +413,14 @@ class Connection:
         if self.state is not State.CLOSED:
             self.state = next_state(self.state, Input.EOF)
 
-    def _one_of_a_row(self, stream: Stream, ack: int, payload: memoryview, inbound: Inbound) -> None:
+    def _one_of_a_row(self, stream: Stream, ack: int, payload: memoryview, inbound: EventHandler) -> None:
         """A message with no other flag than RAW: its frame, all but telling of it."""
         self.heard = True
         if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
             inbound.on_credit(stream)
         stream.arrived(len(payload))
 
-    def _message_frame(self, flags: int, number: int, ack: int, payload: memoryview, inbound: Inbound) -> None:
+    def _message_frame(self, flags: int, number: int, ack: int, payload: memoryview, inbound: EventHandler) -> None:
         stream = self._stream(number)
         self.heard = True
         if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
@@ -427,13 +437,13 @@ class Connection:
             stream.arrived(len(payload))
         inbound.on_message(stream, [bytes(payload)], flags, request_id)
 
-    def _batch_frame(self, payload: memoryview, inbound: Inbound) -> None:
+    def _batch_frame(self, payload: memoryview, inbound: EventHandler) -> None:
         for number, payloads in self._batch(payload):
             stream = self._stream(number)
             stream.arrived_together(payloads)
             inbound.on_message(stream, payloads, 0, 0)
 
-    def _chunk_frame(self, flags: int, number: int, payload: memoryview, inbound: Inbound) -> None:
+    def _chunk_frame(self, flags: int, number: int, payload: memoryview, inbound: EventHandler) -> None:
         if flags & Flag.FIRST:
             if self._partial_head is not None or len(payload) < 16:
                 raise RemoteProtocolError("a large message begins inside another, or without its size")
@@ -469,7 +479,7 @@ class Connection:
             self._partial_head = None
             inbound.on_message(stream, [whole], message_flags, request_id)
 
-    def _control_frame(self, payload: memoryview, inbound: Inbound) -> None:
+    def _control_frame(self, payload: memoryview, inbound: EventHandler) -> None:
         message = messages.decode_control(payload)
         if isinstance(message, Hello):
             self.state = next_state(self.state, Input.HELLO)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from ..errors import RemoteProtocolError
+from liteyuki_host.comm.errors import RemoteProtocolError
 
 __all__ = ["HEADER", "KINDS", "MAX_FRAME_PAYLOAD", "Flag", "Frame", "FrameDecoder", "Kind", "encode_frame"]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from ..._version import PROTOCOL_VERSION
-from ..errors import LocalProtocolError, RemoteProtocolError
-from .frames import MAX_FRAME_PAYLOAD
+from liteyuki_host._version import PROTOCOL_VERSION
+from liteyuki_host.comm.errors import LocalProtocolError, RemoteProtocolError
+from liteyuki_host.comm.protocol.frames import MAX_FRAME_PAYLOAD
 
 __all__ = ["PROTOCOL_VERSION", "decode_control", "decode_event", "decode_request", "encode_message", "encode_tagged"]
 
@@ -115,7 +115,7 @@ class Subscribe(Message, frozen=True, tag=13):
     stream: int
 
 
-class Watch(Message, frozen=True, tag=14):
+class WatchLoop(Message, frozen=True, tag=14):
     """From the host: send a Beat every `interval` seconds from now on; 0: no more."""
 
     interval: float
@@ -179,7 +179,7 @@ Control = (
     | ControlRequest
     | ControlReply
     | Subscribe
-    | Watch
+    | WatchLoop
     | Beat
     | MoreTime
     | Drain

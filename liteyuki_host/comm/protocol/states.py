@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from ..errors import RemoteProtocolError
+from liteyuki_host.comm.errors import RemoteProtocolError
 
 __all__ = ["TRANSITIONS", "Input", "State", "next_state"]
 

@@ -73,9 +73,9 @@ class ChildHandles(Protocol):
 
 
 if sys.platform == "win32":
-    from .windows import open_link, take_link
+    from liteyuki_host.comm.transport.windows import open_link, take_link
 else:
-    from .posix import open_link, take_link
+    from liteyuki_host.comm.transport.posix import open_link, take_link
 
 
 def _signatures_agree() -> tuple[object, object]:  # read by the type checker only

@@ -59,9 +59,9 @@ class MemoryTransport:
 
     at_once = 0
 
-    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
-        self._incoming = incoming
-        self._outgoing = outgoing
+    def __init__(self, inbox: _Pipe, outbox: _Pipe) -> None:
+        self._incoming = inbox
+        self._outgoing = outbox
 
     def read_into(self, buffer: memoryview) -> int:
         return self._incoming.read_into(buffer)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
-from ..errors import LinkError
+from liteyuki_host.comm.errors import LinkError
 
 assert sys.platform != "win32"  # also what tells a type checker there to skip the rest
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from ctypes import wintypes
 from typing import Any
 
-from ..errors import LinkError
+from liteyuki_host.comm.errors import LinkError
 
 assert sys.platform == "win32"  # also what tells a type checker on another system to skip the rest
 

@@ -12,8 +12,9 @@ from typing import Any
 from liteyuki_host.comm.errors import LinkBroken, LinkError
 from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.protocol.connection import Connection, Role
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION, Control, Hello
+from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.comm.transport.posix import socket_link

@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from liteyuki_host.comm.channel import Channel
+from liteyuki_host.comm.channel.channel import Channel
 from liteyuki_host.comm.errors import LycommError, ReceiveTimeout
-from liteyuki_host.comm.exchange import Exchange
 from liteyuki_host.comm.link import link as link_module
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
-from liteyuki_host.comm.node import Node
+from liteyuki_host.comm.process.exchange import Exchange
+from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.testing import _Listener
 from liteyuki_host.comm.transport.posix import socket_link
 from liteyuki_host.hub import Hub

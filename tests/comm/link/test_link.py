@@ -23,7 +23,7 @@ from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.comm.transport.posix import SocketTransport, socket_link
-from liteyuki_host.comm.waiting import Gate
+from liteyuki_host.comm.waiting.waiting import Gate
 
 OVER_EVERY_TRANSPORT = pytest.mark.parametrize("make", list(MAKERS.values()), ids=list(MAKERS))
 OVER_FAST_ONES = pytest.mark.parametrize("make", [memory_link, socket_link], ids=["memory", "socket pairs"])

@@ -17,20 +17,21 @@ import pytest
 import reader_stress
 from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, until
 
-from liteyuki_host.comm.delivery.end import join as join_stream
-from liteyuki_host.comm.delivery.incoming import Incoming
+from liteyuki_host.comm.channel.end import join as join_stream
+from liteyuki_host.comm.channel.inbox import Inbox
 from liteyuki_host.comm.errors import ChannelTaken
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
-from liteyuki_host.comm.loops import Turn, call_soon_on
-from liteyuki_host.comm.protocol.credit import Stream
 from liteyuki_host.comm.protocol.frames import Flag
-from liteyuki_host.comm.waiting import NOTHING, Gate
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.waiting.loops import Turn, call_soon_on
+from liteyuki_host.comm.waiting.waiting import NOTHING, Gate
 
 if sys.platform != "linux":
     pytest.skip("there is only one reader here", allow_module_level=True)
 
 from liteyuki_host.comm.link import shared_reader
-from liteyuki_host.comm.link.shared_reader import (
+from liteyuki_host.comm.link.shared_reader import SharedReader
+from liteyuki_host.comm.link.tuning import (
     GRACE,
     LONG_GRACE,
     MUCH,
@@ -39,7 +40,6 @@ from liteyuki_host.comm.link.shared_reader import (
     READS_FOR_OTHERS,
     TURN_SECONDS,
     TURNS,
-    SharedReader,
 )
 from liteyuki_host.comm.transport.posix import socket_link
 
@@ -94,20 +94,20 @@ def test_who_leads_learns_that_its_channel_is_closed(ends: tuple[End, End]) -> N
     async def handle(message: object) -> None:
         raise AssertionError
 
-    incoming = Incoming("x", handle)
-    stream = child.link.open_stream("channel", "x", lambda stream: join_stream(incoming, child.link, stream))
-    incoming.follow(child.link, stream)
-    child.on_got = lambda *message: incoming.close("two others have it")
+    inbox = Inbox("x", handle)
+    stream = child.link.open_stream("channel", "x", lambda stream: join_stream(inbox, child.link, stream))
+    inbox.follow(child.link, stream)
+    child.on_got = lambda *message: inbox.close("two others have it")
 
     def receive() -> object:
         try:
-            return incoming.receive(None)
+            return inbox.receive(None)
         except ChannelTaken as error:
             return str(error)
 
     thread, results = in_thread(receive)
     reader = child.link._reader
-    until(reader._role.locked if isinstance(reader, SharedReader) else lambda: incoming.arrived.callbacks)
+    until(reader._role.locked if isinstance(reader, SharedReader) else lambda: inbox.arrived.callbacks)
     host.send(host.link.open_stream("channel", "y"), b"a refusal")
     thread.join(DEADLINE)
     assert results == ["two others have it"]

@@ -10,17 +10,19 @@ from types import SimpleNamespace
 
 import pytest
 from link_kit import DEADLINE, End, close, join, until
-from test_alone import Side, sides
+from test_short_ways import Side, sides
 
-from liteyuki_host.comm.delivery.outgoing import Outgoing
+from liteyuki_host.comm.channel.outbox import Outbox
 from liteyuki_host.comm.errors import LinkClosed
 from liteyuki_host.comm.link import writer as writer_module
-from liteyuki_host.comm.link.alone import INLINE_BURST
+from liteyuki_host.comm.link.tuning import INLINE_BURST
 from liteyuki_host.comm.protocol.connection import WRITE_SIZE
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, STAGE_CREDIT, STAGE_PLACES, STAGED_SIZE, Stage, Stream
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, STAGE_CREDIT, STAGE_PLACES, STAGED_SIZE
 from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.protocol.stage import Stage
+from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.transport.posix import socket_link
-from liteyuki_host.comm.waiting import NOTHING, Gate
+from liteyuki_host.comm.waiting.waiting import NOTHING, Gate
 
 
 def near(*, window: int = 1 << 20) -> tuple[Side, Side, Stream]:
@@ -246,14 +248,14 @@ def test_more_than_there_is_credit_for_is_left_to_those_who_came_late() -> None:
 
 def test_what_is_staged_waits_to_be_consumed_like_all_else() -> None:
     host, child, stream, _ = staging()
-    outgoing = Outgoing(on_lost=lambda count, why: None)
-    outgoing.bind(host.link, stream)
-    before = outgoing.waiting()
+    outbox = Outbox(on_lost=lambda count, why: None)
+    outbox.bind(host.link, stream)
+    before = outbox.waiting()
     host.link.connection.open_stage(stream)
     for _ in range(10):
-        assert outgoing.shortcut(b"x")
+        assert outbox.shortcut(b"x")
     assert stream.stage.payloads
-    assert outgoing.waiting() == before + 10
+    assert outbox.waiting() == before + 10
     look(host)
     theirs = child.streams[0]
 
@@ -263,10 +265,10 @@ def test_what_is_staged_waits_to_be_consumed_like_all_else() -> None:
         answer(host, child)
 
     consume()
-    assert outgoing.waiting() == 0
+    assert outbox.waiting() == 0
     host.link.connection.open_stage(stream)
-    assert outgoing.shortcut(b"x")
-    consumed = outgoing.mark()
+    assert outbox.shortcut(b"x")
+    consumed = outbox.mark()
     assert consumed() is NOTHING
     look(host)
     consume()
@@ -277,31 +279,31 @@ def test_what_is_staged_waits_to_be_consumed_like_all_else() -> None:
 def test_what_is_staged_is_not_forgotten_when_its_channel_leaves_the_link(given_up: bool) -> None:
     host, _, stream, _ = staging()
     lost: list[int] = []
-    outgoing = Outgoing(on_lost=lambda count, why: lost.append(count))
-    outgoing.bind(host.link, stream)
-    before = outgoing.waiting()
+    outbox = Outbox(on_lost=lambda count, why: lost.append(count))
+    outbox.bind(host.link, stream)
+    before = outbox.waiting()
     host.link.connection.open_stage(stream)
-    assert outgoing.shortcut(b"staged")
+    assert outbox.shortcut(b"staged")
     if given_up:
-        assert outgoing.give_up("test") == before + 1
+        assert outbox.give_up("test") == before + 1
         assert lost == [before + 1]
     else:
-        outgoing.unbind(host.link)
-        assert [item.payload for item in outgoing.backlog][before:] == [b"staged"]
+        outbox.unbind(host.link)
+        assert [item.payload for item in outbox.backlog][before:] == [b"staged"]
 
 
 def test_what_is_staged_at_the_end_of_a_link_goes_to_the_next_one() -> None:
     host, _, stream, _ = staging()
-    outgoing = Outgoing(on_lost=lambda count, why: None)
-    outgoing.bind(host.link, stream)
-    before = outgoing.waiting()
+    outbox = Outbox(on_lost=lambda count, why: None)
+    outbox.bind(host.link, stream)
+    before = outbox.waiting()
     host.link.connection.open_stage(stream)
-    assert outgoing.shortcut(b"staged")
+    assert outbox.shortcut(b"staged")
     assert stream.stage.payloads
     host.link._end(LinkClosed("over"))
-    outgoing.unbind(host.link)
-    assert outgoing.waiting() == before + 1
-    assert outgoing.backlog[-1].payload == b"staged"
+    outbox.unbind(host.link)
+    assert outbox.waiting() == before + 1
+    assert outbox.backlog[-1].payload == b"staged"
 
 
 def test_who_begins_to_wait_writes_what_is_staged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from liteyuki_host.comm.protocol.connection import Connection, Role
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Stream
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION, Control, Hello
+from liteyuki_host.comm.protocol.stream import Stream
 
 __all__ = ["Arrived", "ControlArrived", "Credited", "Opened", "Peer", "cost", "exchange", "greeted", "hello"]
 

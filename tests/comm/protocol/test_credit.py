@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liteyuki_host.comm.errors import RemoteProtocolError
-from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, Run, Stream
+from liteyuki_host.comm.protocol.batch import Batch
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
+from liteyuki_host.comm.protocol.stream import Stream
 
 CHARGE = MESSAGE_CHARGE
 KEY = ("channel", "x")
@@ -16,7 +18,7 @@ KEY = ("channel", "x")
 def sent(stream: Stream, *payloads: bytes) -> None:
     """Note *payloads* as sent, each a run of its own."""
     for payload in payloads:
-        run = Run.of(stream, payload, stream.sent)
+        run = Batch.of(stream, payload, stream.sent)
         stream.sent = run.end
         stream.unacknowledged.append(run)
 
@@ -30,7 +32,7 @@ def test_the_charge_is_256_bytes() -> None:
 
 
 def test_a_run_knows_which_of_its_payloads_are_not_consumed() -> None:
-    run = Run.of(Stream(2, KEY), b"aa", 1000)
+    run = Batch.of(Stream(2, KEY), b"aa", 1000)
     run.payloads += [b"bbb", b""]
     run.end = 1000 + 3 * CHARGE + 5
     assert run.unconsumed(0) == [b"aa", b"bbb", b""]

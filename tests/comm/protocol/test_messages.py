@@ -29,7 +29,7 @@ CONTROL = [
     m.ControlReply(7, None, b"\x01"),
     m.Subscribe(4),
     m.HooksDone(["OneBot V11"], ["nonebot_plugin_broken"]),
-    m.Watch(0.5),
+    m.WatchLoop(0.5),
     m.Beat(0.25),
     m.MoreTime(120.0, "building an index"),
     m.Drain(10.0),

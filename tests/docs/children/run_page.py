@@ -17,8 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import nonebot
 from loguru import logger
 
-from liteyuki_host.comm.exchange import set_current
-from liteyuki_host.comm.node import current
+from liteyuki_host.comm.process.current import current_node, set_current
 from liteyuki_host.comm.testing import Pair, connected_pair
 from tests.docs.pages import Block, blocks
 
@@ -46,7 +45,7 @@ async def _handled(pair: Pair) -> None:
 
 @contextmanager
 def as_current(exchange: Any) -> Any:
-    before = current()
+    before = current_node()
     set_current(exchange)
     try:
         yield
@@ -57,7 +56,7 @@ def as_current(exchange: Any) -> Any:
 async def main(page: Path) -> None:
     errors: list[str] = []
     logger.add(lambda line: errors.append(str(line)), level="ERROR", format="{message}\n{exception}")
-    with connected_pair(node=current()) as pair:
+    with connected_pair(node=current_node()) as pair:
         for exchange in (pair.host, pair.child):
             exchange.attach_loop(asyncio.get_running_loop())
         host: dict[str, Any] = {"__name__": "host_side"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from loguru import logger
 
-from liteyuki_host.comm.exchange import set_current
+from liteyuki_host.comm.process.current import set_current
 from liteyuki_host.hub import Hub
 from liteyuki_host.log import configure
 from liteyuki_host.supervisor.spec import ProcessSpec

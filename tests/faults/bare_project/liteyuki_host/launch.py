@@ -33,7 +33,7 @@ without = arm(os.environ)
 from liteyuki_host._child.ending import Ending  # noqa: E402
 from liteyuki_host.comm import Channel  # noqa: E402
 from liteyuki_host.comm.errors import LycommError  # noqa: E402
-from liteyuki_host.comm.node import current  # noqa: E402
+from liteyuki_host.comm.process.current import current_node  # noqa: E402
 from liteyuki_host.comm.storage import shared_memory  # noqa: E402
 from liteyuki_host.comm.transport import take_link  # noqa: E402
 
@@ -41,7 +41,7 @@ PAUSE = 0.02
 """Seconds between the steps of the start, so that a kill can hit each of them."""
 
 name = os.environ["LYCOMM_PROCESS"]
-node = current()
+node = current_node()
 told: Channel[Any] = Channel("told-" + name)
 
 

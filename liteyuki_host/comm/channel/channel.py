@@ -1,0 +1,531 @@
+"""Channels: named duplex pipes between two processes."""
+
+from __future__ import annotations
+
+import time
+import typing
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar, cast
+
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel.calling import Callback
+from liteyuki_host.comm.channel.end import ChannelEnd, ChannelStatistics
+from liteyuki_host.comm.channel.inbox import redelivered
+from liteyuki_host.comm.channel.unit import Taken
+from liteyuki_host.comm.codec import decode_payload, decode_plain, encode_plain, encode_quickly, may_be_plain
+from liteyuki_host.comm.errors import (
+    ChannelClosed,
+    ChannelFull,
+    HostNotAttached,
+    ReceiveTimeout,
+    RequestTimeout,
+    ValueRefused,
+    ValueTooLarge,
+    ValueUnreadable,
+)
+from liteyuki_host.comm.process import epoch as handles
+from liteyuki_host.comm.process.current import current
+from liteyuki_host.comm.process.exchange import Exchange
+from liteyuki_host.comm.process.names import check_name
+from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.waiting.loops import event_loops, on_event_loop, refuse_event_loop
+from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing
+
+__all__ = [
+    "Channel",
+    "active_channel",
+    "blocking_receive_hook",
+    "get_channel",
+    "get_channels",
+    "passive_channel",
+    "set_channel",
+]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+blocking_receive_hook: ContextVar[Callable[[], None] | None] = ContextVar("lycomm_blocking_receive", default=None)
+"""Called by ``receive()`` without a timeout before it blocks: how a start-up hook that never returns is found."""
+
+DEFAULT_REQUEST_TIMEOUT = 30.0  # seconds; a chat user has given up by then
+
+
+class Channel(Generic[T]):
+    """A named duplex pipe: both sides send and receive at once, in order, and nobody gets its own messages.
+
+    A channel has two ends, and an end is a process: the first two that use it. ``{process}-passive`` and
+    ``{process}-active`` exist for every process that the host knows, between the host and that process.
+
+    ``Channel[str]("name")`` carries texts only: checked at ``send``, decoded to the type on the other side. Plain
+    ``Channel("name")`` carries whatever can travel (see ``docs/values``).
+
+    Objects of this class are handles: two with the same name are the same channel. They can be sent through
+    channels, and arrive as working channels.
+
+    Args:
+        name: 1 to 200 printable characters.
+        kind: the type of the messages, as in ``Channel[kind]``.
+        exchange: for tests that hold both sides in one process; otherwise the process's own.
+    """
+
+    __slots__ = ("__orig_class__", "_decoder", "_end", "_epoch", "_exchange", "_kind", "_limit", "_name")
+
+    def __init__(self, name: str, kind: Any = None, *, exchange: Exchange | None = None) -> None:
+        self._name = check_name(name, "channel")
+        self._kind = kind
+        self._exchange = exchange
+        # What is remembered of the exchange, and until when that holds.
+        self._epoch = -1
+        self._end: ChannelEnd
+        self._limit = codec.DEFAULT_MESSAGE_LIMIT
+        self._decoder: codec.TypedDecoder[T] | Nothing | None = NOTHING  # until it is asked for
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"Channel({self.name!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Channel) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(("channel", self.name))
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, data: T) -> None:
+        """Queue a message, from any thread.
+
+        Returns once it is accepted: from then on it is received once, or handed to the next incarnation of the other
+        process, or reported lost in the log. In a thread it waits for room, as long as that takes.
+
+        Raises:
+            ChannelFull: called on an event loop, and there is no room. Nothing was sent; ``asend`` waits for it.
+            ValueRefused, ValueTooLarge: the value cannot travel, or is not what the channel carries. Nothing was sent.
+            HostNotAttached: this process does not run under a host.
+            ChannelTaken: two other processes are this channel's ends.
+        """
+        # As `_send_now`, written out: a call less is 6 % of what a short message costs.
+        payload = None
+        kind = type(data)
+        if (
+            self._epoch == handles.epoch
+            and self._decoder is None
+            and (kind is str or kind is dict or may_be_plain(kind))
+            and (end := self._end).usable
+        ):
+            try:
+                payload = encode_plain(data) if kind is str else encode_quickly(data)
+            except Exception:  # said in our words below
+                pass
+            if payload is not None:
+                if len(payload) > self._limit:
+                    payload = None
+                elif (outbox := end.outbox).shortcut(payload):
+                    outbox.sent += 1
+                    return
+        refused = self._send_anyhow(data, payload, True)
+        if refused is not None:
+            if on_event_loop():
+                raise self._full()
+            self._send_when_there_is_room(*refused)
+
+    async def asend(self, data: T) -> None:
+        """Queue a message, waiting for room without blocking the loop. Cancelling it sends nothing.
+
+        Raises:
+            the same as :meth:`send`, except ChannelFull.
+        """
+        refused = self._send_now(data)
+        if refused is not None:
+            end, payload, flags = refused
+            await end.outbox.room.wait_async(lambda: self._offer(end, payload, flags, 0), None)
+
+    async def request(self, data: T, *, timeout: float | None = DEFAULT_REQUEST_TIMEOUT) -> Any:
+        """Send a message and wait for what the other side's callback returns for it.
+
+        The first callback there whose filter takes the message answers.
+
+        Args:
+            timeout: seconds, counted from now and including the wait for room. None waits as long as the other
+                process lives.
+
+        Raises:
+            RequestTimeout: no answer in time. The other end may still do the work.
+            RemoteError: its callback raised, or nothing there can answer.
+            ChannelBroken: the other process ended before it answered. Whether the work was done is unknown.
+        """
+        end = self._usable_end()
+        payload, flags = self._encode(data)
+        number = end.new_request()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            outbox = end.outbox
+            sent = await outbox.room.wait_async(
+                lambda: self._offer(end, payload, flags | Flag.REQUEST, number), timeout
+            )
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            answer = sent if sent is NOTHING else await end.reply_to(number, left)
+            if answer is NOTHING:
+                raise RequestTimeout(
+                    f"channel {self.name!r}: no answer within {timeout} s; the other end may still do the work"
+                )
+            try:
+                return decode_payload(answer[1], answer[0] & Flag.RAW)
+            except ValueUnreadable as error:
+                raise ValueUnreadable(f"channel {self.name!r}: the answer: {error}") from error
+        finally:
+            end.forget_request(number)
+
+    async def flush(self, *, timeout: float | None = None) -> None:
+        """Wait until everything sent so far has been consumed on the other side.
+
+        Raises:
+            RequestTimeout: (a TimeoutError) not within *timeout* seconds.
+            ChannelClosed: this process is shutting down.
+        """
+        end = self._usable_end()
+        outbox = end.outbox
+        consumed = outbox.mark()
+
+        def attempt() -> bool | Nothing:
+            done = consumed()
+            if done is NOTHING and end.inbox.closed:
+                raise self._closed()
+            return done
+
+        if await outbox.room.wait_async(attempt, timeout) is NOTHING:
+            raise RequestTimeout(f"channel {self.name!r}: {outbox.waiting():,} messages not consumed in {timeout} s")
+
+    # --- receiving ------------------------------------------------------------------------------------------
+
+    def on_receive(self, filter_func: Callable[[T], Any] | None = None) -> Callable[[F], F]:
+        """Register a callback (passive mode).
+
+        ``@channel.on_receive()`` on a sync or async function; it runs on the process's event loop (NoneBot's), so
+        ``await bot.send(...)`` works in it. Messages are handled one at a time and in order; several callbacks each
+        get every message, in the order of registration. Messages that no callback has handled yet are handed over too,
+        however long ago they arrived. What a
+        callback returns answers a request.
+
+        Args:
+            filter_func: sync or async; the callback gets only data for which it returns something true.
+
+        A callback or filter that raises is logged with its name; the next message is handled as usual.
+
+        Raises:
+            ChannelModeError: this process reads the channel with ``receive()``.
+        """
+        if filter_func is not None and not callable(filter_func):
+            raise TypeError("on_receive takes a filter function; write @channel.on_receive() with its parentheses")
+
+        def register(function: F) -> F:
+            end = self._own_end()
+            decode = decode_payload if self._typed() is None else self._decode
+            callback = Callback(function, filter_func, decode)
+            # The callback first: in passive mode, the loop may take the first message the moment it is claimed.
+            end.callbacks.add(callback)
+            try:
+                end.inbox.use("passive")
+                self._claim(end)
+            except BaseException:
+                end.callbacks.discard(callback)
+                raise
+            exchange = self._exchange or current()
+            if exchange.loop is not None:
+                end.inbox.attach_loop(exchange.loop)
+            return function
+
+        return register
+
+    def remove(self, function: Callable[..., Any]) -> bool:
+        """Unregister a callback; False when it was not registered.
+
+        The channel stays in passive mode; without any callback its messages wait for the next one.
+        """
+        return self._own_end().callbacks.remove(function) > 0
+
+    def receive(self, timeout: float | None = None) -> T:
+        """Wait in this thread for the next message (active mode).
+
+        Args:
+            timeout: seconds; None waits as long as the process lives.
+
+        Raises:
+            ReceiveTimeout: nothing arrived in time; the channel is as it was.
+            ValueUnreadable: the message cannot be decoded, or is not of the channel's type. It is consumed.
+            ChannelClosed: this process is shutting down; end your loop.
+            WouldBlockEventLoop: called on an event loop. Use ``areceive`` there, or a thread of its own.
+            ChannelModeError: this process reads the channel with callbacks.
+            HostNotAttached: this process does not run under a host.
+        """
+        if event_loops.running() is not None:
+            refuse_event_loop(f"channel {self.name!r}: receive()", "channel.areceive()")
+        end = self._end if self._epoch == handles.epoch else self._own_end()
+        if not end.usable or end.inbox.mode != "active":
+            end = self._receiving_end()
+        if timeout is None:
+            announce = blocking_receive_hook.get()
+            if announce is not None:
+                announce()
+        message = end.inbox.receive(timeout)
+        if message is not NOTHING and not message[1] and self._decoder is None and not redelivered.get():
+            try:
+                value: T = decode_plain(message[0])
+                return value
+            except Exception:  # said in our words below
+                pass
+        return self._received(end, message, timeout)
+
+    async def areceive(self, timeout: float | None = None) -> T:
+        """Wait for the next message without blocking the loop. Cancelling it loses no message.
+
+        Raises:
+            the same as :meth:`receive`, except WouldBlockEventLoop.
+        """
+        end = self._receiving_end()
+        message = await end.inbox.arrived.wait_async(end.inbox.take, timeout)
+        return self._received(end, message, timeout)
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Messages as they come; ends quietly when this process shuts down."""
+        while True:
+            try:
+                data = await self.areceive()
+            except ChannelClosed:
+                return
+            yield data
+
+    def __iter__(self) -> Iterator[T]:
+        """The same in a thread."""
+        while True:
+            try:
+                data = self.receive()
+            except ChannelClosed:
+                return
+            yield data
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether the message received last in this thread or task may have been seen by an earlier incarnation."""
+        return redelivered.get()
+
+    def statistics(self) -> ChannelStatistics:
+        """The channel's figures in this process."""
+        return self._own_end().statistics()
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _own_end(self) -> ChannelEnd:
+        epoch = handles.epoch
+        if self._epoch != epoch:
+            exchange = self._exchange or current()
+            self._end = exchange.end(self.name)
+            self._limit = exchange.message_limit
+            self._epoch = epoch
+        return self._end
+
+    def _usable_end(self) -> ChannelEnd:
+        end = self._own_end()
+        if not end.usable:
+            end.use()
+        return end
+
+    def _receiving_end(self) -> ChannelEnd:
+        end = self._own_end()
+        if not end.usable and (not end.inbox.closed or end.refused is not None):
+            try:
+                end.use()
+            except HostNotAttached:
+                if not end.inbox.closed:
+                    raise
+        if end.inbox.mode != "active":
+            end.inbox.use("active")
+        return end
+
+    def _claim(self, end: ChannelEnd) -> None:
+        """Become an end, if that is possible yet: callbacks may be registered before there is a host."""
+        try:
+            end.use()
+        except HostNotAttached:
+            pass
+
+    def _send_when_there_is_room(self, end: ChannelEnd, payload: bytes, flags: int) -> None:
+        # Not in `send`: a function whose variables another one uses is slower throughout. While it waits it only looks
+        # for room: it may be reading for everybody then, and the write may have to wait for the peer to read.
+        size, outbox = len(payload), end.outbox
+        while True:
+            outbox.room.wait(lambda: self._still_sending(end) and (outbox.has_room(size) or NOTHING), None)
+            if outbox.offer(payload, flags, may_wait=True):
+                return
+
+    def _send_now(self, data: T) -> tuple[ChannelEnd, bytes, int] | None:
+        """Queue a message. Returns None; or, when there is no room, what has to be offered again."""
+        payload = None
+        kind = type(data)
+        if (
+            self._epoch == handles.epoch
+            and self._decoder is None
+            and (kind is str or kind is dict or may_be_plain(kind))
+            and (end := self._end).usable
+        ):
+            # Nearly all messages.
+            try:
+                payload = encode_plain(data) if kind is str else encode_quickly(data)
+            except Exception:  # said in our words below
+                pass
+            if payload is not None:
+                if len(payload) > self._limit:
+                    payload = None
+                elif end.outbox.shortcut(payload):
+                    end.outbox.sent += 1
+                    return None
+        return self._send_anyhow(data, payload, False)
+
+    def _send_anyhow(self, data: T, payload: bytes | None, may_wait: bool) -> tuple[ChannelEnd, bytes, int] | None:
+        """The same in the general way. *payload*: the encoded message, if it is known."""
+        end = self._usable_end()
+        flags = 0
+        if payload is None:
+            payload, flags = self._encode(data)
+        return None if end.outbox.offer(payload, flags, may_wait=may_wait) else (end, payload, flags)
+
+    def _encode(self, data: T) -> tuple[bytes, int]:
+        decoder, limit = self._decoder, self._limit
+        if decoder is NOTHING:
+            decoder = self._typed()
+        try:
+            if type(data) is bytes and decoder is None:
+                raw = cast(bytes, data)
+                if len(raw) > limit:
+                    raise ValueTooLarge(f"the value is {len(raw):,} bytes, the limit is {limit:,} bytes")
+                return raw, Flag.RAW
+            payload = codec.encode(data, limit)
+        except (ValueRefused, ValueTooLarge) as error:
+            raise self._refused(error) from None
+        if decoder is not None:
+            try:
+                decoder.check(data, payload)
+            except ValueRefused as error:
+                raise ValueRefused(f"channel {self.name!r} carries {decoder.kind_name}, {error}") from None
+        return payload, 0
+
+    def _refused(self, error: ValueRefused | ValueTooLarge) -> ValueRefused | ValueTooLarge:
+        return type(error)(f"channel {self.name!r}: {error}")
+
+    def _decode(self, payload: bytes, flags: int) -> Any:
+        decoder = self._typed()
+        if decoder is None:
+            return decode_payload(payload, flags)
+        return decoder.decode(codec.encode(payload) if flags & Flag.RAW else payload)
+
+    def _typed(self) -> codec.TypedDecoder[T] | None:
+        decoder = self._decoder
+        if decoder is NOTHING:
+            kind = self._kind
+            if kind is None:
+                # Channel[str]("x"): the argument is known only after __init__ has returned.
+                alias = getattr(self, "__orig_class__", None)
+                arguments = typing.get_args(alias)
+                kind = arguments[0] if arguments and not isinstance(arguments[0], TypeVar) else Any
+            try:
+                self._decoder = decoder = None if kind is Any else codec.TypedDecoder(kind)
+            except ValueRefused as error:
+                raise ValueRefused(f"channel {self.name!r}: {error}") from error
+        return decoder
+
+    def _offer(self, end: ChannelEnd, payload: bytes, flags: int, request_id: int) -> bool | Nothing:
+        return self._still_sending(end) and end.outbox.try_offer(payload, flags, request_id)
+
+    def _still_sending(self, end: ChannelEnd) -> bool:
+        """True; raises what keeps us from sending, which may have come while we waited."""
+        end.use()
+        if end.inbox.closed:
+            raise self._closed()
+        return True
+
+    def _received(self, end: ChannelEnd, message: Taken | Nothing, timeout: float | None) -> T:
+        if message is NOTHING:
+            raise ReceiveTimeout(f"channel {self.name!r}: nothing arrived within {timeout} s")
+        payload, flags, request_id, source = message
+        if flags & Flag.REQUEST:
+            end.refuse_request(request_id, source)
+        again = bool(flags & Flag.REDELIVERED)
+        if again or redelivered.get():
+            redelivered.set(again)
+        try:
+            value: T = self._decode(payload, flags)
+        except ValueUnreadable as error:
+            raise ValueUnreadable(f"channel {self.name!r}: {error}") from error
+        return value
+
+    def _closed(self) -> ChannelClosed:
+        return ChannelClosed(f"channel {self.name!r} is closed: this process is shutting down")
+
+    def _full(self) -> ChannelFull:
+        return ChannelFull(
+            f"channel {self.name!r} is full: {self._own_end().outbox.waiting():,} messages are not consumed yet, and "
+            "waiting here would freeze the event loop; use `await channel.asend(...)`, or read the channel faster"
+        )
+
+
+class _OwnChannel(Channel[Any]):
+    """One of the two channels of whatever this process is called; importable before that is known."""
+
+    __slots__ = ("_suffix",)
+
+    def __init__(self, suffix: str) -> None:
+        super().__init__(suffix)
+        self._suffix = suffix
+
+    @property
+    def name(self) -> str:
+        return f"{(self._exchange or current()).process}-{self._suffix}"
+
+
+active_channel: Channel[Any] = _OwnChannel("active")
+"""``{process}-active`` of this process: meant for ``receive()`` in a thread of its own, or ``areceive()``."""
+
+passive_channel: Channel[Any] = _OwnChannel("passive")
+"""``{process}-passive`` of this process: meant for ``on_receive`` callbacks."""
+
+
+def get_channel(name: str, kind: Any = None) -> Channel[Any]:
+    """The channel that some process has declared under *name*. Answers at once, from any process.
+
+    Raises:
+        UnknownChannel: (a KeyError) there is none.
+    """
+    current().known_end(check_name(name, "channel"))
+    return Channel(name, kind)
+
+
+def get_channels() -> dict[str, Channel[Any]]:
+    """Every declared channel by name; a new dict each time."""
+    return {name: Channel(name) for name in sorted(current().channel_names())}
+
+
+def set_channel(name: str, channel: Channel[Any]) -> None:
+    """Make a channel known to all processes under its name.
+
+    Raises:
+        TypeError: *channel* is no Channel.
+        ValueError: it has another name.
+    """
+    if not isinstance(channel, Channel):
+        raise TypeError(f"set_channel takes a Channel, not {type(channel).__name__}")
+    if channel.name != name:
+        raise ValueError(f"the channel's own name is {channel.name!r}, not {name!r}; a channel has one name everywhere")
+    current().declare(name)
+
+
+def _name_of(channel: Channel[Any]) -> str:
+    (channel._exchange or current()).declare(channel.name)
+    return channel.name
+
+
+codec.referring(Channel, _name_of, Channel)

@@ -1,0 +1,315 @@
+"""One process's end of a channel: what it sends, what it receives, and the requests it waits for."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel.calling import Callback, Callbacks, call, error_text, is_failure
+from liteyuki_host.comm.channel.inbox import Inbox, redelivered
+from liteyuki_host.comm.channel.outbox import Outbox
+from liteyuki_host.comm.channel.unit import Received, Source
+from liteyuki_host.comm.errors import ChannelBroken, ChannelTaken, LycommError, RemoteError, ValueUnreadable
+from liteyuki_host.comm.link import Link
+from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
+
+__all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
+
+MAX_TRACEBACK = 16 * 1024  # characters of a remote traceback that travel; its end says what happened
+
+
+class ChannelStatistics(NamedTuple):
+    """A channel's figures in this process, since it began."""
+
+    name: str
+    mode: str | None
+    """``passive``, ``active``, or None as long as nothing here receives."""
+    sent: int
+    """Messages that ``send`` accepted."""
+    waiting_to_be_consumed: int
+    """Of those, the ones that the other side has not consumed."""
+    redelivered: int
+    """Messages handed to a later incarnation of the other side."""
+    lost: int
+    """Messages given up, each reported in the log."""
+    received: int
+    """Messages that arrived here."""
+    waiting_to_be_read: int
+    """Of those, the ones that nobody here has taken: the depth of the queue."""
+    last_error: str | None
+    """The last failure of a callback or filter here, as one line."""
+
+
+class StreamSource:
+    """The sender at the other end of a stream."""
+
+    __slots__ = ("_owed", "_stream", "_writer")
+
+    def __init__(self, link: Link, stream: Stream) -> None:
+        self._writer = link.writer
+        self._stream = stream
+        self._owed = link.connection.owed
+
+    def count(self, cost: int) -> None:
+        """*cost* bytes have been consumed; a grant follows when it is worth a frame, else soon. By one consumer at a
+        time."""
+        stream, writer = self._stream, self._writer
+        stream.consumed += cost
+        told = stream.owed
+        if not told:  # as ``Connection.owe``
+            stream.owed = True
+            self._owed.append(stream)
+        # Nothing to do while the link is going to look anyway, and it is not much: then this costs no lock.
+        if not (told or writer.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
+            writer.grant(stream)
+
+    def consumed(self, cost: int) -> None:
+        """The same, whoever else consumes."""
+        self._writer.consumed(self._stream, cost)
+
+    def used(self, cost: int) -> None:
+        """The same, but nothing is granted yet: what is sent on the stream next carries it, or :meth:`grant` does."""
+        self._writer.used(self._stream, cost)
+
+    def grant(self) -> None:
+        """Tell of what has been :meth:`used`, unless a message has done that."""
+        if self._stream.owed:
+            self._writer.grant(self._stream)
+
+    def reply(self, payload: bytes, flags: int, request_id: int) -> None:
+        try:
+            self._writer.send(self._stream, payload, flags | Flag.REPLY, request_id)
+        except LycommError:  # the asker is gone, and with it the question
+            pass
+
+    async def replied(self) -> None:
+        await self._writer.replies_written()
+
+
+def join(receiver: Any, link: Link, stream: Stream) -> None:
+    """Let what arrives on *stream* go to *receiver*."""
+    stream.receiver = receiver
+    stream.source = StreamSource(link, stream)
+
+
+class ChannelEnd:
+    """See the module's docstring. Lives as long as its process; links come and go under it.
+
+    Args:
+        before_use: called before every send or receive: makes this process one of the channel's two ends, or
+            raises what keeps it from that.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        window: int,
+        before_use: Callable[[ChannelEnd], None],
+        on_lost: Callable[[str, int, str], None],
+    ) -> None:
+        self.name = name
+        self.outbox = Outbox(window=window, on_lost=lambda count, why: on_lost(name, count, why))
+        self.callbacks = Callbacks()
+        self.inbox = Inbox(
+            name, self._handle, callbacks=self.callbacks, failed=self._callback_failed, replied=self._on_reply
+        )
+        self.usable = False  # known to be usable: `use` has nothing to find out
+        self.refused: str | None = None
+        self.last_error: str | None = None
+        self._before_use = before_use
+        self._replies: dict[int, Nothing | tuple[int, bytes] | LycommError] = {}
+        self._replied = Waiters()
+        # Not from 1: an answer to this process's predecessor, by way of the host, must not look like one to us.
+        self._request_numbers = itertools.count(int.from_bytes(os.urandom(3), "big") << 32)
+
+    def use(self) -> None:
+        """Check that this process may use the channel, and make it an end on first use."""
+        if self.refused is not None:
+            raise ChannelTaken(self.refused)
+        self._before_use(self)
+        self.usable = True
+        if not self.outbox.bound:  # asked last, so that no end of the link goes unnoticed
+            self.usable = False
+
+    # --- the link comes and goes ----------------------------------------------------------------------------
+
+    def open(self, link: Link) -> None:
+        """Ask the peer for a stream to the other end, and be bound to it."""
+        self.bind(link, link.open_stream("channel", self.name, lambda stream: join(self.inbox, link, stream)))
+
+    def bind(self, link: Link, stream: Stream) -> None:
+        """The other end can be reached over *stream*."""
+        join(self.inbox, link, stream)
+        self.outbox.bind(link, stream)
+        self.inbox.follow(link, stream)
+
+    def unbind(self, link: Link, cause: str) -> None:
+        """It no longer can: who waits for an answer fails, the rest waits for the next incarnation."""
+        if not self.outbox.bound_to(link):
+            return
+        unanswered = self.outbox.unbind(link)
+        self.usable = False
+        for request_id in unanswered:
+            self.fail_request(request_id, cause)
+        for request_id in list(self._replies):  # consumed there, but the answer cannot come any more
+            self.fail_request(request_id, cause)
+
+    def refuse(self, reason: str) -> None:
+        """The host refuses this process as an end."""
+        self.refused = reason
+        self.usable = False
+        self.outbox.give_up(reason)
+        self.inbox.close(reason)
+
+    def close(self, reason: str) -> None:
+        """This process leaves: whoever waits is woken with an error."""
+        self.usable = False
+        self.inbox.close()
+        self.outbox.room.wake()
+        for request_id in list(self._replies):
+            self.fail_request(request_id, reason)
+
+    # --- receiving ------------------------------------------------------------------------------------------
+
+    def _on_reply(self, request_id: int, flags: int, payload: bytes) -> None:
+        """Called by the link's reader."""
+        if request_id in self._replies:
+            self._replies[request_id] = (flags, payload)
+            self._replied.wake()
+
+    async def _handle(self, message: Received) -> None:
+        """Give one message to every callback whose filter wants it, in the order of registration."""
+        wants_reply = bool(message.flags & Flag.REQUEST)
+        replied = False
+        for callback in self.callbacks:
+            try:
+                data = callback.decode(message.payload, message.flags)
+            except Exception as error:
+                self._failed("a message that cannot be decoded", callback, error, wants_reply and not replied, message)
+                replied = True
+                continue
+            try:
+                if callback.filter is not None and not await call(callback.filter, data):
+                    continue
+            except BaseException as error:
+                if not is_failure(error):
+                    raise
+                self._failed("the filter", callback, error, wants_reply and not replied, message)
+                replied = True
+                continue
+            token = redelivered.set(bool(message.flags & Flag.REDELIVERED))
+            try:
+                result = await call(callback.function, data)
+                if wants_reply and not replied:
+                    self._reply(result, message)
+                    replied = True
+            except BaseException as error:
+                if not is_failure(error):
+                    raise
+                self._failed("the callback", callback, error, wants_reply and not replied, message)
+                replied = True
+            finally:
+                redelivered.reset(token)
+        if wants_reply and not replied:
+            self._reply_error("LookupError", f"no callback of channel {self.name!r} took the request", "", *message[2:])
+        if wants_reply:
+            await message.source.replied()
+
+    def refuse_request(self, request_id: int, source: Source) -> None:
+        """Answer a request that arrived where nothing can answer."""
+        text = f"channel {self.name!r} is read by receive() there, which cannot answer requests"
+        self._reply_error("LookupError", text, "", request_id, source)
+
+    def _reply(self, result: Any, message: Received) -> None:
+        if type(result) is bytes:
+            message.source.reply(result, Flag.RAW, message.request_id)
+        else:
+            message.source.reply(codec.encode(result), 0, message.request_id)
+
+    def _reply_error(self, type_name: str, text: str, trace: str, request_id: int, source: Source) -> None:
+        payload = codec.encode([type_name, text[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:]])
+        source.reply(payload, Flag.ERROR, request_id)
+
+    def _callback_failed(self, what: str, callback: Callback, error: BaseException) -> None:
+        self.last_error = f"{type(error).__name__}: {error_text(error)}"
+        log().opt(exception=error).error(
+            f"channel {self.name!r}: {what} of {callback.name} failed; the next message is handled as usual"
+        )
+
+    def _failed(self, what: str, callback: Callback, error: BaseException, answer: bool, message: Received) -> None:
+        self._callback_failed(what, callback, error)
+        if answer:
+            import traceback
+
+            text = error_text(error)
+            trace = "".join(traceback.format_exception(error))
+            try:
+                self._reply_error(type(error).__name__, text, trace, *message[2:])
+            except LycommError:  # its text cannot travel
+                self._reply_error(type(error).__name__, "(the message cannot be shown)", "", *message[2:])
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def new_request(self) -> int:
+        """A number for a request, waited for from now on."""
+        number = next(self._request_numbers)
+        self._replies[number] = NOTHING
+        return number
+
+    def fail_request(self, number: int, cause: str) -> None:
+        if number in self._replies:
+            self._replies[number] = ChannelBroken(
+                f"channel {self.name!r}: no answer can come any more ({cause}); whether the work was done is unknown"
+            )
+            self._replied.wake()
+
+    def forget_request(self, number: int) -> None:
+        """Nobody waits any more; a late answer is dropped."""
+        self._replies.pop(number, None)
+        self.outbox.cancel_request(number)
+
+    async def reply_to(self, number: int, timeout: float | None) -> tuple[int, bytes] | Nothing:
+        """The answer's flags and payload, or NOTHING after *timeout* seconds."""
+
+        def attempt() -> tuple[int, bytes] | Nothing:
+            answer = self._replies[number]
+            if isinstance(answer, LycommError):
+                raise answer
+            return answer
+
+        answer = await self._replied.wait_async(attempt, timeout)
+        if answer is not NOTHING and answer[0] & Flag.ERROR:
+            type_name, text, trace = _read_error(answer[1])
+            if type_name == ChannelBroken.__name__:  # said by the host, between the two ends
+                raise ChannelBroken(text)
+            raise RemoteError(type_name, text, trace)
+        return answer
+
+    def statistics(self) -> ChannelStatistics:
+        return ChannelStatistics(
+            name=self.name,
+            mode=self.inbox.mode,
+            sent=self.outbox.sent,
+            waiting_to_be_consumed=self.outbox.waiting(),
+            redelivered=self.outbox.redelivered,
+            lost=self.outbox.lost,
+            received=self.inbox.received,
+            waiting_to_be_read=self.inbox.waiting(),
+            last_error=self.last_error,
+        )
+
+
+def _read_error(payload: bytes) -> tuple[str, str, str]:
+    """What an error reply says: the type's name, the text and the traceback."""
+    try:
+        type_name, text, trace = codec.decode(payload)
+        return str(type_name), str(text), str(trace)
+    except (ValueError, TypeError) as error:
+        return ValueUnreadable.__name__, f"the other side answered with an error that cannot be read ({error})", ""

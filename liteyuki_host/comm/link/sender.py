@@ -1,0 +1,116 @@
+"""The short way of a message that is sent alone: questions and answers, and the first of a burst.
+
+A process that has just been woken up runs on a cold processor, where a message costs as much as the code that it runs
+through: the general way (``Writer.send``), cut for reading, takes twice as long as a pipe. So what it does for the
+commonest messages is written here once more, in one piece, calling as little as possible.
+
+Nothing depends on it. The function finds out first whether everything is as simple as it has to be; if it is not, it
+has done nothing, and the general way is taken. ``tests/comm/link/test_short_ways.py`` holds both to the same results.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from liteyuki_host.comm.link.tuning import BURST_GAP, INLINE_BURST
+from liteyuki_host.comm.protocol.batch import PAYLOAD_HEADER, Batch
+from liteyuki_host.comm.protocol.connection import LARGE, WRITE_SIZE
+from liteyuki_host.comm.protocol.credit import ACK_MASK, MESSAGE_CHARGE, STAGED_SIZE
+from liteyuki_host.comm.protocol.frames import HEADER, Kind
+
+if TYPE_CHECKING:
+    from liteyuki_host.comm.link.writer import Shortcut, Writer
+    from liteyuki_host.comm.protocol.stream import Stream
+
+__all__ = ["sender"]
+
+_HEADER_SIZE: Final = HEADER.size
+_MESSAGE: Final = Kind.MESSAGE  # names of this module are found sooner than attributes of a class
+
+
+def sender(writer: Writer, stream: Stream) -> Shortcut:
+    """What ``Writer.shortcut`` returns."""
+    connection, transport = writer.connection, writer.transport
+    lock, unlock, at_once = writer.lock.acquire, writer.lock.release, transport.at_once
+    send, pack, clock = transport.send, HEADER.pack, time.perf_counter
+    owed, unacknowledged = connection.owed, stream.unacknowledged
+    stage = stream.stage
+    take_place, put = stage.places.pop, stage.payloads.append
+
+    def join_others(payload: bytes, size: int) -> bool:
+        if connection.staging is not None:
+            connection.unstage()
+        batch = connection.open_batch
+        if batch is None:
+            return False
+        end = stream.sent + size + MESSAGE_CHARGE
+        if end > stream.limit or size >= LARGE or writer.ended:
+            return False
+        # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
+        looks = writer.writing or (writer.armed and writer.grants_of is None and connection.pending < WRITE_SIZE)
+        if not looks or batch.stream is not stream or batch.size >= WRITE_SIZE:
+            return False
+        batch.payloads.append(payload)
+        stream.sent = batch.end = end
+        size += PAYLOAD_HEADER
+        batch.size += size
+        connection.pending += size
+        connection.open_stage(stream)
+        return True
+
+    def send_alone(payload: bytes, alone: bool = True) -> bool:
+        size = len(payload)
+        if stage.open and size <= STAGED_SIZE:
+            try:
+                take_place()
+            except IndexError:  # it is full, and gets into the queue below
+                pass
+            else:
+                put(payload)
+                if stage.open or not writer.take_back(stage, payload):
+                    return True
+        elif connection.open_batch is None and not alone:  # seen without the lock, as it may change the next moment
+            return False
+        lock()
+        try:
+            if not (alone and writer.quiet):
+                return join_others(payload, size)
+            end = stream.sent + size + MESSAGE_CHARGE
+            if end > stream.limit or size >= LARGE:
+                return False
+            if connection.heard or clock() - writer.last_write > BURST_GAP:
+                connection.heard = False
+                writer.burst = 1
+            elif writer.burst < INLINE_BURST:
+                writer.burst += 1
+            else:
+                return False
+            if stream.owed and owed[0] is stream:  # the header's ack is the grant; that of others follows
+                owed.popleft()
+                stream.owed = False
+            unacknowledged.append(Batch(stream, [payload], size + PAYLOAD_HEADER, stream.sent, end))
+            stream.sent = end
+            stream.granted = granted = stream.consumed
+            frame = pack(size, _MESSAGE, 0, stream.id, granted & ACK_MASK) + payload
+            # It does not wait, so the lock may be kept: nothing is queued meanwhile that would need another look.
+            try:
+                taken = send(frame, at_once)
+                writer.last_write = clock()
+                if taken == size + _HEADER_SIZE:  # what is owed to other streams is not worth a frame: the flusher's
+                    return True
+            except BlockingIOError:
+                taken = 0
+            except OSError:
+                taken = -1
+            writer.writing = True  # the role is ours, and given away below
+            writer.quiet = False
+        finally:
+            unlock()
+        if taken < 0:
+            writer.write_failed()
+        else:
+            writer.write_on([frame], taken)
+        return True
+
+    return send_alone

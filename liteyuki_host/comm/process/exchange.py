@@ -1,0 +1,298 @@
+"""What a process is to channels, topics and the shared memory: the one interface behind all public names.
+
+There are two implementations: :class:`~liteyuki_host.comm.process.node.Node`, in a bot process (also without a host),
+and the hub, in the host. Nothing else asks which one it has. Every process has one *current* exchange (``current.py``);
+tests may hold several.
+"""
+
+from __future__ import annotations
+
+import abc
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from liteyuki_host.comm.channel.calling import Callback
+from liteyuki_host.comm.channel.end import ChannelEnd
+from liteyuki_host.comm.channel.inbox import Inbox
+from liteyuki_host.comm.errors import UnknownChannel
+from liteyuki_host.comm.link import Link
+from liteyuki_host.comm.process.losses import LossReport
+from liteyuki_host.comm.process.names import check_name
+from liteyuki_host.comm.process.subscription import Subscription
+from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
+from liteyuki_host.comm.protocol.messages import Change
+from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.storage.outcome import Outcome, Refusal
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Exchange", "Watcher", "report_refusal"]
+
+
+class Watcher(Protocol):
+    """Who wants to know every change of the shared memory. Nothing of it may wait or raise."""
+
+    def changed(self, key: str, event: bytes, change: Change | None = None) -> None:
+        """The next change, which is of *key*, as an encoded ``Change``; and decoded, if it has been. One at a time."""
+        ...
+
+    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The process has an event loop to call back on."""
+        ...
+
+    def detach_loop(self) -> None:
+        """It has none any more: call nobody until there is another."""
+        ...
+
+    def detached(self) -> None:
+        """The process leaves: there will be no more."""
+        ...
+
+
+class Exchange(abc.ABC):
+    """See the module's docstring.
+
+    Attributes:
+        process: this process's name.
+        window: bytes that may be on their way per channel and direction.
+        message_limit: bytes of one encoded value.
+        view: the dict that reads of the shared memory go to; always the same object.
+        link: the one to the host, in a process that is not the host itself.
+    """
+
+    process: str
+    window: int
+    message_limit: int
+    view: dict[str, object]
+
+    def __init__(self, process: str, *, window: int = DEFAULT_WINDOW, message_limit: int) -> None:
+        self.process = process
+        self.window = window
+        self.message_limit = message_limit
+        self.losses = LossReport()
+        self.link: Link | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._ends_lock = threading.Lock()
+        self._ends: dict[str, ChannelEnd] = {}
+        self._receiving_is_over = False  # also for ends that are made from now on
+        self._subscriptions: dict[str, Subscription] = {}
+        self._subscribing = threading.Lock()  # the other side hears of them in the order in which they happen here
+        self._watchers: list[Watcher] = []
+
+    # --- channels -------------------------------------------------------------------------------------------
+
+    def end(self, name: str) -> ChannelEnd:
+        """This process's end of the channel, made on first mention. Declared or not: using it tells."""
+        end = self._ends.get(name)
+        if end is None:
+            with self._ends_lock:
+                end = self._ends.get(name)
+                if end is None:
+                    end = ChannelEnd(name, window=self.window, before_use=self._use_end, on_lost=self.losses.add)
+                    if self._receiving_is_over:
+                        end.inbox.close()
+                    self._ends[name] = end
+                    if self.loop is not None:
+                        end.inbox.attach_loop(self.loop)
+        return end
+
+    def known_end(self, name: str) -> ChannelEnd:
+        """The same for a channel that some process has declared.
+
+        Raises:
+            UnknownChannel: none has.
+        """
+        names = self.channel_names()
+        if name not in names:
+            known = ", ".join(sorted(names)) or "none"
+            raise UnknownChannel(f"there is no channel {name!r}; known are: {known}. set_channel declares one")
+        return self.end(name)
+
+    @abc.abstractmethod
+    def channel_names(self) -> set[str]:
+        """Every declared channel, of all processes."""
+
+    @abc.abstractmethod
+    def declare(self, name: str) -> None:
+        """Make a channel known to all processes. Declaring twice is harmless."""
+
+    @abc.abstractmethod
+    def _use_end(self, end: ChannelEnd) -> None:
+        """Make this process one of the channel's two ends, or raise."""
+
+    # --- the loop that callbacks run on -----------------------------------------------------------------------
+
+    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run callbacks on *loop* from now on. What waits is handled first, in order."""
+        with self._ends_lock:
+            self.loop = loop
+            queues = self._queues()
+            links = self._links()
+        for link in links:
+            link.attach_loop(loop)
+        for queue in queues:
+            queue.attach_loop(loop)
+        for watcher in self._watchers:
+            watcher.attach_loop(loop)
+
+    def detach_loop(self) -> None:
+        """Stop running callbacks; messages wait from now on. A callback in progress is cancelled."""
+        with self._ends_lock:
+            self.loop = None
+            queues = self._queues()
+            links = self._links()
+        for queue in queues:
+            queue.detach_loop()
+        for watcher in self._watchers:
+            watcher.detach_loop()
+        for link in links:
+            link.detach_loop()
+
+    @abc.abstractmethod
+    def _links(self) -> Sequence[Link]:
+        """The links that there are."""
+
+    def _read_by_loop(self, link: Link) -> None:
+        """There is a new link."""
+        with self._ends_lock:
+            if self.loop is not None:
+                link.attach_loop(self.loop)
+
+    def _queues(self) -> list[Inbox]:
+        return [end.inbox for end in self._ends.values()] + [s.inbox for s in self._subscriptions.values()]
+
+    # --- topics ---------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
+        """Hand a publication over; False when it would have to wait and may not."""
+
+    def subscribe(self, topic: str, callback: Callback) -> None:
+        """Deliver *topic* to *callback* too, from now on."""
+        check_name(topic, "topic")
+        with self._subscribing:
+            with self._ends_lock:
+                subscription = self._subscriptions.get(topic)
+                first = subscription is None or not subscription.callbacks
+                if subscription is None:
+                    subscription = self._subscriptions[topic] = Subscription(topic)
+                    if self.loop is not None:
+                        subscription.inbox.attach_loop(self.loop)
+                subscription.callbacks.add(callback)
+            if first:
+                self._subscribed(subscription)
+
+    def unsubscribe(self, topic: str, function: Callable[..., Any] | None = None) -> int:
+        """Stop delivering *topic* to *function* (None: to anybody here); returns how many callbacks went."""
+        with self._subscribing:
+            subscription = self._subscriptions.get(topic)
+            if subscription is None:
+                return 0
+            removed = subscription.callbacks.remove(function)
+            if removed and not subscription.callbacks:
+                self._unsubscribed(subscription)
+            return removed
+
+    @abc.abstractmethod
+    def _subscribed(self, subscription: Subscription) -> None:
+        """This process wants the topic."""
+
+    @abc.abstractmethod
+    def _unsubscribed(self, subscription: Subscription) -> None:
+        """It no longer does."""
+
+    # --- shared memory --------------------------------------------------------------------------------------
+
+    @property
+    @abc.abstractmethod
+    def revision(self) -> int:
+        """The step of the host's order that this process has seen."""
+
+    @abc.abstractmethod
+    def revision_of(self, key: str) -> tuple[object, int]:
+        """What the view has for the key (or NOTHING) and the revision of its last change, as one moment."""
+
+    def writer_of(self, key: str) -> str:
+        """The name of the process that wrote the key's value; nothing where that is not known. Only the host knows."""
+        return ""
+
+    @abc.abstractmethod
+    def put(
+        self,
+        key: str,
+        payload: bytes,
+        ttl: float | None,
+        ephemeral: bool,
+        done: Callable[[Outcome], None] | None,
+        *,
+        may_wait: bool,
+    ) -> bool:
+        """Write; visible here at once. *done* is called when the host has ordered it; None: only a refusal is reported.
+        False: no room, not written."""
+
+    @abc.abstractmethod
+    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
+        """Delete, like :meth:`put`."""
+
+    @abc.abstractmethod
+    def increment(self, key: str, by: float, done: Callable[[Outcome], None]) -> None:
+        """Add in the host's order."""
+
+    @abc.abstractmethod
+    def compare(
+        self,
+        key: str,
+        expected: bytes | None,
+        value: bytes | None,
+        revision: int | None,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Write only if the key is as expected, decided in the host's order."""
+
+    @abc.abstractmethod
+    def acquire(self, key: str, done: Callable[[Outcome], None]) -> int:
+        """Ask for a lock; returns the number to release it with. *done* is called when it is ours."""
+
+    @abc.abstractmethod
+    def release(self, key: str, holder: int) -> None:
+        """Give the lock back, or stop waiting for it."""
+
+    @abc.abstractmethod
+    def sync(self, done: Callable[[Outcome], None]) -> None:
+        """*done* is called when everything that the host had ordered before is visible here."""
+
+    def add_watcher(self, watcher: Watcher) -> None:
+        """Tell *watcher* of every change in order."""
+        with self._ends_lock:
+            self._watchers = [*self._watchers, watcher]
+
+    def remove_watcher(self, watcher: Watcher) -> None:
+        with self._ends_lock:
+            self._watchers = [w for w in self._watchers if w is not watcher]
+
+    def _changed(self, key: str, event: bytes) -> None:
+        for watcher in self._watchers:
+            watcher.changed(key, event)
+
+    # --- control --------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def statistics(self) -> dict[str, Any]:
+        """Figures of every channel this process has used, by name."""
+
+    def _close_all(self, reason: str) -> None:
+        """Wake everybody who waits."""
+        for end in list(self._ends.values()):
+            end.close(reason)
+        for watcher in self._watchers:
+            watcher.detached()
+        self.losses.flush()
+
+
+def report_refusal(key: str, outcome: Outcome) -> None:
+    """Say that a write was refused whose writer has not waited for it."""
+    # A host that is gone reports itself, and may well have taken the write.
+    if outcome.error not in (None, Refusal.HOST_GONE):
+        log().error(f"shared_memory[{key!r}]: a write was refused ({outcome.error}) and has been undone")

@@ -1,0 +1,532 @@
+"""A bot process's half: everything of it that talks with the host.
+
+Without a host it is its own: the shared memory and topics work inside the process, channels to the host raise
+HostNotAttached, and no thread, file or port is opened.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from liteyuki_host._version import __version__
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel.end import ChannelEnd, join
+from liteyuki_host.comm.errors import HostError, HostNotAttached, LinkClosed, LinkError, RequestTimeout
+from liteyuki_host.comm.link import Link
+from liteyuki_host.comm.process.epoch import new_epoch
+from liteyuki_host.comm.process.exchange import Exchange, report_refusal
+from liteyuki_host.comm.process.forked_links import close_in_forks
+from liteyuki_host.comm.process.names import check_name
+from liteyuki_host.comm.process.subscription import Subscription
+from liteyuki_host.comm.protocol import messages
+from liteyuki_host.comm.protocol.connection import Connection, Role
+from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.storage.authority import Authority
+from liteyuki_host.comm.storage.outcome import Outcome
+from liteyuki_host.comm.storage.replica import Replica
+from liteyuki_host.comm.transport import Transport
+from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
+
+__all__ = ["Node"]
+
+DEFAULT_PROCESS = "nonebot"
+"""What a process is called as long as no host has said otherwise."""
+
+MORE_TIME_LIMIT = 3600.0
+"""Seconds that one more_time() may ask for. A limit, so that a mistaken unit does not switch the watchdog off."""
+
+Supervision = messages.WatchLoop | messages.Drain | messages.DumpStacks
+
+LOCAL_BACKLOG = 5 * DEFAULT_WINDOW  # bytes that a topic may queue inside one process: as much as under a host
+
+
+class _Phase(enum.Enum):
+    ALONE = "alone"
+    ATTACHED = "attached"
+    DETACHED = "detached"
+
+
+_ATTACHED: Final = _Phase.ATTACHED  # found sooner than an attribute of the class, for what every write asks
+
+
+class Node(Exchange):
+    """See the module's docstring. There is one per process; :func:`current` returns it."""
+
+    def __init__(self, process: str = DEFAULT_PROCESS) -> None:
+        super().__init__(process, message_limit=codec.DEFAULT_MESSAGE_LIMIT)
+        self.view: dict[str, object] = {}
+        self._phase = _Phase.ALONE
+        self._channels: set[str] = set()
+        self._lock = threading.RLock()  # one stream per channel and topic
+        self._replica = Replica(
+            self.view,
+            watchers=lambda: self._watchers,
+            loaded=self._loaded,
+            declared=self._channels.add,
+        )
+        self._authority = self._own_authority()
+        self._room = Waiters()  # for publications
+        self._numbers = itertools.count(1)
+        self._topic_streams: dict[str, Stream] = {}
+        self._greeted = threading.Event()
+        self._greeting_error: LinkError | None = None
+        self._controls: dict[int, Nothing | messages.ControlReply] = {}
+        self._controlled = Waiters()
+        self._on_stop: Callable[[str], None] = lambda reason: None
+        self._on_host_gone: Callable[[str], None] = lambda cause: None
+        self._on_supervision: Callable[[Supervision], None] = lambda message: None
+
+    # --- under a host ---------------------------------------------------------------------------------------
+
+    @property
+    def attached(self) -> bool:
+        """Whether a host is there."""
+        return self._phase is _Phase.ATTACHED
+
+    def attach(
+        self,
+        transport: Transport,
+        process: str,
+        *,
+        on_stop: Callable[[str], None],
+        on_host_gone: Callable[[str], None],
+        on_supervision: Callable[[Supervision], None] = lambda message: None,
+        timeout: float = 10.0,
+    ) -> None:
+        """Greet the host over *transport* and load the shared memory. Blocks; to be called before a loop runs.
+
+        Args:
+            on_stop, on_host_gone: called by whoever reads the link, with the reason; must return soon.
+            on_supervision: the same, with what else the supervisor asks of this process.
+            timeout: seconds for the whole greeting.
+
+        Raises:
+            LinkError: no greeting, or the host refused ours; the text says why. The node is as it was.
+        """
+        if self._phase is _Phase.ATTACHED:
+            raise HostError("this process is already attached to a host")
+        self._on_stop, self._on_host_gone = on_stop, on_host_gone
+        self._on_supervision = on_supervision
+        own_name = self.process
+        self._rename(process)
+        self._greeted.clear()
+        self._greeting_error = None
+        self._topic_streams.clear()  # which were those of an earlier link, if there was one
+        self._receiving_is_over = False
+        for end in list(self._ends.values()):
+            end.inbox.reopen()
+        hello = messages.Hello(
+            version=messages.PROTOCOL_VERSION,
+            process=process,
+            pid=os.getpid(),
+            software=f"nonebot-plugin-lycomm {__version__}",
+            # The host's wishes rule: the smaller ones are agreed on.
+            window=1 << 30,
+            message_limit=1 << 30,
+        )
+        connection = Connection(Role.CHILD, hello)
+        link = Link(transport, connection, self, name="the host")
+        self._replica.begin(link)
+        self.link = link
+        close_in_forks(self)
+        self._room.link = link
+        link.start()
+        self._read_by_loop(link)
+        if not self._greeted.wait(timeout):
+            link.close("the host did not answer the greeting")
+            link.join(1.0)
+            self._rename(own_name)
+            raise LinkClosed(f"the host did not answer the greeting within {timeout} s")
+        if self._greeting_error is not None:
+            self._rename(own_name)
+            raise self._greeting_error
+        for subscription in list(self._subscriptions.values()):
+            if subscription.callbacks:
+                self._subscribed(subscription)
+        for end in list(self._ends.values()):
+            if end.inbox.mode is not None:
+                self._use_end(end)
+
+    def _rename(self, process: str) -> None:
+        self.process = process
+        new_epoch()
+
+    def detach(self, reason: str = "this process ends", *, timeout: float = 1.0) -> None:
+        """Say goodbye, send what is queued (at most *timeout* seconds) and wake everybody who waits.
+
+        The shared memory can still be read afterwards.
+        """
+        link = self.link
+        if link is not None and self._phase is _Phase.ATTACHED:
+            self._close_incoming()
+            self._phase = _Phase.DETACHED
+            # What the host's side of the link has been given is the host's to deliver.
+            delivered = link.close(reason, timeout=timeout)
+            link.join(timeout)
+            if not delivered:
+                for end in list(self._ends.values()):
+                    end.outbox.give_up("this process ended before it could be sent")
+        self._close_all(reason)
+
+    def lose_link(self) -> None:
+        """This process is a copy of the one that the link belongs to: here there is no host."""
+        link, self.link = self.link, None
+        if link is not None:
+            self._phase = _Phase.DETACHED
+            link.writer.give_up()
+            for end in self._ends.values():
+                end.usable = False
+            link.release_transport()
+
+    def wait_detached(self, timeout: float) -> None:
+        """Wait until the end of a broken link has been dealt with, at most *timeout* seconds. For tests."""
+        if self.link is not None:
+            self.link.join(timeout)
+
+    def reset(self) -> None:
+        """Become a process without a host again, with an empty shared memory. For tests."""
+        self.detach("reset")
+        with self._lock:
+            self.view.clear()
+            self._replica.forget()
+            self._authority = self._own_authority()
+            self._channels.clear()
+            self._topic_streams.clear()
+            self._phase = _Phase.ALONE
+            self._rename(DEFAULT_PROCESS)
+            self._receiving_is_over = False
+            for end in self._ends.values():
+                end.inbox.reopen()
+                end.outbox.forget()
+
+    def hooks_done(self, *, adapters: Sequence[str], failed_plugins: Sequence[str] = ()) -> None:
+        """Tell the host that the start-up hooks have returned, and which plugins could not be loaded."""
+        self._tell(messages.HooksDone(list(adapters), list(failed_plugins)))
+
+    def ready(self, *, address: str | None, details: Mapping[str, str]) -> None:
+        """Tell the host that the bot can be reached, and where."""
+        self._tell(messages.Ready(address, dict(details)))
+
+    def beat(self, late: float) -> None:
+        """Tell the host that the bot's event loop turns. To be called on that loop only."""
+        self._tell(messages.Beat(late))
+
+    def more_time(self, seconds: float, reason: str = "") -> None:
+        """Ask the host to put off by *seconds* whatever limit runs against this process now: of its start, its
+        blocked event loop, its drain or its stop. From any thread; without a host nothing happens.
+
+        Args:
+            seconds: from now; more than 0, at most ``MORE_TIME_LIMIT`` (an hour).
+            reason: for the log.
+
+        Raises:
+            ValueError: *seconds* is not between 0 and the limit.
+        """
+        if not 0 < seconds <= MORE_TIME_LIMIT:
+            raise ValueError(f"more_time() takes seconds between 0 and {MORE_TIME_LIMIT:g}, not {seconds!r}")
+        if self._phase is _Phase.ATTACHED:
+            self._tell(messages.MoreTime(float(seconds), reason[:200]))
+
+    def drained(self, names: Sequence[str], not_begun: int, unfinished: int) -> None:
+        """Tell the host that no new events are begun, and what would be lost if this process ended now.
+
+        Args:
+            names: handlers that still run, in words.
+            not_begun: events that were taken and not begun.
+            unfinished: events that were begun and are not finished.
+        """
+        self._tell(messages.Drained(list(names), not_begun, unfinished))
+
+    def shutdown_work(self, *, running: bool) -> None:
+        """Tell the host, in a start that was interrupted, whether the shutdown hooks, or what the project does after
+        them, run."""
+        self._tell(messages.ShutdownWork(running))
+
+    def own_exit(self, place: str) -> None:
+        """Tell the host that the bot's own code ends it by ``sys.exit()``, and where."""
+        self._tell(messages.OwnExit(place))
+
+    def request_restart(self, process: str | None = None) -> None:
+        """Ask the host to restart *process* (None: this one). Returns at once; from any thread.
+
+        Raises:
+            HostNotAttached: there is no host.
+        """
+        self._attached_link("restart_process()")
+        self._tell(messages.ControlRequest(0, "restart", process or self.process))
+
+    async def control(self, verb: str, process: str | None = None, *, timeout: float = 10.0) -> Any:
+        """Ask the host to do *verb* (``restart``, ``start``, ``stop``, ``reload``, ``status``) and wait for its answer.
+
+        Raises:
+            HostNotAttached: there is no host.
+            HostError: it refused; the text says why.
+            RequestTimeout: no answer within *timeout* seconds.
+        """
+        self._attached_link(f"asking the host to {verb}")
+        number = next(self._numbers)
+        self._controls[number] = NOTHING
+        try:
+            self._tell(messages.ControlRequest(number, verb, process))
+            reply = await self._controlled.wait_async(lambda: self._control_reply(number), timeout)
+        finally:
+            self._controls.pop(number, None)
+        if reply is NOTHING:
+            raise RequestTimeout(f"the host did not answer {verb!r} within {timeout} s")
+        if reply.error is not None:
+            raise HostError(reply.error)
+        return codec.decode(reply.value)
+
+    def _control_reply(self, number: int) -> messages.ControlReply | Nothing:
+        if self._phase is not _Phase.ATTACHED:
+            raise HostNotAttached("the host went away before it answered")
+        return self._controls[number]
+
+    def _tell(self, message: messages.Control) -> None:
+        link = self.link
+        if link is not None:
+            link.send_control(message)
+
+    def _attached_link(self, what: str) -> Link:
+        link = self.link
+        if link is None or self._phase is not _Phase.ATTACHED:
+            if self._phase is _Phase.DETACHED:
+                raise HostNotAttached(f"{what} needs the host, which is gone: this process is shutting down")
+            from liteyuki_host.comm.command import run_this_bot
+
+            raise HostNotAttached(
+                f"{what} needs the lycomm host, and this bot was started without one; "
+                f"start it with `{run_this_bot()}` in the project's folder"
+            )
+        return link
+
+    # --- channels -------------------------------------------------------------------------------------------
+
+    def channel_names(self) -> set[str]:
+        names = set(self._channels)
+        if self._phase is _Phase.ALONE:
+            names |= {f"{self.process}-passive", f"{self.process}-active"}
+        return names
+
+    def declare(self, name: str) -> None:
+        check_name(name, "channel")
+        if name in self._channels:
+            return
+        self._channels.add(name)
+        if self._phase is _Phase.ATTACHED:
+            # Without credit: a channel may be named while a message is encoded on the event loop.
+            self._replica.ask(lambda number: messages.Declare(number, name), None)
+
+    def _links(self) -> Sequence[Link]:
+        return () if self.link is None else (self.link,)
+
+    def _use_end(self, end: ChannelEnd) -> None:
+        if end.outbox.bound and self._phase is _Phase.ATTACHED:
+            return
+        link = self._attached_link(f"channel {end.name!r}")
+        with self._lock:
+            if not end.outbox.bound:
+                end.open(link)
+
+    # --- topics ---------------------------------------------------------------------------------------------
+
+    def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
+        if self._phase is _Phase.ALONE:
+            subscription = self._subscriptions.get(topic)
+            if subscription is not None and not subscription.deliver_here(payload, flags, LOCAL_BACKLOG):
+                self.losses.add(f"topic {topic}", 1, "the subscribers here are too slow")
+            return True
+        link = self._attached_link(f"topic {topic!r}")
+        message = messages.encode_message(messages.Publication(topic, payload, flags))
+        return self._send(link, link.connection.publish, message, may_wait=may_wait)
+
+    def _subscribed(self, subscription: Subscription) -> None:
+        link = self.link
+        if link is None or self._phase is not _Phase.ATTACHED:
+            return
+        with self._lock:
+            known = self._topic_streams.get(subscription.topic)
+            if known is not None:
+                link.send_control(messages.Subscribe(known.id))
+                return
+            self._topic_streams[subscription.topic] = link.open_stream(
+                "topic", subscription.topic, lambda stream: join(subscription, link, stream)
+            )
+
+    def _unsubscribed(self, subscription: Subscription) -> None:
+        stream = self._topic_streams.get(subscription.topic)
+        if stream is not None:
+            self._tell(messages.Unsubscribe(stream.id))
+
+    # --- shared memory --------------------------------------------------------------------------------------
+
+    @property
+    def revision(self) -> int:
+        return self._authority.store.revision if self._phase is _Phase.ALONE else self._replica.revision
+
+    def revision_of(self, key: str) -> tuple[object, int]:
+        if self._phase is not _Phase.ALONE:
+            return self._replica.revision_of(key)
+        with self._authority.lock:
+            return self.view.get(key, NOTHING), self._authority.store.revision_of(key)
+
+    def put(
+        self,
+        key: str,
+        payload: bytes,
+        ttl: float | None,
+        ephemeral: bool,
+        done: Callable[[Outcome], None] | None,
+        *,
+        may_wait: bool,
+    ) -> bool:
+        if self._phase is _ATTACHED:
+            return self._replica.put(key, payload, ttl, ephemeral, done, may_wait=may_wait)
+        done = done or partial(report_refusal, key)
+        self._ask(lambda number: messages.Put(number, key, payload, ttl, ephemeral), done)
+        return True
+
+    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
+        if self._phase is _Phase.ATTACHED:
+            return self._replica.remove(key, done, may_wait=may_wait)
+        self._ask(lambda number: messages.Remove(number, key), done)
+        return True
+
+    def increment(self, key: str, by: float, done: Callable[[Outcome], None]) -> None:
+        self._ask(lambda number: messages.Increment(number, key, by), done)
+
+    def compare(
+        self,
+        key: str,
+        expected: bytes | None,
+        value: bytes | None,
+        revision: int | None,
+        done: Callable[[Outcome], None],
+    ) -> None:
+        self._ask(lambda number: messages.Compare(number, key, expected, value, revision), done)
+
+    def acquire(self, key: str, done: Callable[[Outcome], None]) -> int:
+        return self._ask(lambda number: messages.Acquire(number, key), done)
+
+    def release(self, key: str, holder: int) -> None:
+        try:
+            self._ask(lambda number: messages.Release(number, key, holder), None)
+        except HostNotAttached:  # it was freed when the host saw us go
+            pass
+
+    def sync(self, done: Callable[[Outcome], None]) -> None:
+        self._ask(messages.Sync, done)
+
+    def _ask(self, make: Callable[[int], messages.Request], done: Callable[[Outcome], None] | None) -> int:
+        """Have a request performed, here or by the host; returns its number."""
+        if self._phase is _Phase.ALONE:
+            number = next(self._numbers)
+            self._authority.perform("local", make(number), done or (lambda outcome: None))
+            return number
+        self._attached_link("the shared memory")
+        return self._replica.ask(make, done)
+
+    def _send(self, link: Link, stream: Stream, payload: bytes, *, may_wait: bool) -> bool:
+        def attempt() -> bool | Nothing:
+            try:
+                return link.send(stream, payload) or NOTHING
+            except LinkClosed as error:
+                raise HostNotAttached(str(error)) from None
+
+        if may_wait:
+            self._room.wait(attempt, None)
+            return True
+        return attempt() is True
+
+    def _own_authority(self) -> Authority:
+        def on_change(revision: int, key: str, value: bytes | None, ttl: float | None, writer: str | None) -> None:
+            if self._watchers:
+                self._changed(key, messages.encode_change(revision, key, value, ttl))
+
+        return Authority(view=self.view, on_change=on_change)
+
+    # --- what the link tells us (LinkHandler) -----------------------------------------------------------------
+
+    def on_hello(self, hello: messages.Hello) -> None:
+        link = self.link
+        assert link is not None
+        self.window = link.connection.window
+        self.message_limit = link.connection.message_limit
+        new_epoch()
+
+    def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
+        if stream.receiver is not None:
+            stream.receiver.deliver(payloads, flags, request_id, stream.source)
+
+    def on_opened(self, stream: Stream) -> None:
+        link = self.link
+        assert link is not None
+        self.end(stream.key[1]).bind(link, stream)
+
+    def on_credit(self, stream: Stream) -> None:
+        if stream.user is not None:
+            stream.user.credit()
+        else:
+            self._room.wake()
+            self._replica.room.wake()
+
+    def on_control(self, message: messages.Control) -> None:
+        if isinstance(message, messages.Stop):
+            self._on_stop(message.reason)
+        elif isinstance(message, Supervision):
+            self._on_supervision(message)
+        elif isinstance(message, messages.ControlReply):
+            if message.id in self._controls:
+                self._controls[message.id] = message
+                self._controlled.wake()
+        elif isinstance(message, messages.OpenRefused):
+            link = self.link
+            stream = None if link is None else link.connection.streams.get(message.stream)
+            if stream is not None:
+                self.end(stream.key[1]).refuse(message.reason)
+
+    def on_end(self, cause: LinkError) -> None:
+        before = self._phase
+        if before is not _Phase.ALONE:  # a greeting that fails leaves a process without a host
+            self._close_incoming()
+            self._phase = _Phase.DETACHED
+        self._greeting_error = cause
+        self._greeted.set()
+        self._room.wake()
+        self._controlled.wake()
+        self._replica.end()
+        if before is _Phase.ALONE:
+            return
+        for end in list(self._ends.values()):
+            if self.link is not None:
+                end.unbind(self.link, str(cause))
+            if before is _Phase.ATTACHED:
+                end.outbox.give_up("the host is gone")
+        self._close_all(str(cause))
+        if before is _Phase.ATTACHED:
+            self._on_host_gone(str(cause))
+
+    def _close_incoming(self) -> None:
+        """Before anything else says that the host is gone: a receive() between two messages then ends like one that
+        waits."""
+        with self._ends_lock:
+            self._receiving_is_over = True
+            ends = list(self._ends.values())
+        for end in ends:
+            end.inbox.close()
+
+    def _loaded(self, channels: list[str]) -> None:
+        """The greeting is complete: the shared memory is that of the host."""
+        self._channels |= set(channels)
+        self._phase = _Phase.ATTACHED
+        self._greeted.set()
+
+    def statistics(self) -> dict[str, Any]:
+        return {name: end.statistics() for name, end in list(self._ends.items())}

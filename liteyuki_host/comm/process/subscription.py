@@ -1,0 +1,64 @@
+"""What a process has subscribed to."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from liteyuki_host.comm.channel.calling import Callback, Callbacks, call_each
+from liteyuki_host.comm.channel.inbox import Inbox
+from liteyuki_host.comm.channel.unit import Here, Received
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
+from liteyuki_host.comm.reporting import log
+
+__all__ = ["Subscription"]
+
+
+class _LocalSource(Here):
+    """Publications from this very process, which no link counts."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.waiting = 0  # bytes, charged as on a link
+
+    def arrived(self, cost: int) -> None:
+        with self._lock:
+            self.waiting += cost
+
+    def count(self, cost: int) -> None:
+        with self._lock:
+            self.waiting -= cost
+
+
+class Subscription:
+    """This process's subscription to one topic: a queue like a channel's, and the callbacks."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.callbacks = Callbacks()
+        self.inbox = Inbox(f"topic {topic}", self._handle, callbacks=self.callbacks, failed=self._failed)
+        self.inbox.use("passive")
+        self._local = _LocalSource()
+
+    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Any) -> None:
+        """Called by the link's reader."""
+        self.inbox.deliver(payloads, flags, request_id, source)
+
+    def deliver_here(self, payload: bytes, flags: int, limit: int) -> bool:
+        """Take a publication in without a link; False when more than *limit* bytes would wait."""
+        if not self.callbacks:
+            return True
+        cost = len(payload) + MESSAGE_CHARGE
+        if self._local.waiting and self._local.waiting + cost > limit:
+            return False
+        self._local.arrived(cost)
+        self.inbox.deliver([payload], flags, 0, self._local)
+        return True
+
+    async def _handle(self, message: Received) -> None:
+        await call_each(self.callbacks, message.payload, message.flags, self._failed)
+
+    def _failed(self, what: str, callback: Callback, error: BaseException) -> None:
+        log().opt(exception=error).error(
+            f"topic {self.topic!r}: {what} of {callback.name} failed; the next message is handled as usual"
+        )

@@ -1,0 +1,29 @@
+"""The shared memory. Names are resolved on first use, so that the host's half loads nothing of the handles."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from liteyuki_host.comm.storage.lock import Lock as Lock
+    from liteyuki_host.comm.storage.memory import SharedMemory as SharedMemory
+    from liteyuki_host.comm.storage.memory import shared_memory as shared_memory
+    from liteyuki_host.comm.storage.watch import Changed as Changed
+    from liteyuki_host.comm.storage.watch import Watch as Watch
+
+__all__ = ["Changed", "Lock", "SharedMemory", "Watch", "shared_memory"]
+
+_HOMES = {
+    "Lock": ".lock",
+    "SharedMemory": ".memory",
+    "shared_memory": ".memory",
+    "Changed": ".watch",
+    "Watch": ".watch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,462 @@
+"""The shared memory: a dict that every process holds a copy of, kept equal by the host's ordered writes.
+
+The guarantee, in one sentence: writes are totally ordered by the host; every process sees a prefix of that order, its
+own writes included; reads are local and never wait.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from liteyuki_host.comm import codec, topics
+from liteyuki_host.comm.channel.calling import call
+from liteyuki_host.comm.codec import encode_plain, encode_quickly, may_be_plain
+from liteyuki_host.comm.errors import (
+    ChannelFull,
+    NotANumber,
+    ValueRefused,
+    ValueTooLarge,
+    ValueUnreadable,
+)
+from liteyuki_host.comm.process.current import current, follow_current
+from liteyuki_host.comm.process.exchange import Exchange
+from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.storage.confirmed import awaited, good, late, waited
+from liteyuki_host.comm.storage.lock import Lock
+from liteyuki_host.comm.storage.outcome import Outcome, Refusal
+from liteyuki_host.comm.storage.store import MAX_KEY_SIZE
+from liteyuki_host.comm.storage.values import Expiring, Packed
+from liteyuki_host.comm.storage.watch import Watch
+from liteyuki_host.comm.waiting.loops import on_event_loop, refuse_event_loop, running_loop
+from liteyuki_host.comm.waiting.waiting import NOTHING, Answer
+
+if TYPE_CHECKING:
+    import anyio
+
+__all__ = ["SharedMemory", "shared_memory"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds that a confirmed operation waits for the host; it normally answers within a millisecond."""
+
+_MISSING: Any = object()
+
+
+class SharedMemory:
+    """See the module's docstring. Use the module's :data:`shared_memory`; make one only in tests.
+
+    Values are copies: changing what ``get`` returned changes nothing elsewhere. Keys are texts of at most 512 bytes.
+    """
+
+    def __init__(self, exchange: Exchange | None = None) -> None:
+        self._bound_to: Exchange | None = None
+        self._view: dict[str, Any] = {}
+        self._look_up: Callable[[str, Any], Any] = self._view.get
+        # update() in many tasks of one process: in turn here, so that they do not race each other at the host.
+        self._turns: weakref.WeakValueDictionary[tuple[int, str], anyio.Lock] = weakref.WeakValueDictionary()
+        self._unreadable: dict[str, Packed] = {}  # what get_all has left out, and the log has told of
+        if exchange is not None:
+            self._rebind(exchange)
+        else:
+            follow_current(self._rebind)
+
+    @property
+    def _exchange(self) -> Exchange:
+        return self._bound_to or current()  # the first use in this process binds us, by _rebind
+
+    def _rebind(self, exchange: Exchange) -> None:
+        self._bound_to = exchange
+        self._view = exchange.view
+        self._look_up = exchange.view.get  # bound once: a read is mostly this call
+
+    # --- reading: local, any thread, never waits ----------------------------------------------------------------
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The key's value, or *default*.
+
+        Raises:
+            ValueUnreadable: what is stored cannot be decoded; overwrite or delete it.
+        """
+        value = self._look_up(key, default)
+        kind = type(value)
+        if kind is Packed:
+            try:
+                return codec.decode_plain(value)
+            except Exception:  # said in our words
+                return _decoded(key, value)
+        if kind is Expiring:
+            value = _alive(value)
+            if type(value) is Packed:
+                return _decoded(key, value)
+            return default if value is _MISSING else value
+        return value
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        value = self._view.get(key, _MISSING)  # type: ignore[call-overload]
+        if type(value) is Expiring:
+            value = _alive(value)
+        return value is not _MISSING
+
+    def get_all(self) -> dict[str, Any]:
+        """Everything, as one moment; a new dict of copies.
+
+        A value that cannot be decoded is left out, and the log says so once; ``get`` of its key raises ValueUnreadable.
+        """
+        result = {}
+        unreadable: dict[str, Packed] = {}
+        for key, value in list(self._view.items()):
+            if type(value) is Expiring:
+                value = _alive(value)
+            if value is _MISSING:
+                continue
+            if type(value) is Packed:
+                try:
+                    result[key] = codec.decode(value)
+                except ValueUnreadable as error:
+                    unreadable[key] = value
+                    if self._unreadable.get(key) is not value:
+                        self._warn_unreadable(key, error)
+            else:
+                result[key] = value
+        self._unreadable = unreadable
+        return result
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key for key in list(self._view) if key in self])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def keys(self) -> list[str]:
+        """The keys, as one moment."""
+        return list(self)
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Keys and values, as one moment."""
+        return list(self.get_all().items())
+
+    @property
+    def revision(self) -> int:
+        """The step of the host's order that this process has seen."""
+        return self._exchange.revision
+
+    # --- writing: queued, visible here at once ----------------------------------------------------------------
+
+    def set(self, key: str, value: Any, *, ttl: float | None = None, ephemeral: bool = False) -> None:
+        """Write, from any thread. Visible here at once, elsewhere in the host's order.
+
+        Args:
+            ttl: seconds after which the key is deleted.
+            ephemeral: delete the key when this process ends, however it ends.
+
+        Raises:
+            ValueRefused, ValueTooLarge: the value cannot travel. Nothing was written.
+            SharedMemoryFull: nothing was written. In a child the host decides later; then it is logged and undone.
+            ChannelFull: called on an event loop while too many writes are on their way; ``aset`` waits instead.
+        """
+        payload = self._encode(key, value)
+        if ttl is not None:
+            _check_ttl(ttl)
+        exchange = self._bound_to or self._exchange
+        if not exchange.put(key, payload, ttl, ephemeral, None, may_wait=False):
+            if on_event_loop():
+                raise _writes_full(key)
+            exchange.put(key, payload, ttl, ephemeral, None, may_wait=True)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.set(key, value)
+
+    def delete(self, key: str, ignore_key_error: bool = True) -> None:
+        """Delete, from any thread.
+
+        Raises:
+            KeyError: it is missing here and *ignore_key_error* is False.
+        """
+        _check_key(key)
+        if not ignore_key_error and key not in self:
+            raise KeyError(key)
+        if not self._exchange.remove(key, None, may_wait=not on_event_loop()):
+            raise _writes_full(key)
+
+    def __delitem__(self, key: str) -> None:
+        self.delete(key, ignore_key_error=False)
+
+    # --- confirmed and atomic operations ----------------------------------------------------------------------
+    # Each has a form for threads and an `a...` form for tasks; both ask the same and wait differently.
+
+    async def aset(self, key: str, value: Any, *, ttl: float | None = None, ephemeral: bool = False) -> int:
+        """Write and wait until the host has ordered it; returns the revision.
+
+        Raises:
+            SharedMemoryFull: nothing was written.
+        """
+        payload = self._encode(key, value)
+        if ttl is not None:
+            _check_ttl(ttl)
+        outcome: Answer[Outcome] = Answer()
+        exchange = self._bound_to or self._exchange
+        if not exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=False):
+            await _in_thread(lambda: exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=True))
+        ordered = await outcome.wait_async(DEFAULT_TIMEOUT)
+        if ordered is NOTHING:
+            raise late(key, DEFAULT_TIMEOUT)
+        return ordered.revision if ordered.error is None else good(key, ordered).revision
+
+    async def adelete(self, key: str) -> bool:
+        """Delete and wait until the host has ordered it; returns whether the key was there."""
+        _check_key(key)
+        outcome: Answer[Outcome] = Answer()
+        exchange = self._exchange
+        if not exchange.remove(key, outcome.give, may_wait=False):
+            await _in_thread(lambda: exchange.remove(key, outcome.give, may_wait=True))
+        return good(key, await awaited(key, outcome, DEFAULT_TIMEOUT)).value is not None
+
+    def incr(self, key: str, by: float = 1, *, timeout: float = DEFAULT_TIMEOUT) -> int | float:
+        """Add atomically (a missing key counts as 0) and return the new number. Waits for the host.
+
+        Raises:
+            NotANumber: the key holds something else, or the sum would need more than 64 bits.
+            WouldBlockEventLoop: called on an event loop.
+        """
+        refuse_event_loop("shared_memory.incr()", "shared_memory.aincr(...)")
+        return self._number(key, waited(self._exchange, key, self._increment(key, by), timeout))
+
+    async def aincr(self, key: str, by: float = 1, *, timeout: float = DEFAULT_TIMEOUT) -> int | float:
+        """:meth:`incr` for tasks."""
+        return self._number(key, await awaited(key, self._increment(key, by), timeout))
+
+    def compare_and_set(self, key: str, expected: Any, value: Any, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """Write *value* only if the key holds *expected* now (None: is missing), atomically. Waits for the host.
+
+        Returns whether it was written. A value of None deletes. Like every write but ``incr`` it ends the key's ttl.
+        """
+        refuse_event_loop("shared_memory.compare_and_set()", "shared_memory.acompare_and_set(...)")
+        return self._was_same(key, waited(self._exchange, key, self._compare(key, expected, value), timeout))
+
+    async def acompare_and_set(self, key: str, expected: Any, value: Any, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """:meth:`compare_and_set` for tasks."""
+        return self._was_same(key, await awaited(key, self._compare(key, expected, value), timeout))
+
+    def update(
+        self, key: str, function: Callable[[Any], Any], default: Any = None, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> Any:
+        """Replace the value by ``function(value)`` atomically, and return the new value. Waits for the host.
+
+        Like every write but ``incr`` it ends the key's ttl.
+
+        *function* gets *default* for a missing key; it is called again when another process was faster, so it must
+        only compute. Returning None deletes the key.
+        """
+        refuse_event_loop("shared_memory.update()", "shared_memory.aupdate(...)")
+        deadline = time.monotonic() + timeout
+        payload, revision = self._stored(key)
+        while True:
+            value, new = self._next_value(key, function, default, payload)
+            left = max(deadline - time.monotonic(), 0.0)
+            outcome = waited(self._exchange, key, self._compare_revision(key, new, revision), left)
+            if outcome.error != Refusal.CHANGED:
+                good(key, outcome)
+                return value
+            payload, revision = outcome.value, outcome.revision
+
+    async def aupdate(
+        self,
+        key: str,
+        function: Callable[[Any], Any | Awaitable[Any]],
+        default: Any = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Any:
+        """:meth:`update` for tasks; *function* may be async. Tasks of one process take turns per key."""
+        import anyio
+
+        loop = running_loop()
+        turn = self._turns.get((id(loop), key))
+        if turn is None:
+            turn = self._turns[id(loop), key] = anyio.Lock()
+        with anyio.move_on_after(timeout):  # not fail_after: a TimeoutError out of *function* is its own
+            async with turn:
+                payload, revision = self._stored(key)
+                while True:
+                    old = default if payload is None else _decoded(key, payload)
+                    value = await call(function, old)
+                    new = None if value is None else self._encode(key, value)
+                    outcome = await awaited(key, self._compare_revision(key, new, revision), timeout)
+                    if outcome.error != Refusal.CHANGED:
+                        good(key, outcome)
+                        return value
+                    payload, revision = outcome.value, outcome.revision
+        raise late(key, timeout)
+
+    def sync(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
+        """Wait until everything that any process had written before is visible here; returns the revision."""
+        refuse_event_loop("shared_memory.sync()", "shared_memory.async_()")
+        return good("", waited(self._exchange, "", self._sync(), timeout)).revision
+
+    async def async_(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
+        """:meth:`sync` for tasks (``async`` alone is a reserved word)."""
+        return good("", await awaited("", self._sync(), timeout)).revision
+
+    def lock(self, key: str, *, timeout: float | None = None) -> Lock:
+        """A lock across all processes: ``async with shared_memory.lock("name"):``, or ``with`` in a thread.
+
+        First come, first served. It frees when its holder leaves the block, and when the holder's process dies. It
+        guards by agreement: it does not keep anybody from writing the key of the same name.
+
+        Args:
+            timeout: seconds to wait for it; None waits as long as it takes.
+        """
+        _check_key(key)
+        return Lock(self._exchange, key, timeout)
+
+    def watch(self, prefix: str = "") -> Watch:
+        """Every change of the keys that begin with *prefix*, in order, from now on.
+
+        ``async for change in shared_memory.watch("cfg."):``, or ``for`` in a thread, or as a decorator of a callback
+        that runs on the process's event loop: ``@shared_memory.watch("cfg.")``.
+        """
+        return Watch(self._exchange, prefix)
+
+    # --- the 2024 names of publish/subscribe --------------------------------------------------------------------
+
+    def publish(self, topic: str, data: Any) -> None:
+        """:func:`liteyuki_host.comm.publish` by its 2024 name."""
+        topics.publish(topic, data, exchange=self._exchange)
+
+    def on_subscriber_receive(self, topic: str) -> Callable[[F], F]:
+        """:func:`liteyuki_host.comm.subscribe` by its 2024 name."""
+        return topics.subscribe(topic, exchange=self._exchange)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _warn_unreadable(self, key: str, error: ValueUnreadable) -> None:
+        writer = self._exchange.writer_of(key)
+        log().warning(
+            f"shared_memory[{key!r}], written by {writer or 'another process'}, is left out of get_all(): {error}; "
+            "overwrite or delete it"
+        )
+
+    def _encode(self, key: str, value: Any) -> bytes:
+        if not (type(key) is str and key.isascii() and len(key) <= MAX_KEY_SIZE):
+            _check_key(key)
+        kind = type(value)
+        if kind is str or kind is dict or may_be_plain(kind):  # nearly all values, and they need no more than this
+            try:
+                payload = encode_plain(value) if kind is str else encode_quickly(value)
+            except Exception:  # said in our words below
+                payload = None
+            if payload is not None and len(payload) <= self._exchange.message_limit:
+                return payload
+        try:
+            return codec.encode(value, self._exchange.message_limit)
+        except (ValueRefused, ValueTooLarge) as error:
+            raise type(error)(f"shared_memory[{key!r}]: {error}") from None
+
+    def _increment(self, key: str, by: float) -> Answer[Outcome]:
+        _check_key(key)
+        if not codec.is_number(by):
+            raise NotANumber(f"shared_memory[{key!r}]: cannot add {codec.shown(by)}, which is not a number")
+        by = float.__float__(by) if isinstance(by, float) else int.__index__(by)  # without a class of its own
+        outcome: Answer[Outcome] = Answer()
+        self._exchange.increment(key, by, outcome.give)
+        return outcome
+
+    def _number(self, key: str, outcome: Outcome) -> int | float:
+        if outcome.error == Refusal.NOT_A_NUMBER:
+            raise NotANumber(f"shared_memory[{key!r}]: the value is not a number, or the sum has more than 64 bits")
+        number: int | float = codec.decode(good(key, outcome).value or b"\x00")
+        return number
+
+    def _compare(self, key: str, expected: Any, value: Any) -> Answer[Outcome]:
+        wanted = None if expected is None else self._encode(key, expected)
+        new = None if value is None else self._encode(key, value)
+        outcome: Answer[Outcome] = Answer()
+        self._exchange.compare(key, wanted, new, None, outcome.give)
+        return outcome
+
+    def _compare_revision(self, key: str, value: bytes | None, revision: int) -> Answer[Outcome]:
+        outcome: Answer[Outcome] = Answer()
+        self._exchange.compare(key, None, value, revision, outcome.give)
+        return outcome
+
+    def _was_same(self, key: str, outcome: Outcome) -> bool:
+        if outcome.error == Refusal.CHANGED:
+            return False
+        good(key, outcome)
+        return True
+
+    def _stored(self, key: str) -> tuple[bytes | None, int]:
+        _check_key(key)
+        value, revision = self._exchange.revision_of(key)
+        if type(value) is Expiring:
+            value = _alive(value)
+        if value is NOTHING or value is _MISSING:
+            return None, revision
+        return (bytes(value) if type(value) is Packed else codec.encode(value)), revision
+
+    def _next_value(
+        self, key: str, function: Callable[[Any], Any], default: Any, payload: bytes | None
+    ) -> tuple[Any, bytes | None]:
+        value = function(default if payload is None else _decoded(key, payload))
+        return value, None if value is None else self._encode(key, value)
+
+    def _sync(self) -> Answer[Outcome]:
+        outcome: Answer[Outcome] = Answer()
+        self._exchange.sync(outcome.give)
+        return outcome
+
+
+def _alive(value: Expiring) -> Any:
+    return value.value if time.monotonic() < value.deadline else _MISSING
+
+
+def _decoded(key: str, payload: bytes) -> Any:
+    try:
+        return codec.decode(payload)
+    except ValueUnreadable as error:
+        raise ValueUnreadable(f"shared_memory[{key!r}]: {error}") from error
+
+
+def _check_key(key: object) -> None:
+    if not isinstance(key, str):
+        raise TypeError(f"a key of the shared memory is a text, not {type(key).__name__}")
+    if key.isascii() and len(key) <= MAX_KEY_SIZE:
+        return
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        raise ValueRefused(f"key {key!r:.80}: a text with a lone surrogate cannot travel") from None
+    if size > MAX_KEY_SIZE:
+        raise ValueTooLarge(f"a key of {size:,} bytes, the limit is {MAX_KEY_SIZE} bytes: {key[:40]!r}...")
+
+
+def _check_ttl(ttl: float) -> None:
+    if not (codec.is_number(ttl) and ttl > 0):
+        raise ValueError(f"ttl is a positive number of seconds, not {ttl!r}")
+
+
+def _writes_full(key: str) -> ChannelFull:
+    return ChannelFull(
+        f"shared_memory[{key!r}]: too many writes are on their way, and waiting here would freeze the event loop; "
+        "use `await shared_memory.aset(...)`"
+    )
+
+
+async def _in_thread(work: Callable[[], Any]) -> None:
+    import anyio.to_thread
+
+    await anyio.to_thread.run_sync(work)
+
+
+shared_memory = SharedMemory()
+"""This process's shared memory. Importable at any time, in any process."""

@@ -1,0 +1,172 @@
+"""Watching the shared memory: a stream of its changes, for tasks, threads and callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from liteyuki_host.comm import codec
+from liteyuki_host.comm.channel.calling import Callback, Callbacks, call_each
+from liteyuki_host.comm.channel.inbox import Inbox
+from liteyuki_host.comm.channel.unit import Here, Received
+from liteyuki_host.comm.errors import ValueUnreadable, WatchOverrun
+from liteyuki_host.comm.process.exchange import Exchange
+from liteyuki_host.comm.protocol.messages import Change, decode_change
+from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.waiting.loops import refuse_event_loop
+from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Changed", "Watch"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SENDER = Here()
+
+_FELL_BEHIND = b""
+"""In the place of a change: those after it were too many."""
+
+_NO_CHANGE: tuple[bytes, Change | None] = (b"", None)
+
+
+class Changed(NamedTuple):
+    """One step of the shared memory, as a watch reports it."""
+
+    revision: int
+    key: str
+    value: Any
+    """The new value, a copy of your own; None when deleted."""
+    deleted: bool
+
+
+class Watch:
+    """A stream of changes; made by ``shared_memory.watch``. Ends with ``close()`` or its ``with`` block.
+
+    A change to a value that cannot be decoded raises ValueUnreadable in the loop that reads the watch. The watch goes
+    on: a new loop over the same object begins with the next change. For a callback it is logged.
+    """
+
+    LIMIT = 10_000
+    """Changes that may wait to be read; more end the watch with WatchOverrun instead of growing without bound."""
+
+    def __init__(self, exchange: Exchange, prefix: str) -> None:
+        self._exchange = exchange
+        self._prefix = prefix
+        self._callbacks = Callbacks()
+        # Changes wait and are handled as the messages of a channel are.
+        self._changes = Inbox(
+            f"watch of {prefix!r}", self._handle, callbacks=self._callbacks, failed=self._callback_failed
+        )
+        self._latest = _NO_CHANGE  # the last one that came, and decoded
+        self._overrun = False
+        self._closed = False
+        exchange.add_watcher(self)
+
+    def __call__(self, function: F) -> F:
+        """Call *function* (sync or async) with every :class:`Changed`, on the process's event loop."""
+        self._callbacks.add(Callback(function, None, self._decode))
+        self._changes.use("passive")
+        loop = self._exchange.loop
+        if loop is not None:
+            self._changes.attach_loop(loop)
+        return function
+
+    def __aiter__(self) -> AsyncIterator[Changed]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[Changed]:
+        while True:
+            change = await self._changes.arrived.wait_async(self._take, None)
+            if change is None or change is NOTHING:
+                return
+            yield change
+
+    def __iter__(self) -> Iterator[Changed]:
+        refuse_event_loop("for change in shared_memory.watch()", "anext(aiter(watch))")
+        while True:
+            change = self._changes.arrived.wait(self._take, None)
+            if change is None or change is NOTHING:
+                return
+            yield change
+
+    def close(self) -> None:
+        """End the watch; what it has not handed out is dropped. It also ends when this process leaves its host."""
+        self._closed = True
+        self._exchange.remove_watcher(self)
+        self._changes.end_consuming()
+        self._changes.reopen()  # and empty
+        self._changes.arrived.wake()
+
+    def __enter__(self) -> Watch:  # noqa: PYI034  (nothing derives from it)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- what the exchange tells us (Watcher) -----------------------------------------------------------------
+
+    def changed(self, key: str, event: bytes, change: Change | None = None) -> None:
+        if self._overrun or self._closed or not key.startswith(self._prefix):
+            return
+        changes = self._changes
+        if len(changes.units) >= self.LIMIT:
+            self._overrun = True
+            event = _FELL_BEHIND
+        self._latest = event, change
+        changes.deliver([event], 0, 0, _SENDER)
+
+    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._changes.attach_loop(loop)
+
+    def detach_loop(self) -> None:
+        self._changes.detach_loop()
+
+    def detached(self) -> None:
+        if not self._callbacks:  # a decorated function stays, for a host that may follow
+            self.close()
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _take(self) -> Changed | Nothing | None:
+        if self._changes.units:
+            taken = self._changes.take()
+            if taken is not NOTHING:
+                return self._decode(taken[0], taken[1])
+        if self._overrun:
+            raise self._fell_behind()
+        return None if self._closed else NOTHING
+
+    def _decode(self, event: bytes, flags: int) -> Changed:
+        if event == _FELL_BEHIND:
+            self._exchange.remove_watcher(self)
+            raise self._fell_behind()
+        latest, change = self._latest
+        if latest is not event:  # it has waited, and others have come
+            change = decode_change(event)
+        else:
+            self._latest = _NO_CHANGE  # not kept until the next one comes
+            change = change or decode_change(event)
+        value = change.value
+        if value is None:
+            return Changed(change.revision, change.key, None, True)
+        try:
+            return Changed(change.revision, change.key, codec.decode(value), False)
+        except ValueUnreadable as error:
+            raise ValueUnreadable(f"shared_memory[{change.key!r}]: {error}") from error
+
+    def _fell_behind(self) -> WatchOverrun:
+        return WatchOverrun(
+            f"the watch of {self._prefix!r} fell behind by {self.LIMIT:,} changes; "
+            "read the current state, then watch again"
+        )
+
+    async def _handle(self, message: Received) -> None:
+        await call_each(self._callbacks, message.payload, message.flags, self._callback_failed)
+
+    def _callback_failed(self, what: str, callback: Callback, error: BaseException) -> None:
+        if isinstance(error, WatchOverrun):  # there is no caller to raise it to
+            log().error(f"{callback.name}: {error}")
+        else:
+            log().opt(exception=error).error(f"a watcher of {self._prefix!r} failed; the next change is handled")

@@ -1,0 +1,1 @@
+"""How threads and tasks wait, and how they are woken."""

@@ -1,0 +1,168 @@
+"""The event loops of this process: who runs which, and calling something on one of them.
+
+asyncio takes 11 MiB, more than all of lycomm in a child: a process without event loops does not load it for us.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from liteyuki_host.comm.errors import WouldBlockEventLoop
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from liteyuki_host.comm.waiting.parking import Parked
+
+__all__ = [
+    "Turn",
+    "call_on",
+    "call_soon_on",
+    "event_loops",
+    "handed_over",
+    "on_event_loop",
+    "parked_type",
+    "reading",
+    "refuse_event_loop",
+    "running_loop",
+    "turn_of",
+]
+
+
+class _EventLoops:
+    """What of asyncio has been loaded.
+
+    Attributes:
+        running: the event loop that the calling thread runs just now: asyncio's own function, once somebody has
+            imported that.
+    """
+
+    __slots__ = ("running",)
+
+    def __init__(self) -> None:
+        self.running: Callable[[], asyncio.AbstractEventLoop | None] = self._look
+
+    def _look(self) -> asyncio.AbstractEventLoop | None:
+        # The package has the name last, when it can be used.
+        running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+        if running is None:
+            return None
+        self.running = running
+        return self.running()
+
+
+event_loops: Final = _EventLoops()
+
+
+class _HandedOver:
+    """Who has handed something to a loop that another thread runs.
+
+    Attributes:
+        by: the thread that was the last to do so. Of two at once one is forgotten.
+    """
+
+    __slots__ = ("by",)
+
+    def __init__(self) -> None:
+        self.by = 0
+
+
+handed_over: Final = _HandedOver()
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that the calling thread runs just now."""
+    return event_loops.running()
+
+
+def on_event_loop() -> bool:
+    """Whether the calling thread is running an event loop just now, so that blocking it would freeze it."""
+    return running_loop() is not None
+
+
+def refuse_event_loop(call: str, instead: str) -> None:
+    """Raise WouldBlockEventLoop when called on a running event loop."""
+    if on_event_loop():
+        raise WouldBlockEventLoop(
+            f"{call} waits, and on the event loop it would freeze the whole bot; "
+            f"write `await {instead}` here, or call it in a thread of its own"
+        )
+
+
+@functools.cache
+def parked_type() -> type[Parked]:
+    """What a task waits for. Called by one."""
+    from liteyuki_host.comm.waiting.parking import Parked
+
+    return Parked
+
+
+def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
+    """Call *function* on the loop's thread: here, if that is this one, else soon. False: the loop is closed."""
+    if event_loops.running() is loop:
+        function()
+        return True
+    handed_over.by = threading.get_ident()
+    try:
+        loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        return False
+    return True
+
+
+class Turn:
+    """What is done on a loop after what is read there just now. It may resume tasks: nothing else of the loop is in the
+    middle of anything then, neither a task nor the reader.
+
+    Attributes:
+        thread: that of the loop.
+    """
+
+    __slots__ = ("due", "loop", "thread")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.thread = 0
+        self.due: list[Callable[[], object]] = []
+
+    def end(self) -> None:
+        """Do what is due, now that everything has been read. On the loop's thread, in no task."""
+        due = self.due
+        try:
+            while due:
+                due.pop(0)()
+        finally:
+            while due:  # of one that ends the process, the rest is the loop's
+                self.loop.call_soon(due.pop(0))
+
+
+reading: Final[dict[asyncio.AbstractEventLoop, Turn]] = {}
+"""The turns of the loops that read just now, each set and removed on its loop's thread."""
+
+
+def turn_of(loop: asyncio.AbstractEventLoop) -> Turn | None:
+    """The turn of *loop*, if it is the calling thread that reads there just now."""
+    turn = reading.get(loop)
+    # What asyncio would say of the thread costs a system call.
+    return turn if turn is not None and turn.thread == threading.get_ident() else None
+
+
+def call_soon_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> bool:
+    """Call *function* on the loop's thread, in no task, soon: after what is read there just now, else in a turn of its
+    own. From any thread. False: the loop is closed."""
+    turn = turn_of(loop)
+    try:
+        if turn is not None:
+            turn.due.append(function)
+        elif event_loops.running() is loop:
+            loop.call_soon(function)
+        else:
+            handed_over.by = threading.get_ident()
+            loop.call_soon_threadsafe(function)
+    except RuntimeError:
+        return False
+    return True
