@@ -1,1 +1,25 @@
-"""Channels: what a process sends, what it receives, and how its callbacks are called."""
+"""Channels: what a process sends, what it receives, and how its callbacks are called.
+
+Names are resolved on first use, so that the host's and the link's half load nothing of the handles.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from liteyuki_host.comm.channel.channel import Channel as Channel
+    from liteyuki_host.comm.channel.channel import active_channel as active_channel
+    from liteyuki_host.comm.channel.channel import get_channel as get_channel
+    from liteyuki_host.comm.channel.channel import get_channels as get_channels
+    from liteyuki_host.comm.channel.channel import passive_channel as passive_channel
+    from liteyuki_host.comm.channel.channel import set_channel as set_channel
+
+__all__ = ["Channel", "active_channel", "get_channel", "get_channels", "passive_channel", "set_channel"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(".channel", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
