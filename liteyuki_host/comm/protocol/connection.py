@@ -116,6 +116,7 @@ class Connection:
         self.staging: Stream | None = None  # the one whose stage is open; what is on it comes behind the queue
         self.large: _Large | None = None
         self.owed: deque[Stream] = deque()  # each once; whoever consumes adds, without the link's lock
+        self._acknowledged: list[Stream] = []  # by the header of a message in the write that is being put together
         # inbound
         self.heard = False  # a message has arrived since the sender looked last: who answers does not go on sending
         self.decoder = FrameDecoder()
@@ -250,14 +251,16 @@ class Connection:
         if self.controls:
             out.append(b"".join(self.controls))
             self.controls.clear()
+        behind_controls = len(out)  # a grant may be of a stream that one of them opens, or refuses
         if self.large is not None:
             self._next_chunk(out)
         elif self.queue:
             self._next_data(out)
         elif not (grants or out):
             return out
-        if self.owed:
-            out.insert(0, self._grant_frame())
+        if self.owed and (grant_frame := self._grant_frame()) is not None:
+            out.insert(behind_controls, grant_frame)
+        self._acknowledged.clear()
         return out
 
     def _next_data(self, out: list[bytes | memoryview]) -> None:
@@ -311,6 +314,7 @@ class Connection:
             stream.owed = False
             self.owed.remove(stream)
         stream.granted = stream.consumed
+        self._acknowledged.append(stream)
         flags = batch.flags
         prefix = batch.request_id.to_bytes(_REQUEST_PREFIX, "big") if flags & _REQUEST_OR_REPLY else b""
         header = HEADER.pack(len(prefix) + size, Kind.MESSAGE, flags, stream.id, stream.granted & ACK_MASK)
@@ -337,14 +341,25 @@ class Connection:
         out.append(HEADER.pack(len(prefix) + len(piece), Kind.CHUNK, flags, batch.stream.id, 0) + prefix)
         out.append(piece)
 
-    def _grant_frame(self) -> bytes:
+    def _grant_frame(self) -> bytes | None:
+        """The grants that go ahead of the data, if there are any.
+
+        Consumers do not stop while a write is put together. So a stream may be owed something again that the header of
+        one of its messages in this write does not say. That waits for the next write: said ahead, it would be
+        followed by the header, and an acknowledgement that goes back is a breach of the protocol.
+        """
         grants: list[int] = []
+        later: list[Stream] = []
         while self.owed:
             stream = self.owed.popleft()
+            if stream in self._acknowledged:
+                later.append(stream)
+                continue
             stream.owed = False  # first: what is consumed from now on is owed anew
             stream.granted = stream.consumed
             grants += (stream.id, stream.granted & ACK_MASK)
-        return encode_frame(Kind.GRANT, _encoder.encode(grants))
+        self.owed.extend(later)
+        return encode_frame(Kind.GRANT, _encoder.encode(grants)) if grants else None
 
     # --- inbound --------------------------------------------------------------------------------------------
 

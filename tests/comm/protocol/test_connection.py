@@ -358,6 +358,55 @@ def test_a_lone_answer_carries_the_acknowledgement_and_needs_no_frame_for_it(rol
 
 
 @ROLES
+def test_what_is_consumed_while_a_write_is_put_together_is_acknowledged_in_order(
+    role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grant was written ahead of a header that said less: the peer took that for a breach of the protocol."""
+    here, there = ends(role)
+    stream = here.connection.open_stream("channel", "x")
+    for _ in range(2):
+        here.connection.send(stream, b"question")
+    exchange(here, there)
+    [theirs], make_header = there.opened, HEADER.pack
+
+    class ConsumingHeader:
+        """Another thread consumes right after a message's header was made."""
+
+        @staticmethod
+        def pack(*fields: int) -> bytes:
+            header = make_header(*fields)
+            if fields[1] == Kind.MESSAGE:
+                there.consume_all()
+            return header
+
+    theirs.consumed = cost(b"question")
+    there.connection.owe(theirs)
+    there.connection.send(theirs, b"answer")
+    with monkeypatch.context() as patch:
+        patch.setattr("liteyuki_host.comm.protocol.connection.HEADER", ConsumingHeader)
+        data = b"".join(there.connection.data_to_send())
+    here.input(data)
+    assert stream.acknowledged == cost(b"question")
+    here.input(b"".join(there.connection.data_to_send()))
+    assert stream.acknowledged == stream.sent
+    assert here.arrived == [("x", b"answer")]
+
+
+@ROLES
+def test_a_grant_follows_what_opens_its_stream(role: Role) -> None:
+    """Both have opened it at once. The grant was written first, and named a stream that the peer had not heard of."""
+    here, there = ends(role)
+    stream = here.connection.open_stream("channel", "x")
+    theirs = there.connection.open_stream("channel", "x")
+    here.connection.send(stream, b"1")
+    there.input(here.output())  # whose own Open has not been written yet
+    there.consume_all()
+    here.input(there.output())
+    assert here.unacknowledged(stream) == []
+    assert here.connection.streams[theirs.id] is stream
+
+
+@ROLES
 def test_owed_grants_wait_unless_asked_for(role: Role) -> None:
     here, there = ends(role)
     stream = here.connection.open_stream("channel", "x")
