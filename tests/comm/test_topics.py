@@ -290,9 +290,9 @@ def test_a_killed_child_is_no_slow_one() -> None:
         pair.child_memory.sync(timeout=DEADLINE)
         session = pair.host.session("nonebot")
         assert session is not None
-        session.link.writer.ended = True  # between its end and the host's taking note of it
+        session.link.writer.closed = True  # between its end and the host's taking note of it
         publish("news", 1, exchange=pair.host)
-        session.link.writer.ended = False
+        session.link.writer.closed = False
         pair.cut()
         publish("news", 2, exchange=pair.host)
         pair.host.losses.flush()

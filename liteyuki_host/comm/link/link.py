@@ -155,8 +155,8 @@ class Link:
 
     @property
     def ended(self) -> bool:
-        """Nothing is sent any more."""
-        return self.writer.ended
+        """No more data is accepted: the link is over, or about to be."""
+        return self.writer.closed
 
     def ping(self, timeout: float) -> float | None:
         """Seconds until the peer's link answered, or None after *timeout* seconds. Blocks the calling thread."""
@@ -174,7 +174,8 @@ class Link:
                 self._pong.pop(number, None)
 
     def close(self, reason: str = "", *, timeout: float = 1.0) -> bool:
-        """Say goodbye, send what is queued (at most *timeout* seconds) and end the link. More calls do nothing.
+        """Say goodbye, send what is queued (at most *timeout* seconds) and end the link. More calls do nothing. No data
+        is accepted after the goodbye, so what this returns holds for everything that was accepted.
 
         Returns whether everything was sent.
         """
@@ -184,11 +185,18 @@ class Link:
                 return not self.connection.has_output
             self._close_reason = reason or "closed"
             self.connection.send_control(Goodbye(reason))
+            writer.close()
             begun = writer.begin()
         writer.write_begun(begun)
         sent = self.flush(timeout)
         self.transport.close()
         return sent
+
+    def refuse_data(self) -> None:
+        """Accept no more data, because somebody is about to take back what was not consumed: a message accepted after
+        that would be forgotten."""
+        with self.writer.lock:
+            self.writer.close()
 
     def join(self, timeout: float) -> None:
         """Wait for the link's threads to end, at most *timeout* seconds each."""

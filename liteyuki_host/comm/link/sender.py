@@ -45,7 +45,7 @@ def sender(writer: Writer, stream: Stream) -> Shortcut:
         if batch is None:
             return False
         end = stream.sent + size + MESSAGE_CHARGE
-        if end > stream.limit or size >= LARGE or writer.ended:
+        if end > stream.limit or size >= LARGE or writer.closed:
             return False
         # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
         looks = writer.writing or (writer.armed and writer.grants_of is None and connection.pending < WRITE_SIZE)

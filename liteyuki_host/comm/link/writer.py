@@ -64,6 +64,7 @@ class Writer:
         "_wake",
         "armed",
         "burst",
+        "closed",
         "connection",
         "ended",
         "flushing",
@@ -81,7 +82,8 @@ class Writer:
         self.connection = connection
         self._name = name
         self.lock = threading.Lock()  # guards the connection's outbound half and what follows
-        self.ended = False  # nothing is sent any more
+        self.closed = False  # no more data is accepted; what was accepted before is still written
+        self.ended = False  # nothing is sent any more; then it is closed too
         self.written = Waiters()  # woken when a writer has given the transport all there was
         self.quiet = False
         """Nothing waits to be written but grants, and nobody writes: who has a message may write it there and then.
@@ -109,17 +111,23 @@ class Writer:
         """Nothing is sent any more. *left* is called by whoever writes just now when that has come to its end."""
         with self.lock:
             self.ended = True
-            self.quiet = False
-            self.connection.unstage()
+            self.close()
             self._left = left
             self._flush_idle.notify_all()
             self.written.wake()
             self._wake_flusher()  # it ends
 
+    def close(self) -> None:
+        """Accept no more data: from now on every sender learns that the link is over. What was accepted is still
+        written. The caller holds the lock."""
+        self.closed = True
+        self.quiet = False
+        self.connection.unstage()
+
     def give_up(self) -> None:
         """Nothing is sent any more, in a copy of the process that the link belongs to. The lock is left alone: a thread
         may have it that is not there in the copy."""
-        self.ended = True
+        self.ended = self.closed = True
         self.quiet = False
 
     def look_whether_left(self) -> None:
@@ -154,13 +162,13 @@ class Writer:
                 event loop and in the main thread, which Ctrl+C may interrupt in the middle of a write, it is not.
 
         Raises:
-            LinkClosed: the link is over; nothing was queued.
+            LinkClosed: the link is over, or closed for data; nothing was queued.
         """
         lock = self.lock
         connection = self.connection
         lock.acquire()
         try:
-            if self.ended:
+            if self.closed:
                 raise LinkClosed(f"the link to {self._name} is over")
             if self.writing or (self.armed and self.grants_of is None):
                 if not connection.send(stream, payload, flags, request_id, attempts):
@@ -316,7 +324,7 @@ class Writer:
     def _note_quiet(self) -> None:
         """Who writes, or is armed to, has changed. The caller holds the lock."""
         self.quiet = not (
-            self.writing or self.ended or (self.armed and self.grants_of is None) or self.connection.has_output
+            self.writing or self.closed or (self.armed and self.grants_of is None) or self.connection.has_output
         )
 
     def _write(self, buffers: list[bytes | memoryview], *, may_wait: bool = False) -> None:

@@ -118,8 +118,8 @@ def test_who_keeps_sending_joins_what_waits(make: object) -> None:
     assert not join_x(b"the link is over")
 
 
-def test_nobody_joins_what_waits_on_a_link_that_is_over() -> None:
-    """Its user has taken back by then what was not consumed."""
+def test_a_link_that_is_closed_for_data_still_writes_what_it_accepted() -> None:
+    """But nobody joins that any more: its user is about to take back what was not consumed."""
     host, child = join()
     stream = host.link.open_stream("channel", "x")
     joins = host.link.shortcut(stream)
@@ -128,14 +128,40 @@ def test_nobody_joins_what_waits_on_a_link_that_is_over() -> None:
         host.link.writer._note_quiet()
         host.link.connection.send(stream, b"1")
     assert joins(b"2")
-    host.link.writer.ended = True
-    host.link.settle()
-    assert not joins(b"3")
-    host.link.writer.ended = host.link.writer.writing = False
+    assert joins(b"3")
+    assert list(stream.stage.payloads) == [b"3"]
+    host.link.refuse_data()
+    assert host.link.ended
+    assert not stream.stage.payloads
+    assert not joins(b"4")
+    with pytest.raises(LinkClosed):
+        host.link.send(stream, b"4")
+    with host.link.writer.lock:
+        host.link.writer.writing = False
     host.link.write_queued()
-    host.send(stream, b"4")
-    until(lambda: [payload for _, payload in child.got] == [b"1", b"2", b"4"])
+    until(lambda: [payload for _, payload in child.got] == [b"1", b"2", b"3"])
+    assert host.link.ping(DEADLINE) is not None
     close(host, child)
+
+
+def test_no_data_is_accepted_behind_the_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent between the last write and the end of the transport was neither delivered nor taken back."""
+    host, child = join()
+    stream = host.link.open_stream("channel", "x")
+    host.send(stream, b"1")
+    flush, late = host.link.flush, []
+
+    def flush_and_send(timeout: float) -> bool:
+        sent = flush(timeout)
+        with pytest.raises(LinkClosed):
+            late.append(host.link.send(stream, b"2"))
+        return sent
+
+    monkeypatch.setattr(host.link, "flush", flush_and_send)
+    assert host.link.close("bye")
+    close(host, child)
+    assert not late
+    assert [payload for _, payload in child.got] == [b"1"]
 
 
 def test_who_finds_nothing_to_write_takes_no_role(monkeypatch: pytest.MonkeyPatch) -> None:

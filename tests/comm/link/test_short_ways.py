@@ -357,7 +357,7 @@ def test_what_is_not_alone_is_not_sent_so() -> None:
     assert not send(b"x" * LARGE)
     assert not send(b"x" * 3 * MESSAGE_CHARGE), "without credit"
     assert not send(b"1", False), "one of many, and nothing waits that it could join"
-    for what in ("armed", "writing", "ended"):  # the flusher is on its way with others, somebody writes, it is over
+    for what in ("armed", "writing", "closed"):  # the flusher is on its way with others, somebody writes, it is over
         setattr(link.writer, what, True)
         link.writer._note_quiet()
         assert not send(b"1"), what
