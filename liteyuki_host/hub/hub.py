@@ -136,7 +136,9 @@ class Hub(Exchange):
                 self._close_soon(waiting, cause)
             if previous is not None and not session.standby:
                 # Its end has not been noticed yet, and must not look like that of the new one.
-                self.dismiss(previous, "a new incarnation of it has come")
+                cause = f"a new incarnation of {process} has come"
+                self.dismiss(previous, cause)
+                self._close_soon(previous, cause)
             waits = session.standby and previous is not None
             with self.authority.lock:
                 self._send_snapshot(session)
@@ -177,6 +179,7 @@ class Hub(Exchange):
         process = session.process
         successor: Session | None = None
         with self._succession:
+            session.link.refuse_data()  # it lives as long as nobody has noticed its end, but another one is here
             with self.authority.lock:
                 if self._sessions.get(process) is session:
                     del self._sessions[process]
@@ -261,7 +264,8 @@ class Hub(Exchange):
             with self._routes_lock:
                 route = self._routes[name]
                 self._claim(route, session.process)
-                self._bind(route, session)
+                if self._sessions.get(session.process) is session:  # else another incarnation has its place already
+                    self._bind(route, session)
         except (LycommError, ValueError) as error:
             return str(error)
         return None

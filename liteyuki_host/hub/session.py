@@ -15,7 +15,6 @@ from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.protocol import messages
 from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
-from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.transport import Transport
@@ -217,7 +216,7 @@ class Session:
         """Hand on what the child sent on *stream*."""
         if stream.receiver is not None:
             stream.receiver.deliver(payloads, flags, request_id, stream.source)
-        elif not flags & Flag.REPLY:  # refused, or a topic: it is nobody's, but its credit is not to be used up
+        elif stream.key[0] == "topic":  # nobody receives it, but its credit is not to be used up
             self.link.consumed(stream, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
 
     # --- LinkHandler ----------------------------------------------------------------------------------------

@@ -8,16 +8,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "comm"))
 from pair_kit import DEADLINE, Child, channel, children, eventually, logged, memory, until
 
-from liteyuki_host.comm.errors import ChannelClosed, ReceiveTimeout
+from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, ReceiveTimeout
 from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.frames import HEADER, Kind, encode_frame
+from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.testing import Pair, connected_pair
 from liteyuki_host.comm.topics import subscribe
 from liteyuki_host.comm.transport.memory import MemoryTransport, memory_link
@@ -200,11 +202,82 @@ def test_a_channel_name_that_is_none_is_refused_with_words(pair: Pair) -> None:
     refused = read_controls(raw.transport, m.OpenRefused)
     assert refused == [m.OpenRefused(3, "a channel name has 1 to 200 printable characters, this one is 'a\\nb'")]
     assert "a\nb" not in pair.host.channel_names()
-    # What it sends all the same is nobody's, but is granted, so that it does not stand still.
+    # What it sends all the same is nobody's, and is not granted: a grant would say that it was received.
     raw.transport.write_all([encode_frame(Kind.MESSAGE, b"x" * 1000, stream=3)])
-    until(lambda: raw.session.link.connection.streams[3].consumed == 1256)
+    raw.say(m.Ping(8))
+    assert read_controls(raw.transport, m.OpenRefused) == []
+    stream = raw.session.link.connection.streams[3]
+    assert (stream.received, stream.consumed) == (1256, 0)
     raw.transport.close()
     raw.closed()
+
+
+def test_what_was_sent_before_a_channel_was_refused_is_reported_as_lost(pair: Pair) -> None:
+    """Grants are written ahead of the refusal when both have waited for another write: then nothing was reported."""
+    first, second, third = (Child(pair, name) for name in ("first", "second", "third"))
+    channel(first.node, "theirs").send(1)
+    assert channel(second.node, "theirs").receive(DEADLINE) == 1
+    line, link = channel(third.node, "theirs"), third.session.link
+    with link.writer.lock:
+        assert not link.writer.writing
+        link.writer.writing = True  # somebody is in the middle of a write
+    for number in range(5):
+        line.send(number)
+    until(lambda: [s for s in link.connection.streams.values() if s.key[1] == "theirs" and s.received >= 5 * 257])
+    with link.writer.lock:
+        link.writer.writing = False
+    link.write_queued()
+    until(lambda: third.node.end("theirs").refused)
+    until(lambda: line.statistics().lost == 5)
+    with pytest.raises(ChannelTaken):
+        line.send(5)
+    for child in (first, second, third):
+        child.node.reset()
+
+
+def test_what_is_sent_to_an_incarnation_while_it_is_replaced_goes_to_the_next(pair: Pair) -> None:
+    """Its end has not been noticed yet. The sender has looked at its link before the new one came, and sends after."""
+    line = pair.host_channel("nonebot-active")
+    session = pair.host.session("nonebot")
+    assert session is not None
+    old, link, send = pair.child, session.link, session.link.send
+
+    def late(*args: Any, **options: Any) -> bool:
+        link.send = send
+        pair.child = Node()
+        pair.connect()
+        return send(*args, **options)
+
+    link.send = late
+    line.send(b"late")
+    assert pair.child_channel("nonebot-active").receive(DEADLINE) == b"late"
+    old.reset()
+
+
+def test_an_incarnation_that_was_replaced_takes_no_channel_back(pair: Pair) -> None:
+    """What it had sent before was still being read when the new one came, which then heard nothing any more."""
+    session = pair.host.session("nonebot")
+    assert session is not None
+    old, link, on_opened, read = pair.child, session.link, session.link.on_opened, threading.Event()
+
+    def late(stream: Stream) -> None:
+        pair.child = Node()
+        pair.connect()
+        pair.child_channel("x").send("from the new one")
+        assert pair.host_channel("x").receive(DEADLINE) == "from the new one"
+        on_opened(stream)
+        read.set()
+
+    link.on_opened = late
+    line = channel(old, "x")
+    line.send("from the old one")
+    assert read.wait(DEADLINE)
+    pair.host_channel("x").send("to the new one")
+    assert pair.child_channel("x").receive(DEADLINE) == "to the new one"
+    link.join(DEADLINE)
+    old.wait_detached(DEADLINE)
+    assert line.statistics().lost == 1
+    old.reset()
 
 
 def read_controls(transport: MemoryTransport, kind: type[m.Message]) -> list[m.Message]:
