@@ -53,7 +53,7 @@ class Bot:
 
     def leave(self) -> None:
         """Say goodbye; the host knows when it returns."""
-        self.node.detach("its turn is over")
+        self.node.detach("its turn is over", timeout=DEADLINE)
         self.session.link.join(DEADLINE)
 
     def receive(self, name: str = "bot-active") -> tuple[Any, bool]:
@@ -491,7 +491,6 @@ class BusyBot(Bot):
         self.number = number
         self.got: dict[str, list[tuple[int, bool]]] = {name: [] for name in NAMES}
         self.accepted = Counter[str]()
-        self._ending = threading.Event()
         self._sender = threading.Thread(target=self._send, daemon=True)
         self._receivers = [threading.Thread(target=self._receive, args=(name,), daemon=True) for name in NAMES]
 
@@ -501,9 +500,7 @@ class BusyBot(Bot):
             thread.start()
 
     def end(self, how: str) -> None:
-        if how == "goodbye":  # what is sent while it leaves is its own loss
-            self._ending.set()
-            self._sender.join(DEADLINE)
+        if how == "goodbye":  # in the middle of sending
             self.leave()
         else:
             self.kill()
@@ -516,7 +513,7 @@ class BusyBot(Bot):
 
     def _send(self) -> None:
         with contextlib.suppress(LycommError):
-            while not self._ending.is_set():
+            while True:
                 for name in NAMES:
                     channel(self.node, name).send((self.number, self.accepted[name]))
                     self.accepted[name] += 1

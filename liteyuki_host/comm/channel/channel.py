@@ -131,6 +131,7 @@ class Channel(Generic[T]):
         refused = self._send_anyhow(data, payload, True)
         if refused is not None:
             if on_event_loop():
+                self._still_sending(refused[0])
                 raise self._full()
             self._send_when_there_is_room(*refused)
 

@@ -61,6 +61,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._bound: tuple[Link, Stream] | None = None
         self._of_link: Callable[..., bool] = _refuse  # while there is one
+        self._closed = False
         self.shortcut: Callable[..., bool] = _refuse
         """As ``Link.shortcut``; False: :meth:`offer` is the way."""
         self.backlog: deque[Item] = deque()
@@ -82,7 +83,8 @@ class Outbox:
         one_of_many: bool = False,
         may_wait: bool = False,
     ) -> bool:
-        """Accept a message, or return False when there is no room. Accepted means: consumed once, or reported.
+        """Accept a message, or return False when there is no room or it is closed. Accepted means: consumed once, or
+        reported.
 
         Args:
             one_of_many, may_wait: see ``Link.send``.
@@ -148,6 +150,8 @@ class Outbox:
 
     def _fits(self, size: int) -> bool:
         """Whether the backlog has room. The caller holds the lock."""
+        if self._closed:
+            return False
         bound = self._bound
         limit = self._window if bound is None or bound[0].ended else self._backlog_limit
         return self._backlog_cost + size + MESSAGE_CHARGE <= limit or (self._backlog_cost == 0 and limit > 0)
@@ -155,10 +159,12 @@ class Outbox:
     # --- the link comes and goes ----------------------------------------------------------------------------
 
     def bind(self, link: Link, stream: Stream) -> None:
-        """A link is up: what waits goes first."""
-        stream.user = self
-        self.room.link = link
+        """A link is up: what waits goes first. Nothing happens when this is closed: the link is over already."""
         with self._lock:
+            if self._closed:
+                return
+            stream.user = self
+            self.room.link = link
             self._bound = (link, stream)
             self._of_link = link.shortcut(stream)
             self._drain()
@@ -245,9 +251,24 @@ class Outbox:
                 return
         self.room.wake()
 
-    def give_up(self, why: str) -> int:
-        """Nobody will consume what is left: report it as lost and return its count."""
+    def close(self) -> None:
+        """Accept nothing more until :meth:`reopen`. What was accepted stays, and goes the way of its link.
+
+        A sender may have looked at the link before it ended, and queue its message only after everything that was left
+        has been dealt with. Nobody would look at the queue again, so that message must not be accepted.
+        """
         with self._lock:
+            self._closed = True
+
+    def reopen(self) -> None:
+        """There may be a link again."""
+        with self._lock:
+            self._closed = False
+
+    def give_up(self, why: str) -> int:
+        """Nobody will consume what is left: close, report it as lost and return its count."""
+        with self._lock:
+            self._closed = True
             count = len(self.backlog)
             self.backlog.clear()
             self._backlog_cost = 0
@@ -262,8 +283,9 @@ class Outbox:
         return count
 
     def forget(self) -> None:
-        """Drop what waits without a word: there is no receiver that could miss it. For tests."""
+        """Drop what waits without a word, and reopen: there is no receiver that could miss it. For tests."""
         with self._lock:
+            self._closed = False
             self.backlog.clear()
             self._backlog_cost = 0
 

@@ -122,6 +122,7 @@ class Node(Exchange):
         self._receiving_is_over = False
         for end in list(self._ends.values()):
             end.inbox.reopen()
+            end.outbox.reopen()
         hello = messages.Hello(
             version=messages.PROTOCOL_VERSION,
             process=process,
@@ -167,11 +168,15 @@ class Node(Exchange):
         if link is not None and self._phase is _Phase.ATTACHED:
             self._close_incoming()
             self._phase = _Phase.DETACHED
+            for end in list(self._ends.values()):
+                end.outbox.close()
             # What the host's side of the link has been given is the host's to deliver.
             delivered = link.close(reason, timeout=timeout)
             link.join(timeout)
-            if not delivered:
-                for end in list(self._ends.values()):
+            for end in list(self._ends.values()):
+                if end.refused is not None:  # a thread may have sent just before it learned of that
+                    end.outbox.give_up(end.refused)
+                elif not delivered:
                     end.outbox.give_up("this process ended before it could be sent")
         self._close_all(reason)
 

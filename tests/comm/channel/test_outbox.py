@@ -446,6 +446,44 @@ def test_a_mark_is_reached_when_nothing_is_left_to_wait_for() -> None:
     assert reached() is True
 
 
+@pytest.mark.parametrize("given_up", [False, True], ids=["closed", "given up"])
+def test_what_is_offered_after_the_end_is_not_accepted(given_up: bool) -> None:
+    """Nobody would look at the queue again: the message was neither received nor reported."""
+    outbox, losses = make()
+    link = FakeLink()
+    bind(outbox, link)
+    offer(outbox, b"1")
+    unbind(outbox, link)
+    if given_up:
+        outbox.give_up("why")
+    else:
+        outbox.close()
+    assert not outbox.has_room(0)
+    assert offer(outbox, b"2") == [False]
+    assert (outbox.sent, outbox.waiting()) == (1, 0 if given_up else 1)
+    assert losses == ([(1, "why")] if given_up else [])
+    late = FakeLink()  # opened by one who has seen it before its end
+    late.end()
+    bind(outbox, late)
+    assert not outbox.bound
+    outbox.reopen()
+    assert outbox.has_room(0)
+    bind(outbox, FakeLink())
+    assert outbox.bound
+
+
+def test_what_was_accepted_between_the_links_end_and_giving_up_is_reported() -> None:
+    outbox, losses = make()
+    link = FakeLink()
+    bind(outbox, link)
+    link.end()
+    assert offer(outbox, b"1") == [True]
+    unbind(outbox, link)
+    assert offer(outbox, b"2") == [True]
+    outbox.give_up("why")
+    assert losses == [(2, "why")]
+
+
 def test_forgetting_says_nothing() -> None:
     outbox, losses = make()
     offer(outbox, b"1")
