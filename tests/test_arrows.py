@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -25,6 +26,23 @@ def test_every_arrow_holds() -> None:
     run = lint(ROOT)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "4 kept, 0 broken" in run.stdout
+
+
+TOTALS = {"sent", "acknowledged", "limit", "received", "consumed", "granted", "owing"}
+
+
+def test_only_the_ledger_changes_totals() -> None:
+    """The totals of a stream are changed in one place, and nowhere else on something that is called stream."""
+    found = []
+    for path in sorted((ROOT / "liteyuki_host").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                if isinstance(target, ast.Attribute) and target.attr in TOTALS:
+                    owner = ast.unparse(target.value).rpartition(".")[2]
+                    if owner == "stream" or path.name in ("ledger.py", "stream.py"):
+                        found.append(path.relative_to(ROOT / "liteyuki_host").as_posix())
+    assert set(found) == {"comm/protocol/ledger.py"}
 
 
 def circles(graph: grimp.ImportGraph) -> list[set[str]]:

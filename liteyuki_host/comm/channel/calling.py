@@ -1,25 +1,54 @@
-"""Who receives, and how the code of users is called."""
+"""Callbacks: the registered ones, and how one of them is called with one message.
+
+:func:`call_one` is how a callback is called. Two places do the same in fewer steps, because what a message costs is
+mostly calls: ``WorkerTask._give`` for messages that arrived together, and ``WorkerTask.take`` for one that arrived
+alone. Both are for a single callback without a filter, and a message that is nothing but its payload.
+
+Whatever a callback, its filter or its decoder raises is that callback's failure: it is reported, the message counts as
+consumed, and the next message is handled. The exception are ends of the task or of the process (:func:`is_failure`).
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import CoroutineType
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from liteyuki_host.comm.codec import decode_payload, decode_plain
 from liteyuki_host.comm.protocol.frames import Flag
 
-__all__ = ["Callback", "Callbacks", "call", "call_each", "error_text", "is_awaitable", "is_failure"]
+__all__ = [
+    "SKIPPED",
+    "Callback",
+    "Callbacks",
+    "Failure",
+    "call",
+    "call_each",
+    "call_one",
+    "error_text",
+    "is_awaitable",
+    "is_failure",
+    "redelivered",
+]
+
+redelivered: ContextVar[bool] = ContextVar("lycomm_redelivered", default=False)
+"""Whether the message being handled was given to a callback before: in an earlier incarnation of this process, or here,
+when that call was cancelled."""
+
+UNDECODABLE = "a message that cannot be decoded"
 
 
 class Callback:
     """A registered receiver.
 
     Attributes:
-        decode: takes a payload and its flags.
-        decode_plain: the same for a payload without flags.
+        function: sync or async, called with the decoded message.
+        filter: sync or async; the function gets only messages for which it returns something true. None: all.
+        decode: called with a payload and its flags, returns the message.
+        decode_plain: decodes a payload that has no flags.
     """
 
     __slots__ = ("decode", "decode_plain", "filter", "function")
@@ -37,15 +66,16 @@ class Callback:
 
     @property
     def name(self) -> str:
+        """The function's module and qualified name, for messages to people."""
         return f"{self.function.__module__}.{getattr(self.function, '__qualname__', repr(self.function))}"
 
     def decoder(self, flags: int) -> Callable[[bytes], Any]:
-        """What decodes the payloads that have these flags: for many of them at once."""
+        """Return a function that decodes payloads with these *flags*: for many of them in a row."""
         if self.decode is decode_payload:
             if not flags:
                 return decode_plain
             if flags == Flag.RAW:
-                return bytes  # as they are: it makes no copy of bytes
+                return bytes  # bytes(b) returns b itself, so that nothing is copied
         decode = self.decode
         return lambda payload: decode(payload, flags)
 
@@ -55,7 +85,7 @@ class Callbacks:
 
     Attributes:
         any: whether there is one.
-        only: the one that there is, if it takes every message; else None.
+        only: the callback, if there is exactly one and it has no filter; else None.
     """
 
     __slots__ = ("_all", "_lock", "any", "only")
@@ -67,22 +97,24 @@ class Callbacks:
         self.only: Callback | None = None
 
     def __iter__(self) -> Iterator[Callback]:
-        """Those that there are now, whatever becomes of them meanwhile."""
+        """Iterate over the callbacks of this moment; adding and removing meanwhile changes nothing for the iterator."""
         return iter(self._all)
 
     def __len__(self) -> int:
         return len(self._all)
 
     def add(self, callback: Callback) -> None:
+        """Register a callback behind the others."""
         with self._lock:
             self._set((*self._all, callback))
 
     def discard(self, callback: Callback) -> None:
+        """Remove this very registration, if it is there."""
         with self._lock:
             self._set(tuple(other for other in self._all if other is not callback))
 
     def remove(self, function: Callable[..., Any] | None) -> int:
-        """Remove all of *function* (None: all there are); returns how many there were."""
+        """Remove every callback that is *function* (None: all callbacks); returns how many were removed."""
         with self._lock:
             before = self._all
             # `!=`, not `is not`: bound methods are made anew on every access.
@@ -90,7 +122,7 @@ class Callbacks:
             return len(before) - len(self._all)
 
     def _set(self, callbacks: tuple[Callback, ...]) -> None:
-        self.only = None  # nobody may see the only one of before beside another
+        self.only = None  # first: no reader may see the old single callback after another one was added
         self._all = callbacks
         self.any = bool(callbacks)
         if len(callbacks) == 1 and callbacks[0].filter is None:
@@ -98,11 +130,12 @@ class Callbacks:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether *error*, out of user code in this task, is that code's failure. Else it is the end of the task, or of
-    the process.
+    """Whether *error*, which user code raised in this task, is that code's failure. Otherwise it ends the task (its
+    cancellation) or the process (KeyboardInterrupt, SystemExit).
 
-    A callback that awaited something cancelled raises the same CancelledError as one whose own task is cancelled.
-    Python 3.10 cannot tell the two apart: there it is always taken for the task's end.
+    A callback that awaited something cancelled raises the same CancelledError as one whose own task is cancelled; the
+    task's ``cancelling()`` tells the two apart. Tasks have that from Python 3.11 on; the tasks that call callbacks
+    have it in 3.10 too (``WorkerTask``). In any other task of Python 3.10 a CancelledError ends the task.
     """
     if isinstance(error, Exception):
         return True
@@ -123,32 +156,72 @@ def error_text(error: BaseException) -> str:
 
 
 async def call(function: Callable[[Any], Any], argument: Any) -> Any:
-    """Call a sync or async function and wait for its result."""
+    """Call a sync or async function, and return its result or what awaiting it returns."""
     result = function(argument)
     if is_awaitable(result):
         result = await result
     return result
 
 
+class Failure(NamedTuple):
+    """Why a callback did not return."""
+
+    what: str
+    """What has failed: the callback, its filter, or the message that cannot be decoded."""
+    error: BaseException
+
+
+class _Skipped:
+    __slots__ = ()
+
+
+SKIPPED: Final = _Skipped()
+"""What :func:`call_one` returns when the filter did not take the message."""
+
+
+async def call_one(callback: Callback, payload: bytes, flags: int) -> Any:
+    """Call a callback with one message, as its filter says.
+
+    Returns:
+        the callback's result, :data:`SKIPPED` when the filter did not take the message, or a :class:`Failure`.
+
+    Raises:
+        what ends the task or the process (see :func:`is_failure`).
+    """
+    what = UNDECODABLE
+    token = redelivered.set(bool(flags & Flag.REDELIVERED))
+    try:
+        data = callback.decode(payload, flags)
+        if callback.filter is not None:
+            what = "the filter"
+            if not await call(callback.filter, data):
+                return SKIPPED
+        what = "the callback"
+        return await call(callback.function, data)
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        return Failure(what, error)
+    finally:
+        redelivered.reset(token)
+
+
 async def call_each(
     callbacks: Callbacks, payload: bytes, flags: int, failed: Callable[[str, Callback, BaseException], None]
 ) -> None:
-    """Call those that there are now with a message, one after the other.
+    """Call every callback of this moment with one message, one after the other.
 
     Args:
-        failed: told what of a callback has failed, and why.
+        failed: called with what has failed, the callback and the error, for each failure.
     """
     for callback in callbacks:
-        try:
-            await call(callback.function, callback.decode(payload, flags))
-        except BaseException as error:
-            if not is_failure(error):
-                raise
-            failed("the callback", callback, error)
+        result = await call_one(callback, payload, flags)
+        if type(result) is Failure:
+            failed(result.what, callback, result.error)
 
 
 def is_awaitable(result: Any) -> bool:
-    """As ``inspect.isawaitable``, which is not loaded for what coroutine functions return."""
+    """Whether *result* can be awaited, as ``inspect.isawaitable`` says it, without loading inspect for coroutines."""
     if type(result) is CoroutineType:
         return True
     if result is None:

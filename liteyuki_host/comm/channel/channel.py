@@ -9,9 +9,8 @@ from contextvars import ContextVar
 from typing import Any, Generic, TypeVar, cast
 
 from liteyuki_host.comm import codec
-from liteyuki_host.comm.channel.calling import Callback
+from liteyuki_host.comm.channel.calling import Callback, redelivered
 from liteyuki_host.comm.channel.end import ChannelEnd, ChannelStatistics
-from liteyuki_host.comm.channel.inbox import redelivered
 from liteyuki_host.comm.channel.unit import Taken
 from liteyuki_host.comm.codec import decode_payload, decode_plain, encode_plain, encode_quickly, may_be_plain
 from liteyuki_host.comm.errors import (

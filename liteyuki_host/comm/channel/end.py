@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from liteyuki_host.comm import codec
-from liteyuki_host.comm.channel.calling import Callback, Callbacks, call, error_text, is_failure
-from liteyuki_host.comm.channel.inbox import Inbox, redelivered
+from liteyuki_host.comm.channel.calling import SKIPPED, Callback, Callbacks, Failure, call_one, error_text
+from liteyuki_host.comm.channel.inbox import Inbox
 from liteyuki_host.comm.channel.outbox import Outbox
 from liteyuki_host.comm.channel.unit import Received, Source
 from liteyuki_host.comm.errors import ChannelBroken, ChannelTaken, LycommError, RemoteError, ValueUnreadable
@@ -47,53 +47,52 @@ class ChannelStatistics(NamedTuple):
 
 
 class StreamSource:
-    """The sender at the other end of a stream."""
+    """The sender at the other end of a stream, as the receiver of its messages sees it."""
 
-    __slots__ = ("_owed", "_stream", "_writer")
+    __slots__ = ("_stream", "_writer")
 
     def __init__(self, link: Link, stream: Stream) -> None:
         self._writer = link.writer
         self._stream = stream
-        self._owed = link.connection.owed
 
     def count(self, cost: int) -> None:
-        """*cost* bytes have been consumed; a grant follows when it is worth a frame, else soon. By one consumer at a
-        time."""
+        """Count *cost* bytes as consumed; a grant follows at once when it is worth a frame, else soon. For one
+        consumer at a time."""
         stream, writer = self._stream, self._writer
-        stream.consumed += cost
-        told = stream.owed
-        if not told:  # as ``Connection.owe``
-            stream.owed = True
-            self._owed.append(stream)
-        # Nothing to do while the link is going to look anyway, and it is not much: then this costs no lock.
-        if not (told or writer.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
+        owed_already = stream.consume(cost)
+        # A grant that is owed already, and a flusher that has been woken, need no further wake-up.
+        if not (owed_already or writer.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
             writer.grant(stream)
 
     def consumed(self, cost: int) -> None:
-        """The same, whoever else consumes."""
+        """Count *cost* bytes as consumed and grant them, also when others consume at the same time."""
         self._writer.consumed(self._stream, cost)
 
     def used(self, cost: int) -> None:
-        """The same, but nothing is granted yet: what is sent on the stream next carries it, or :meth:`grant` does."""
+        """Count *cost* bytes as consumed without granting them yet: the next message on the stream carries the grant,
+        or :meth:`grant` sends it."""
         self._writer.used(self._stream, cost)
 
     def grant(self) -> None:
-        """Tell of what has been :meth:`used`, unless a message has done that."""
-        if self._stream.owed:
+        """Grant what was :meth:`used`, unless a message has carried that already."""
+        if self._stream.owes:
             self._writer.grant(self._stream)
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
+        """Answer a request. Nothing happens when the link is over: who asked is gone."""
         try:
             self._writer.send(self._stream, payload, flags | Flag.REPLY, request_id)
-        except LycommError:  # the asker is gone, and with it the question
+        except LycommError:
             pass
 
     async def replied(self) -> None:
+        """Wait until few bytes of answers wait to be written, as answers have no credit that bounds them."""
         await self._writer.replies_written()
 
 
 def join(receiver: Any, link: Link, stream: Stream) -> None:
-    """Let what arrives on *stream* go to *receiver*."""
+    """Have what arrives on *stream* delivered to *receiver*, which has a ``deliver`` method as ``Inbox`` has it."""
+    stream.inbox = None  # set by `Inbox.follow`, when *receiver* is one that may be passed lone messages directly
     stream.receiver = receiver
     stream.source = StreamSource(link, stream)
 
@@ -185,39 +184,26 @@ class ChannelEnd:
             self._replied.wake()
 
     async def _handle(self, message: Received) -> None:
-        """Give one message to every callback whose filter wants it, in the order of registration."""
+        """Give one message to every callback whose filter takes it, in the order of registration. The first result
+        (or failure) answers a request."""
         wants_reply = bool(message.flags & Flag.REQUEST)
-        replied = False
+        replied = not wants_reply
         for callback in self.callbacks:
-            try:
-                data = callback.decode(message.payload, message.flags)
-            except Exception as error:
-                self._failed("a message that cannot be decoded", callback, error, wants_reply and not replied, message)
-                replied = True
+            result = await call_one(callback, message.payload, message.flags)
+            if result is SKIPPED:
                 continue
-            try:
-                if callback.filter is not None and not await call(callback.filter, data):
-                    continue
-            except BaseException as error:
-                if not is_failure(error):
-                    raise
-                self._failed("the filter", callback, error, wants_reply and not replied, message)
-                replied = True
-                continue
-            token = redelivered.set(bool(message.flags & Flag.REDELIVERED))
-            try:
-                result = await call(callback.function, data)
-                if wants_reply and not replied:
+            failure = result if type(result) is Failure else None
+            if failure is None and not replied:
+                try:
                     self._reply(result, message)
-                    replied = True
-            except BaseException as error:
-                if not is_failure(error):
-                    raise
-                self._failed("the callback", callback, error, wants_reply and not replied, message)
-                replied = True
-            finally:
-                redelivered.reset(token)
-        if wants_reply and not replied:
+                except Exception as error:  # the result cannot travel
+                    failure = Failure("the callback", error)
+            if failure is not None:
+                self._callback_failed(failure.what, callback, failure.error)
+                if not replied:
+                    self._reply_failure(failure.error, message)
+            replied = True
+        if not replied:
             self._reply_error("LookupError", f"no callback of channel {self.name!r} took the request", "", *message[2:])
         if wants_reply:
             await message.source.replied()
@@ -243,17 +229,16 @@ class ChannelEnd:
             f"channel {self.name!r}: {what} of {callback.name} failed; the next message is handled as usual"
         )
 
-    def _failed(self, what: str, callback: Callback, error: BaseException, answer: bool, message: Received) -> None:
-        self._callback_failed(what, callback, error)
-        if answer:
-            import traceback
+    def _reply_failure(self, error: BaseException, message: Received) -> None:
+        """Answer a request with what a callback raised."""
+        import traceback
 
-            text = error_text(error)
-            trace = "".join(traceback.format_exception(error))
-            try:
-                self._reply_error(type(error).__name__, text, trace, *message[2:])
-            except LycommError:  # its text cannot travel
-                self._reply_error(type(error).__name__, "(the message cannot be shown)", "", *message[2:])
+        text = error_text(error)
+        trace = "".join(traceback.format_exception(error))
+        try:
+            self._reply_error(type(error).__name__, text, trace, *message[2:])
+        except LycommError:  # its text cannot travel
+            self._reply_error(type(error).__name__, "(the message cannot be shown)", "", *message[2:])
 
     # --- requests -------------------------------------------------------------------------------------------
 

@@ -1,7 +1,27 @@
 """One direction of a channel as its receiver sees it: a queue, and one of two ways to empty it.
 
-Messages stay encoded in the queue and are decoded by whoever consumes them, so a value that cannot be decoded is one
-message's error, on the thread that can name it. Consuming is what grants credit.
+Theory of operation
+-------------------
+
+A message takes one of three ways to its consumer. All are decided here:
+
+- **The queue.** :meth:`Inbox.deliver` appends what arrived. In active mode ``receive()`` takes messages off one by one
+  (:meth:`Inbox.take`); in passive mode a :class:`Worker` runs a task that gives them to the callbacks.
+- **To the reading thread.** A thread that waits in ``receive()`` reads the link itself. A message that it reads alone
+  is returned to it without a queue (:meth:`Inbox.pass_to_reader`).
+- **To the worker's task.** The event loop reads the link, and the only callback runs there at once, in the name of
+  the parked task (:meth:`Inbox.pass_to_task`).
+
+The rule for both direct ways is: *only if nothing waits in the queue.* Otherwise a message would overtake others.
+
+Messages stay encoded in the queue and are decoded by their consumer, so a value that cannot be decoded is one message's
+error, on the thread that can name it. A message that was consumed is counted at its source, which grants credit for it.
+
+Locks and threads
+-----------------
+
+The link's reader appends to ``units``; consumers work at its front under ``_lock``. At most one consumer runs at a time
+in passive mode (the worker's task); in active mode any number of threads and tasks may take.
 """
 
 from __future__ import annotations
@@ -10,7 +30,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from liteyuki_host.comm.channel.calling import Callback, Callbacks
@@ -20,28 +39,35 @@ from liteyuki_host.comm.errors import ChannelClosed, ChannelModeError, ChannelTa
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
-from liteyuki_host.comm.waiting.loops import turn_of
+from liteyuki_host.comm.waiting.loops import Turn, turn_of
 from liteyuki_host.comm.waiting.waiting import NOTHING, Bringer, Nothing, Waiters
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Inbox", "redelivered"]
-
-redelivered: ContextVar[bool] = ContextVar("lycomm_redelivered", default=False)
-"""Whether the message being handled was handed to an earlier incarnation of this process before."""
+__all__ = ["Inbox"]
 
 
 class Inbox:
-    """See the module's docstring.
+    """A queue of messages and the ways to empty it, as the module describes them.
 
     Args:
-        name: of the channel or topic, for messages.
-        handle: consumes one message on the loop in passive mode.
-        callbacks: who is registered; messages wait while nobody is. A single callback without a filter is called
-            without *handle*, unless there is more to a message than its payload. None: *handle* takes everything.
-        failed: told what of such a callback has failed, and why.
-        replied: told of each answer to a request, with its number, flags and payload.
+        name: of the channel or topic, for messages to people.
+        handle: consumes one message on the loop, in passive mode.
+        callbacks: the registered callbacks. A single one without a filter is called without *handle*, unless a message
+            has flags. None: *handle* takes every message.
+        keep: whether messages wait while no callback is registered; False: *handle* takes them then, too.
+        failed: called with what has failed, the callback and the error, when such a single callback fails.
+        replied: called by the link's reader with each answer to a request: its number, flags and payload.
+
+    Attributes:
+        units: what waits. Appended to by the link's reader; its front is taken off under ``_lock``.
+        mode: ``passive``, ``active``, or None before the first use. Set once, under ``_lock``.
+        closed: nothing more will be received. Set by :meth:`close` and :meth:`reopen`, from any thread.
+        received: messages that have arrived, by all three ways. Counted by the link's reader.
+        arrived: the threads and tasks that wait for a message in active mode.
+        stream: brings the messages, while there is a link. Set by the thread that binds the channel.
+        worker: calls the callbacks, in passive mode.
     """
 
     def __init__(
@@ -50,6 +76,7 @@ class Inbox:
         handle: Callable[[Received], Awaitable[None]],
         *,
         callbacks: Callbacks | None = None,
+        keep: bool = True,
         failed: Callable[[str, Callback, BaseException], None] = lambda what, callback, error: None,
         replied: Callable[[int, int, bytes], None] = lambda request_id, flags, payload: None,
     ) -> None:
@@ -57,8 +84,9 @@ class Inbox:
         self._replied = replied
         self._lock = threading.Lock()
         self.units: deque[Unit] = deque()
-        self._worker = Worker(name, self.units, self._lock, handle, callbacks, failed)
-        self.mode: str | None = None  # None until the first use, then "passive" or "active"
+        self._callbacks = Callbacks() if callbacks is None else callbacks
+        self.worker = Worker(name, self.units, self._lock, handle, callbacks, failed, keep=keep)
+        self.mode: str | None = None
         self.closed = False
         self._refused: str | None = None
         self.arrived = Waiters()
@@ -85,51 +113,74 @@ class Inbox:
     # --- filling --------------------------------------------------------------------------------------------
 
     def follow(self, link: Bringer, stream: Stream) -> None:
-        """*stream* of *link* is what brings messages from now on."""
-        self.stream = self._worker.stream = stream
+        """Receive from *stream* of *link* from now on."""
+        self.stream = stream
+        stream.inbox = self
         self.arrived.link = link
-        self.arrived.wake()  # who sleeps because there was no link may read this one
+        self.arrived.wake()  # a thread that waited without a link may read this one
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Source) -> None:
         """Take messages in. Called by the link's reader; never waits."""
-        current = self._worker.current
+        if flags & Flag.REPLY:
+            self._replied(request_id, flags, payloads[0])
+            return
+        current = self.worker.current
         if (
             current is not None
             and current.free
             and not flags
             and len(payloads) == 1
-            and (turn := turn_of(current.loop))
+            and (turn := turn_of(current.loop)) is not None
+            and self.pass_to_task(payloads[0], source, turn)
         ):
-            # As a link does with what arrives alone, if it can: it needs no queue.
-            current.free = False
-            current.handed = payloads[0], source
-            self.received += 1
-            turn.due.append(current.take)
-            return
-        if flags & Flag.REPLY:
-            self._replied(request_id, flags, payloads[0])
             return
         self.received += len(payloads)
         self.units.append(Unit(payloads, flags, request_id, source))
         if self.arrived.callbacks:
             self.arrived.wake()
         if self.mode == "passive":
-            self._worker.wake()
+            self.worker.wake()
+
+    def pass_to_reader(self, size: int, source: Source) -> bool:
+        """Whether the thread that reads the link and waits in :meth:`receive` may keep a message of *size* bytes. If
+        so, it is counted as received and consumed. Called by the link's reader."""
+        if self.units:
+            return False
+        self.received += 1
+        source.count(size + MESSAGE_CHARGE)
+        return True
+
+    def pass_to_task(self, payload: bytes, source: Source, turn: Turn) -> bool:
+        """Whether the worker's task has taken a message without flags. It then gives it to the callback at the end of
+        *turn*, in which its loop reads just now. Called by the link's reader, on that loop."""
+        task = self.worker.current
+        if task is None or not task.free or task.loop is not turn.loop or self.units or self._callbacks.only is None:
+            return False
+        task.free = False
+        task.handed = payload, source
+        self.received += 1
+        turn.due.append(task.take)
+        return True
 
     def close(self, refused: str | None = None) -> None:
-        """Nothing more will be received, or this process is *refused* as an end: wake all who wait."""
+        """Receive nothing more, and wake everybody who waits.
+
+        Args:
+            refused: why this process is no end of the channel; None: it leaves, or its host has gone.
+        """
         self._refused = refused
         self.closed = True
         with self._lock:
             for unit in list(self.units)[:1]:
-                unit.count()  # what this process has handled is not to be handed to the next
+                unit.count()  # what this process has handled is not to be given to the next one
         self.arrived.wake()
 
     # --- emptying -------------------------------------------------------------------------------------------
 
     def take(self) -> Taken | Nothing:
-        """The next message. It counts as consumed: the link gathers grants for a moment, and a counted message is never
-        redelivered after a planned end, and after a kill only when that moment had not passed.
+        """Take the next message; NOTHING when there is none. It counts as consumed: the link gathers grants for a
+        moment, and a counted message is never redelivered after a planned end, and after a kill only when that moment
+        had not passed.
 
         Raises:
             ChannelClosed: there is none and there will be none.
@@ -150,7 +201,7 @@ class Inbox:
             source = unit.source
             source.count(len(payload) + MESSAGE_CHARGE)
             if unit.position == len(unit.payloads):
-                self.units.popleft()  # last: who finds the queue empty may count without the lock
+                self.units.popleft()  # after the count: pass_to_reader counts without the lock once this is empty
             return payload, unit.flags, unit.request_id, source
 
     def receive(self, timeout: float | None) -> Taken | Nothing:
@@ -158,7 +209,6 @@ class Inbox:
         does."""
         link = self.arrived.link
         if link is not None and not self.units and not self.closed:
-            # Read by this thread and alone, it needs no queue.
             deadline = None if timeout is None else time.monotonic() + timeout
             message: Taken | Nothing = link.lead(self._ready, deadline, self.stream)
             if message is not NOTHING:
@@ -168,34 +218,36 @@ class Inbox:
         return self.arrived.wait(self.take, timeout)
 
     def _ready(self) -> object:
-        """Whether :meth:`take` has something to say."""
+        """Whether :meth:`take` would return a message or raise."""
         return self.units or self.closed
 
     def waiting(self) -> int:
-        """Messages that arrived and were not taken."""
+        """How many messages have arrived and were not taken."""
         with self._lock:
             return sum(len(unit.payloads) - unit.taken for unit in list(self.units))
 
     def reopen(self) -> None:
-        """There is a new link. What an earlier one brought and nobody took is dropped: its sender still has it."""
+        """Begin anew with a new link. Messages of an earlier link that nobody took are dropped: their sender still has
+        them, and sends them again."""
         with self._lock:
             for unit in list(self.units):
-                unit.payloads.clear()  # a consumer may be in the middle of it
+                unit.payloads.clear()  # the worker may be in the middle of it
             self.units.clear()
             self.closed = False
 
     # --- passive mode ---------------------------------------------------------------------------------------
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Consume on *loop* from now on, in passive mode. Safe from any thread."""
-        self._worker.attach(loop)
+        """Call callbacks on *loop* from now on, in passive mode. From any thread."""
+        self.worker.attach(loop)
         if self.mode == "passive":
-            self._worker.wake()
+            self.worker.wake()
 
     def detach_loop(self) -> None:
-        """Stop consuming; a message in progress is cancelled, not counted, and so handed over again."""
-        self._worker.detach()
+        """Stop calling callbacks. A callback in progress is cancelled; its message is not counted as consumed, and is
+        given to the callbacks again, marked as redelivered, when a loop is attached. From any thread."""
+        self.worker.detach()
 
     def end_consuming(self) -> None:
-        """The same for good, but a message in progress is handled to its end."""
-        self._worker.end()
+        """Stop calling callbacks for good. A callback in progress runs to its end. From any thread."""
+        self.worker.end()

@@ -56,16 +56,19 @@ Taken = tuple[bytes, int, int, Source]
 
 
 class Unit(msgspec.Struct, eq=False):
-    """What arrived at once. A Struct: there is one for each lone message, and it is made faster.
+    """Messages of one sender that arrived at once and have the same flags.
+
+    A Struct, because there is one for each lone message, and a Struct is made faster than an object. All attributes are
+    changed by the one consumer; what counts as consumed is changed under the inbox's lock.
 
     Attributes:
-        position: how many have been taken.
-        handled: how many callbacks are done with.
-        counted: how many their sender has been told of as consumed, or will be soon.
-        suspended: a callback has waited for something, so each message is counted when it is handled; before, as
-            many as were handled without a pause.
-        walk: while somebody goes through the payloads one by one, what is left. It says how far that has come, so that
-            nobody has to note it at every step.
+        position: how many have been taken. During a *walk*, :attr:`taken` says it.
+        handled: how many of those have been handled to their end.
+        counted: how many of those have been counted as consumed at *source*.
+        suspended: whether each message is counted when it is handled, because a callback has suspended. Before that,
+            all that were handled without a pause are counted together.
+        walk: the iterator over the payloads, while the consumer iterates. How far it has come need not be noted at
+            every step, as its length says it.
     """
 
     payloads: list[bytes]
@@ -80,19 +83,29 @@ class Unit(msgspec.Struct, eq=False):
 
     @property
     def taken(self) -> int:
-        """How many have been taken, also in the middle of a walk."""
+        """How many messages have been taken, also in the middle of a walk."""
         return self.position if self.walk is None else len(self.payloads) - length_hint(self.walk)
 
     def reached(self) -> None:
-        """Note that all that were taken have been handled."""
+        """Note that all messages that were taken have been handled."""
         self.position = self.handled = self.taken
 
+    def give_back(self) -> bytes | None:
+        """Remove the message that was taken last, and was not handled; returns its payload, or None when there is a
+        new link, whose sender has it. The caller holds the inbox's lock."""
+        index = self.taken - 1
+        self.walk = None
+        if not self.payloads:
+            return None
+        self.position = self.handled = index
+        return self.payloads.pop(index)
+
     def count(self) -> None:
-        """Let the sender know what has been handled. By one thread at a time."""
+        """Count the handled messages as consumed at their source. The caller holds the inbox's lock."""
         if self.walk is not None:
-            self.handled = max(self.handled, self.taken - 1)  # the last one is perhaps in the middle of it
+            self.handled = max(self.handled, self.taken - 1)  # the callback of the last one may be in progress
         handled, counted, payloads = self.handled, self.counted, self.payloads
-        if handled > counted and payloads:  # which are gone when there is a new link
+        if handled > counted and payloads:  # a new link clears them
             self.counted = handled
             if handled - counted == 1:
                 cost = len(payloads[counted]) + MESSAGE_CHARGE

@@ -1,6 +1,6 @@
-"""Passive mode: one task on the process's loop that gives each message to the callbacks, one at a time and in order.
+"""Passive mode: when the task runs that gives an inbox's messages to the callbacks, and on which loop.
 
-Here is who runs, and when; what it does is in ``worker_task.py``.
+What the task does with a message is in ``worker_task.py``.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ if TYPE_CHECKING:
     import asyncio
 
     from liteyuki_host.comm.channel.worker_task import WorkerTask
-    from liteyuki_host.comm.protocol.stream import Stream
 
 __all__ = ["Worker"]
 
 
 class Worker:
-    """See the module's docstring. Works on the queue of an :class:`Inbox`, which has the arguments' descriptions.
+    """Starts, wakes and stops the task that consumes the queue of an inbox. At most one task runs at a time.
 
     Args:
-        lock: guards the front of *units*.
+        name, units, handle, callbacks, failed, keep: see ``Inbox``.
+        lock: the inbox's; guards the front of *units* and the change of :attr:`current`.
 
     Attributes:
-        loop: where to run.
-        run: what has been announced there, or on an earlier loop, and has not ended.
-        stream: what brings most of the messages, while there is a link.
+        loop: where the task is to run; None: nowhere. Set by :meth:`attach`, :meth:`detach` and :meth:`end`.
+        current: the task that has been announced, on *loop* or an earlier one, and has not ended. Set under *lock*.
     """
 
     def __init__(
@@ -43,6 +42,8 @@ class Worker:
         handle: Callable[[Received], Awaitable[None]],
         callbacks: Callbacks | None,
         failed: Callable[[str, Callback, BaseException], None],
+        *,
+        keep: bool = True,
     ) -> None:
         self.name = name
         self.units = units
@@ -50,64 +51,71 @@ class Worker:
         self.handle = handle
         self.callbacks = callbacks
         self.failed = failed
+        self._keep = keep
         self.loop: asyncio.AbstractEventLoop | None = None
         self.current: WorkerTask | None = None
-        self.stream: Stream | None = None
 
     @property
     def wanted(self) -> bool:
-        """Whether there is somebody to give messages to."""
-        return self.callbacks is None or self.callbacks.any
+        """Whether messages are consumed now, rather than kept for a callback that is registered later."""
+        return self.callbacks is None or self.callbacks.any or not self._keep
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run on *loop* from the next :meth:`wake` on. From any thread."""
+        """Run on *loop*, from the next :meth:`wake` on. From any thread."""
         self.loop = loop
 
     def detach(self) -> None:
-        """Stop; a message in progress is cancelled, and not counted as handled. From any thread."""
+        """Stop. A callback in progress is cancelled, and its message goes back to the queue. From any thread."""
         self.loop = None
         current = self.current
         if current is not None and current.task is not None and not current.loop.is_closed():
+            current.detached = True
             call_on(current.loop, current.task.cancel)
 
     def end(self) -> None:
-        """Stop when the message in progress is done with. From any thread."""
+        """Stop when the message in progress has been handled. From any thread."""
         self.loop = None
         current = self.current
         if current is not None:
             call_soon_on(current.loop, current.resume)
 
     def wake(self) -> None:
-        """Something has arrived, or there is somebody who wants it. From any thread; never waits."""
+        """Have the task look at the queue, and start it if there is none. Called when a message has arrived, or a
+        callback or a loop has come. From any thread; never waits."""
         loop = self.loop
         if loop is None or not self.units or not self.wanted:
             return
         current = self.current
         if current is not None and current.loop is loop and not loop.is_closed():
-            # Not free: it looks at the queue again before it parks, and it says so before it looks.
+            # A task that is not free looks at the queue once more after it has set `free` and before it parks.
             if current.free:
                 current.free = False
                 call_soon_on(loop, current.resume)
             return
-
         from liteyuki_host.comm.channel.worker_task import WorkerTask
 
         with self.lock:
             if self.current is not current or (current is not None and current.busy):
-                return  # somebody else has just started one; or the one on the old loop wakes us when it is done
+                return  # another thread has just started one; or the old loop's task wakes us when it ends
             self.current = fresh = WorkerTask(self, loop)
         if not call_on(loop, lambda: self._start(fresh)):
             self.forget(fresh)
 
-    def _start(self, current: WorkerTask) -> None:
-        if self.current is current and self.loop is current.loop:
-            current.start()
+    def _start(self, fresh: WorkerTask) -> None:
+        """Start an announced task, on its loop, unless things have changed since."""
+        if self.current is fresh and self.loop is fresh.loop:
+            fresh.start()
         else:
-            self.forget(current)
+            self.forget(fresh)
             self.wake()
 
-    def forget(self, current: WorkerTask) -> None:
-        """It has ended."""
+    def forget(self, ended: WorkerTask) -> None:
+        """Note that a task has ended, or will not be started."""
         with self.lock:
-            if self.current is current:
+            if self.current is ended:
                 self.current = None
+
+    def put_back(self, unit: Unit) -> None:
+        """Put messages in front of the queue, because their callback was cancelled or could not be called."""
+        with self.lock:
+            self.units.appendleft(unit)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from liteyuki_host.comm.protocol.credit import ACK_MASK, MESSAGE_CHARGE
+from liteyuki_host.comm.protocol.credit import ACK_MASK
 from liteyuki_host.comm.protocol.frames import HEADER, MAX_FRAME_PAYLOAD, Flag, Kind
 from liteyuki_host.comm.protocol.states import State
 
@@ -31,8 +31,8 @@ _OPEN: Final = State.OPEN
 
 
 def receiver(link: Link) -> Receive:
-    """What ``ReadTarget.received`` is for *link*."""
-    connection, writer = link.connection, link.writer
+    """Return the function that ``ReadTarget.received`` documents, for *link*."""
+    connection = link.connection
     decoder, streams = connection.decoder, connection.streams
     buffer, unpack = decoder.buffer, HEADER.unpack_from
 
@@ -49,52 +49,24 @@ def receiver(link: Link) -> Receive:
             or stream is None
         ):
             return link.received_more(count)
-        total = stream.received + length + MESSAGE_CHARGE
-        if total - stream.consumed > stream.window:
-            return link.received_more(count)
         try:
-            if ack != stream.acknowledged & ACK_MASK:
-                # Nearly always it is the one question that this answers.
-                unacknowledged = stream.unacknowledged
-                if len(unacknowledged) != 1:
-                    return link.received_more(count)
-                try:
-                    end = unacknowledged[0].end
-                    if end & ACK_MASK != ack:
-                        return link.received_more(count)
-                    unacknowledged.popleft()
-                except IndexError:  # somebody has just given it up
-                    return link.received_more(count)
-                stream.acknowledged = end
-                stream.limit = end + stream.reach
+            if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
                 user = stream.user
                 if user is None:
                     link.on_credit(stream)
-                elif user.backlog or user.on_room is not None or user.room.callbacks:  # who waits for that
+                elif user.backlog or user.on_room is not None or user.room.callbacks:  # else nobody waits for credit
                     user.credit()
-            stream.received = total
+            stream.arrived(length)
             connection.heard = True
             payload = buffer[_HEADER_SIZE:count].tobytes()
             if not link.settled:
                 link.on_message(stream, [payload], flags, 0)
                 return True
-            if stream is wanted and not stream.receiver.units:
-                stream.receiver.received += 1
-                stream.consumed += length + MESSAGE_CHARGE  # as `StreamSource.count`
-                told = stream.owed
-                if not told:
-                    stream.owed = True
-                    connection.owed.append(stream)
-                if not (told or writer.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
-                    writer.grant(stream)
-                return payload, flags, 0, stream.source
-            if turn is not None and not flags:
-                taker = stream.taker
-                if taker is not None and taker.free and taker.loop is turn.loop:
-                    taker.free = False
-                    taker.handed = payload, stream.source
-                    stream.receiver.received += 1
-                    turn.due.append(taker.take)
+            inbox = stream.inbox
+            if inbox is not None:
+                if stream is wanted and inbox.pass_to_reader(length, stream.source):
+                    return payload, flags, 0, stream.source
+                if turn is not None and not flags and inbox.pass_to_task(payload, stream.source, turn):
                     return True
             if stream.receiver is None:
                 link.on_message(stream, [payload], flags, 0)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from liteyuki_host.comm.link.tuning import BURST_GAP, INLINE_BURST
 from liteyuki_host.comm.protocol.batch import PAYLOAD_HEADER, Batch
 from liteyuki_host.comm.protocol.connection import LARGE, WRITE_SIZE
-from liteyuki_host.comm.protocol.credit import ACK_MASK, MESSAGE_CHARGE, STAGED_SIZE
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, STAGED_SIZE
 from liteyuki_host.comm.protocol.frames import HEADER, Kind
 
 if TYPE_CHECKING:
@@ -30,29 +30,30 @@ _MESSAGE: Final = Kind.MESSAGE  # names of this module are found sooner than att
 
 
 def sender(writer: Writer, stream: Stream) -> Shortcut:
-    """What ``Writer.shortcut`` returns."""
+    """Return the function that ``Writer.shortcut`` documents, for *stream*."""
     connection, transport = writer.connection, writer.transport
     lock, unlock, at_once = writer.lock.acquire, writer.lock.release, transport.at_once
     send, pack, clock = transport.send, HEADER.pack, time.perf_counter
-    owed, unacknowledged = connection.owed, stream.unacknowledged
+    unacknowledged, charge, charge_and_grant = stream.unacknowledged, stream.charge, stream.charge_and_grant
     stage = stream.stage
     take_place, put = stage.places.pop, stage.payloads.append
 
     def join_others(payload: bytes, size: int) -> bool:
+        """Add the payload to the last batch of the queue, if that is of this stream. The caller holds the lock."""
         if connection.staging is not None:
             connection.unstage()
         batch = connection.open_batch
         if batch is None:
             return False
-        end = stream.sent + size + MESSAGE_CHARGE
-        if end > stream.limit or size >= LARGE or writer.closed:
+        cost = size + MESSAGE_CHARGE
+        if stream.sent + cost > stream.limit or size >= LARGE or writer.closed:
             return False
-        # Somebody is going to look: a writer before it leaves, or the flusher, which is on its way.
+        # The queue is going to be looked at: by a writer before it leaves, or by the flusher, which has been woken.
         looks = writer.writing or (writer.armed and writer.grants_of is None and connection.pending < WRITE_SIZE)
         if not looks or batch.stream is not stream or batch.size >= WRITE_SIZE:
             return False
         batch.payloads.append(payload)
-        stream.sent = batch.end = end
+        batch.end = charge(cost)
         size += PAYLOAD_HEADER
         batch.size += size
         connection.pending += size
@@ -64,20 +65,20 @@ def sender(writer: Writer, stream: Stream) -> Shortcut:
         if stage.open and size <= STAGED_SIZE:
             try:
                 take_place()
-            except IndexError:  # it is full, and gets into the queue below
+            except IndexError:  # the stage is full: the message goes to the queue below
                 pass
             else:
                 put(payload)
                 if stage.open or not writer.take_back(stage, payload):
                     return True
-        elif connection.open_batch is None and not alone:  # seen without the lock, as it may change the next moment
+        elif connection.open_batch is None and not alone:  # read without the lock: it may change the next moment
             return False
         lock()
         try:
             if not (alone and writer.quiet):
                 return join_others(payload, size)
-            end = stream.sent + size + MESSAGE_CHARGE
-            if end > stream.limit or size >= LARGE:
+            cost = size + MESSAGE_CHARGE
+            if stream.sent + cost > stream.limit or size >= LARGE:
                 return False
             if connection.heard or clock() - writer.last_write > BURST_GAP:
                 connection.heard = False
@@ -86,24 +87,20 @@ def sender(writer: Writer, stream: Stream) -> Shortcut:
                 writer.burst += 1
             else:
                 return False
-            if stream.owed and owed[0] is stream:  # the header's ack is the grant; that of others follows
-                owed.popleft()
-                stream.owed = False
-            unacknowledged.append(Batch(stream, [payload], size + PAYLOAD_HEADER, stream.sent, end))
-            stream.sent = end
-            stream.granted = granted = stream.consumed
-            frame = pack(size, _MESSAGE, 0, stream.id, granted & ACK_MASK) + payload
-            # It does not wait, so the lock may be kept: nothing is queued meanwhile that would need another look.
+            start = stream.sent
+            unacknowledged.append(Batch(stream, [payload], size + PAYLOAD_HEADER, start, start + cost))
+            frame = pack(size, _MESSAGE, 0, stream.id, charge_and_grant(cost)) + payload
+            # The lock is kept: the write does not wait, and what is queued meanwhile needs no second look then.
             try:
                 taken = send(frame, at_once)
                 writer.last_write = clock()
-                if taken == size + _HEADER_SIZE:  # what is owed to other streams is not worth a frame: the flusher's
+                if taken == size + _HEADER_SIZE:  # grants of other streams are too small for a frame: the flusher's
                     return True
             except BlockingIOError:
                 taken = 0
             except OSError:
                 taken = -1
-            writer.writing = True  # the role is ours, and given away below
+            writer.writing = True  # take the role; the calls below give it up again
             writer.quiet = False
         finally:
             unlock()

@@ -27,6 +27,7 @@ from liteyuki_host.comm.link.tuning import (
     INLINE_BURST,
 )
 from liteyuki_host.comm.protocol.connection import WRITE_SIZE, Connection
+from liteyuki_host.comm.protocol.ledger import Ledger
 from liteyuki_host.comm.protocol.messages import Control
 from liteyuki_host.comm.protocol.stage import Stage
 from liteyuki_host.comm.protocol.stream import Stream
@@ -94,7 +95,7 @@ class Writer:
         self.last_write = 0.0
         self.burst = 0
         self.armed = False  # the flusher has been woken and has not yet looked
-        self.grants_of: Stream | None = None  # ... and only for grants, which may wait for a message: one they are of
+        self.grants_of: Ledger | None = None  # ... and only for grants, which may wait for a message: one they are of
         self._turning: asyncio.AbstractEventLoop | None = None  # it is about to write what its turn has sent
         self._flush_idle = threading.Condition(self.lock)
         self.flushing = 0  # callers that wait for it
@@ -247,19 +248,19 @@ class Writer:
     # --- what was consumed --------------------------------------------------------------------------------------
 
     def consumed(self, stream: Stream, cost: int) -> None:
-        """Count *cost* bytes of *stream* as consumed; a grant follows when it is worth a frame, else soon."""
+        """Count *cost* bytes of *stream* as consumed; a grant follows when it is worth a frame, else soon. For any
+        number of consumers at once."""
         self.used(stream, cost)
         self.grant(stream)
 
     def used(self, stream: Stream, cost: int) -> None:
-        """The same without the grant."""
+        """Count *cost* bytes of *stream* as consumed. The next message on it carries the grant, or :meth:`grant`."""
         with self.lock:
-            stream.consumed += cost
-        self.connection.owe(stream)
+            stream.consume(cost)
 
     def grant(self, stream: Stream) -> None:
-        """Tell the peer what is owed to it of *stream*, when it is worth a frame, else soon."""
-        if stream.consumed - stream.granted >= stream.worth_a_frame:
+        """Have the peer told what was consumed of *stream*: at once when that is worth a frame, else soon."""
+        if stream.owes_much:
             self.write_queued()
         elif not self.armed:  # else the flusher has not looked yet at what is owed
             with self.lock:
@@ -370,8 +371,8 @@ class Writer:
         connection = self.connection
         if not self.ended and (connection.has_output or connection.owes_much):
             return connection.data_to_send()
-        if connection.owed and not (self.armed or self.ended):  # the flusher has looked while we were writing
-            self._arm(grants_of=connection.owed[0])
+        if connection.owing and not (self.armed or self.ended):  # the flusher has looked while we were writing
+            self._arm(grants_of=next(iter(list(connection.owing)), None))
         self._leave()
         return []
 
@@ -396,7 +397,7 @@ class Writer:
 
     # --- the flusher --------------------------------------------------------------------------------------------
 
-    def _arm(self, *, grants_of: Stream | None = None) -> None:
+    def _arm(self, *, grants_of: Ledger | None = None) -> None:
         """Wake the flusher. The caller holds the lock.
 
         Args:

@@ -36,7 +36,8 @@ class Subscription:
     def __init__(self, topic: str) -> None:
         self.topic = topic
         self.callbacks = Callbacks()
-        self.inbox = Inbox(f"topic {topic}", self._handle, callbacks=self.callbacks, failed=self._failed)
+        # Nothing is kept for a later subscriber: it gets what is published from its subscription on.
+        self.inbox = Inbox(f"topic {topic}", self._handle, callbacks=self.callbacks, keep=False, failed=self._failed)
         self.inbox.use("passive")
         self._local = _LocalSource()
 

@@ -18,15 +18,16 @@ PAYLOAD_HEADER = 5
 
 
 class Batch(msgspec.Struct, eq=False):
-    """Consecutive messages of one stream, in the order sent. Kept until acknowledged as a whole.
+    """Consecutive messages of one stream, in the order sent. Kept until all of them are acknowledged.
 
-    Messages with flags are alone in theirs. A Struct: there is one for each lone message, and it is made faster.
+    A message with flags has a batch of its own. A Struct, because there is one for each lone message, and a Struct is
+    made faster than an object.
 
     Attributes:
-        size: bytes in a batch.
-        start: the stream's cumulative cost before the first message.
-        end: and after the last.
-        attempts: how often it was first in line when its receiver died.
+        size: bytes that the payloads take in a batch frame.
+        start: the stream's *sent* before the first message was charged.
+        end: the stream's *sent* after the last one was.
+        attempts: how often the first message was first in line when its receiver died.
     """
 
     stream: Stream
@@ -39,15 +40,20 @@ class Batch(msgspec.Struct, eq=False):
     attempts: int = 0
 
     @staticmethod
-    def of(stream: Stream, payload: bytes, start: int, flags: int = 0, request_id: int = 0, attempts: int = 0) -> Batch:
-        """One message."""
+    def of(stream: Stream, payload: bytes, flags: int = 0, request_id: int = 0, attempts: int = 0) -> Batch:
+        """Charge one message to *stream*, and return its batch. The caller holds the link's lock."""
         size = len(payload)
-        return Batch(
-            stream, [payload], size + PAYLOAD_HEADER, start, start + size + MESSAGE_CHARGE, flags, request_id, attempts
-        )
+        cost = size + MESSAGE_CHARGE
+        end = stream.charge(cost)
+        return Batch(stream, [payload], size + PAYLOAD_HEADER, end - cost, end, flags, request_id, attempts)
+
+    @staticmethod
+    def reply(stream: Stream, payload: bytes, flags: int, request_id: int) -> Batch:
+        """Return the batch of an answer. Answers have no credit and are not acknowledged, so nothing is charged."""
+        return Batch(stream, [payload], len(payload) + PAYLOAD_HEADER, 0, 0, flags, request_id)
 
     def unconsumed(self, acknowledged: int) -> list[bytes]:
-        """The payloads that *acknowledged* does not cover."""
+        """Return the payloads that the stream's *acknowledged* does not cover."""
         position = self.start
         for index, payload in enumerate(self.payloads):
             position += len(payload) + MESSAGE_CHARGE

@@ -18,6 +18,7 @@ from liteyuki_host.comm.protocol import messages
 from liteyuki_host.comm.protocol.batch import PAYLOAD_HEADER, Batch
 from liteyuki_host.comm.protocol.credit import ACK_MASK, MESSAGE_CHARGE, STAGE_CREDIT
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
+from liteyuki_host.comm.protocol.ledger import Ledger
 from liteyuki_host.comm.protocol.messages import (
     PROTOCOL_VERSION,
     PUBLISH_STREAM,
@@ -103,8 +104,11 @@ class Connection:
         self.window = hello.window  # the smaller of both sides' wishes, once both are known; no data flows before
         self.message_limit = hello.message_limit
         # The store's events are bounded by the hub, which slows the writers down instead of the sequencer.
-        self.store = Stream(STORE_STREAM, ("store", ""), hello.window, limited=role is Role.CHILD, trusted=True)
-        self.publish = Stream(PUBLISH_STREAM, ("publish", ""), hello.window)
+        self.owing: dict[Ledger, None] = {}  # streams with consumed bytes that the peer was not told of; see ledger.py
+        self.store = Stream(
+            STORE_STREAM, ("store", ""), hello.window, owing=self.owing, limited=role is Role.CHILD, trusted=True
+        )
+        self.publish = Stream(PUBLISH_STREAM, ("publish", ""), hello.window, owing=self.owing)
         self.streams: dict[int, Stream] = {STORE_STREAM: self.store, PUBLISH_STREAM: self.publish}
         self._by_key: dict[tuple[str, str], Stream] = {}
         self._next_stream = 2 + int(role)
@@ -115,8 +119,7 @@ class Connection:
         self.open_batch: Batch | None = None  # the queue's last run, while short messages of its stream may join it
         self.staging: Stream | None = None  # the one whose stage is open; what is on it comes behind the queue
         self.large: _Large | None = None
-        self.owed: deque[Stream] = deque()  # each once; whoever consumes adds, without the link's lock
-        self._acknowledged: list[Stream] = []  # by the header of a message in the write that is being put together
+        self._acknowledged: list[Ledger] = []  # by the header of a message in the write that is being put together
         # inbound
         self.heard = False  # a message has arrived since the sender looked last: who answers does not go on sending
         self.decoder = FrameDecoder()
@@ -139,7 +142,7 @@ class Connection:
             number = self._next_stream
             if number >= MAX_STREAMS:
                 raise LocalProtocolError("this link has used all its stream numbers (32,767)")
-            fresh = Stream(number, (kind, name), self.window)
+            fresh = Stream(number, (kind, name), self.window, owing=self.owing)
             # The peer may be opening the same name, and its Open is taken in by the reader, without the lock:
             # setdefault is one step, so both halves agree on one object.
             stream = self._by_key.setdefault((kind, name), fresh)
@@ -162,29 +165,26 @@ class Connection:
             self.unstage()
         size = len(payload)
         if not flags and size < LARGE:
-            end = stream.sent + size + MESSAGE_CHARGE
-            if end > stream.limit and not stream.has_room(size):
+            if not stream.has_room(size):
                 return False
             batch = self.open_batch
             if batch is not None and batch.stream is stream and batch.size < WRITE_SIZE:
                 batch.payloads.append(payload)
                 batch.size += size + PAYLOAD_HEADER
-                stream.sent = batch.end = end
+                batch.end = stream.charge(size + MESSAGE_CHARGE)
             else:
-                batch = Batch.of(stream, payload, stream.sent)
-                stream.sent = batch.end
+                batch = Batch.of(stream, payload)
                 stream.unacknowledged.append(batch)
                 self.queue.append(batch)
                 self.open_batch = batch
             self.pending += size + PAYLOAD_HEADER
             return True
         if flags & Flag.REPLY:
-            batch = Batch.of(stream, payload, 0, flags, request_id)
+            batch = Batch.reply(stream, payload, flags, request_id)
         else:
             if not flags & Flag.UNCREDITED and not stream.has_room(size):
                 return False
-            batch = Batch.of(stream, payload, stream.sent, flags, request_id, attempts)
-            stream.sent = batch.end
+            batch = Batch.of(stream, payload, flags, request_id, attempts)
             stream.unacknowledged.append(batch)
         self.queue.append(batch)
         self.open_batch = None
@@ -207,7 +207,8 @@ class Connection:
         payloads, size = stream.stage.take(stream.limit - stream.sent)
         if not payloads:
             return
-        end = stream.sent + size + MESSAGE_CHARGE * len(payloads)
+        start = stream.sent
+        end = stream.charge(size + MESSAGE_CHARGE * len(payloads))
         size += PAYLOAD_HEADER * len(payloads)
         batch = self.open_batch
         if batch is not None and batch.stream is stream and batch.size + size <= WRITE_SIZE:
@@ -215,23 +216,16 @@ class Connection:
             batch.size += size
             batch.end = end
         else:
-            batch = Batch(stream, payloads, size, stream.sent, end)
+            batch = Batch(stream, payloads, size, start, end)
             stream.unacknowledged.append(batch)
             self.queue.append(batch)
             self.open_batch = batch
-        stream.sent = end
         self.pending += size
-
-    def owe(self, stream: Stream) -> None:
-        """Note that *stream* has consumed something the peer does not know yet. Called by whoever consumes."""
-        if not stream.owed:
-            stream.owed = True
-            self.owed.append(stream)
 
     @property
     def wants_to_send(self) -> bool:
         """Whether :meth:`data_to_send` has something."""
-        return bool(self.queue or self.owed or self.controls or self.large)
+        return bool(self.queue or self.owing or self.controls or self.large)
 
     @property
     def has_output(self) -> bool:
@@ -241,7 +235,7 @@ class Connection:
     @property
     def owes_much(self) -> bool:
         """Whether a grant is owed that is worth a frame. Others may go on consuming meanwhile."""
-        return any(stream.consumed - stream.granted >= stream.worth_a_frame for stream in list(self.owed))
+        return any(stream.owes_much for stream in list(self.owing))
 
     def data_to_send(self, *, grants: bool = True) -> list[bytes | memoryview]:
         """The buffers of the next write, about :data:`WRITE_SIZE` bytes, or an empty list."""
@@ -258,7 +252,7 @@ class Connection:
             self._next_data(out)
         elif not (grants or out):
             return out
-        if self.owed and (grant_frame := self._grant_frame()) is not None:
+        if self.owing and (grant_frame := self._grant_frame()) is not None:
             out.insert(behind_controls, grant_frame)
         self._acknowledged.clear()
         return out
@@ -310,14 +304,11 @@ class Connection:
             self._next_chunk(out)
             return
         stream = batch.stream
-        if stream.owed:  # the header's ack is the grant
-            stream.owed = False
-            self.owed.remove(stream)
-        stream.granted = stream.consumed
+        ack = stream.grant()
         self._acknowledged.append(stream)
         flags = batch.flags
         prefix = batch.request_id.to_bytes(_REQUEST_PREFIX, "big") if flags & _REQUEST_OR_REPLY else b""
-        header = HEADER.pack(len(prefix) + size, Kind.MESSAGE, flags, stream.id, stream.granted & ACK_MASK)
+        header = HEADER.pack(len(prefix) + size, Kind.MESSAGE, flags, stream.id, ack)
         if size < LARGE:
             out.append(header + prefix + batch.payloads[0])
         else:
@@ -349,16 +340,9 @@ class Connection:
         followed by the header, and an acknowledgement that goes back is a breach of the protocol.
         """
         grants: list[int] = []
-        later: list[Stream] = []
-        while self.owed:
-            stream = self.owed.popleft()
-            if stream in self._acknowledged:
-                later.append(stream)
-                continue
-            stream.owed = False  # first: what is consumed from now on is owed anew
-            stream.granted = stream.consumed
-            grants += (stream.id, stream.granted & ACK_MASK)
-        self.owed.extend(later)
+        for stream in list(self.owing):
+            if stream not in self._acknowledged:
+                grants += (stream.id, stream.grant())
         return encode_frame(Kind.GRANT, _encoder.encode(grants)) if grants else None
 
     # --- inbound --------------------------------------------------------------------------------------------
@@ -526,7 +510,7 @@ class Connection:
         key = (message.kind, message.name)
         # Both sides may open the same name at once: then two numbers mean one stream, and each side goes on
         # using the number it knew first.
-        stream = self._by_key.setdefault(key, Stream(number, key, self.window))
+        stream = self._by_key.setdefault(key, Stream(number, key, self.window, owing=self.owing))
         self.streams[number] = stream
         return stream
 

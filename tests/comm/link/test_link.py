@@ -167,7 +167,7 @@ def test_no_data_is_accepted_behind_the_goodbye(monkeypatch: pytest.MonkeyPatch)
 def test_who_finds_nothing_to_write_takes_no_role(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is queued meanwhile would be left to one who does not look again."""
     host, child = join()
-    until(lambda: host.link.writer.quiet and not host.link.connection.owed)
+    until(lambda: host.link.writer.quiet and not host.link.connection.owing)
     writes: list[object] = []
     with monkeypatch.context() as patch:
         patch.setattr(Writer, "_write", lambda writer, buffers: writes.append(buffers))
@@ -774,7 +774,7 @@ def test_grants_are_gathered_while_more_is_consumed(busy: bool, answers: bool) -
             until(lambda: stream.consumed > before)
             if answers:
                 link.send(stream, b"an answer")
-                assert not link.connection.owed
+                assert not link.connection.owing
 
     wake = Wake(link.writer, consume)
     child.send(child.streams[0], b"the first")
@@ -846,8 +846,7 @@ def test_grants_that_came_up_during_a_write_are_not_forgotten(much: bool) -> Non
 
     def write(buffers: Sequence[bytes | memoryview]) -> int:
         if not writes:
-            theirs.consumed = theirs.received
-            link.connection.owe(theirs)
+            theirs.consume(theirs.received - theirs.consumed)
             if not much:  # as the flusher leaves it
                 assert link.writer.writing
                 assert not link.writer.armed

@@ -10,6 +10,11 @@ from collections.abc import Callable
 import pytest
 from link_kit import End
 
+from liteyuki_host.comm.channel.calling import Callback, Callbacks
+from liteyuki_host.comm.channel.end import join as join_stream
+from liteyuki_host.comm.channel.inbox import Inbox
+from liteyuki_host.comm.channel.unit import Received
+from liteyuki_host.comm.codec import decode_payload, encode
 from liteyuki_host.comm.errors import RemoteProtocolError
 from liteyuki_host.comm.link.tuning import BURST_GAP, INLINE_BURST
 from liteyuki_host.comm.protocol.batch import Batch
@@ -47,22 +52,24 @@ class Side(End):
         connection = self.link.connection
         return (
             (stream.sent, stream.acknowledged, stream.limit, runs),
-            (stream.received, stream.consumed, stream.granted, stream.owed),
+            (stream.received, stream.consumed, stream.granted, stream.owes),
             (self.got, self.flags, self.credited, [str(cause) for cause in self.causes]),
             (connection.heard, connection.pending, connection.wants_to_send, self.link.decoder.filled),
         )
 
 
-class Receiver:
-    """Of a stream, as the short ways see it."""
+async def handle(message: Received) -> None:
+    raise AssertionError("nothing is handled in these tests: callbacks are called by a running worker")
 
-    def __init__(self) -> None:
-        self.received = 0
-        self.units: list[object] = []
-        self.delivered: list[tuple[list[bytes], object]] = []
 
-    def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: object) -> None:
-        self.delivered.append((payloads, source))
+def inbox_of(side: Side, *, mode: str | None = None) -> Inbox:
+    """The inbox of the side's first stream, joined as a channel does it."""
+    inbox = Inbox("x", handle)
+    if mode is not None:
+        inbox.use(mode)
+    join_stream(inbox, side.link, side.streams[0])
+    inbox.follow(side.link, side.streams[0])
+    return inbox
 
 
 def sides(*, window: int = 1 << 20) -> tuple[Side, Side, Stream]:
@@ -135,16 +142,14 @@ def test_what_is_received_alone_is_as_in_the_general_way(seed: int) -> None:
             if not more:
                 break
             if stream.received - stream.consumed > 1 << 15 and seed % 3:
-                stream.consumed = stream.received
+                stream.consume(stream.received - stream.consumed)
         ended.append(states)
     assert ended[0] == ended[1]
 
 
-def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
+def test_a_waiting_thread_keeps_its_message() -> None:
     host, child, stream = sides()
-
-    theirs = child.streams[0]
-    theirs.source, theirs.receiver = object(), Receiver()
+    theirs, inbox = child.streams[0], inbox_of(child)
 
     def next_message(*, settled: bool = True, wanted: Stream | None = theirs) -> object:
         child.link.settled = settled
@@ -154,88 +159,92 @@ def test_who_waits_is_handed_the_message_and_has_consumed_it() -> None:
 
     assert next_message() == (b"for you", 0, 0, theirs.source)
     assert theirs.consumed == theirs.received == len(b"for you") + MESSAGE_CHARGE
-    assert list(child.link.connection.owed) == [theirs]
+    assert list(child.link.connection.owing) == [theirs]
     assert child.link.writer.armed, "a grant follows soon"
-    assert theirs.receiver.received == 1
-    assert child.got == [], "nobody else is told"
+    assert inbox.received == 1
+    assert (child.got, inbox.waiting()) == ([], 0), "nobody else is told"
     assert next_message(settled=False) is True, "the handler is asked first"
-    assert next_message(wanted=None) is True, "nobody waits"
-    assert next_message(wanted=child.link.connection.store) is True, "somebody waits for another stream"
-    theirs.receiver.units.append("an earlier one")
-    assert next_message() is True, "an earlier one comes first"
+    assert next_message(wanted=None) is True, "no thread waits"
+    assert next_message(wanted=child.link.connection.store) is True, "the thread waits for another stream"
+    assert next_message() is True, "earlier messages come first"
     assert child.got == [("x", b"for you")], "the handler"
-    assert theirs.receiver.delivered == [([b"for you"], theirs.source)] * 3
+    assert (inbox.received, inbox.waiting()) == (4, 3)
     assert theirs.consumed == len(b"for you") + MESSAGE_CHARGE
 
 
-def test_what_is_handed_to_who_waits_is_granted_when_it_is_much() -> None:
+def test_kept_messages_are_granted_when_many() -> None:
     host, child, stream = sides(window=1 << 11)
-
     theirs = child.streams[0]
-    theirs.source, theirs.receiver = object(), Receiver()
+    inbox_of(child)
     for _ in range(4):  # of 256 bytes and a little: the fourth is half of the window
         host.link.connection.send(stream, b"for you")
         host.flush()
         child.link.received(child.transport.read_into(child.link.decoder.free), theirs)
         if theirs.received < 1 << 10:
-            assert (theirs.granted, list(child.link.connection.owed)) == (0, [theirs])
+            assert (theirs.granted, list(child.link.connection.owing)) == (0, [theirs])
     assert theirs.granted == theirs.consumed == theirs.received
     host.read(host.link.received)
     assert stream.acknowledged == stream.sent
 
 
-async def test_who_reads_on_the_loop_hands_the_message_to_the_task_that_waits_there() -> None:
+async def test_the_loop_hands_its_message_to_the_free_task() -> None:
     host, child, stream = sides()
-    turn = Turn(asyncio.get_running_loop())
-
-    class Taker:
-        free = True
-        loop = turn.loop
-        handed: object = None
-
-        def take(self) -> None:
-            raise AssertionError("by the reader, when it has read everything")
-
+    loop = asyncio.get_running_loop()
+    got: list[object] = []
+    callbacks = Callbacks()
+    only = Callback(got.append, None, decode_payload)
+    callbacks.add(only)
+    inbox = Inbox("x", handle, callbacks=callbacks)
+    inbox.use("passive")
     theirs = child.streams[0]
-    theirs.source, theirs.receiver = object(), Receiver()
-    theirs.taker = taker = Taker()
+    join_stream(inbox, child.link, theirs)
+    inbox.follow(child.link, theirs)
+    inbox.attach_loop(loop)
 
-    def message(flags: int = 0, *, turn: Turn | None = turn) -> None:
-        host.link.connection.send(stream, b"for you", flags)
+    def message(flags: int = 0, *, turn: Turn | None = None) -> Turn:
+        """Have the loop read one message; returns its turn, in which nothing has been done yet."""
+        turn = turn or Turn(loop)
+        host.link.connection.send(stream, encode("x"), flags)
         host.flush()
         assert child.link.received(child.transport.read_into(child.link.decoder.free), None, turn) is True
+        return turn
+
+    async def settle() -> None:
+        while inbox.waiting() or inbox.worker.current is None or not inbox.worker.current.free:
+            await asyncio.sleep(0)
 
     message()
-    assert turn.due == [taker.take]
-    assert taker.handed == (b"for you", theirs.source)
-    assert not taker.free
-    assert theirs.receiver.received == 1
-    delivered = theirs.receiver.delivered
-    assert delivered == []
-    message()
-    assert len(delivered) == 1, "it is not free"
-    taker.free = True
-    message(Flag.RAW)
-    message(Flag.REDELIVERED)
-    assert len(delivered) == 3, "what has flags is not plain"
-    message(turn=None)
-    assert len(delivered) == 4, "who reads is no loop"
-    other = asyncio.new_event_loop()
-    message(turn=Turn(other))
-    other.close()
-    assert len(delivered) == 5, "it is another loop"
-    child.link.settled = False
-    message()
-    assert (len(child.got), len(delivered)) == (1, 5), "the handler is asked first"
-    child.link.settled = True
-    theirs.taker = None
-    message()
-    assert len(delivered) == 6, "nobody waits"
+    await settle()  # it has started the task
+    assert got == ["x"]
+    turn = message()
     assert len(turn.due) == 1
+    assert message().due == [], "the task is not free any more"
+    loop.call_soon(turn.end)
+    await settle()
+    assert got == ["x"] * 3
+    assert message(Flag.RAW).due == [], "a message with flags is not only its payload"
+    await settle()
+    other = asyncio.new_event_loop()
+    assert message(turn=Turn(other)).due == [], "another loop reads"
+    other.close()
+    await settle()
+    child.link.settled = False
+    assert message().due == []
+    assert len(child.got) == 1, "the handler is asked first"
+    child.link.settled = True
+    callbacks.discard(only)
+    assert message().due == [], "there is no callback"
+    assert message().due == [], "earlier messages come first"
+    callbacks.add(only)
+    inbox.worker.wake()
+    await settle()
+    assert got == ["x"] * 3 + [encode("x")] + ["x"] * 3
+    inbox.detach_loop()
+    await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("waits", ["nobody", "room", "relay", "backlog", "nobody known"])
-def test_who_waits_for_credit_is_told(waits: str) -> None:
+def test_credit_is_told_where_somebody_waits(waits: str) -> None:
     host, child, stream = sides()
 
     class User:
@@ -258,7 +267,7 @@ def test_who_waits_for_credit_is_told(waits: str) -> None:
     host.flush()
     child.read(child.link.received)
     theirs = child.streams[0]
-    theirs.consumed = theirs.received
+    theirs.consume(theirs.received - theirs.consumed)
     child.link.connection.send(theirs, b"answer")
     child.flush()
     host.read(host.link.received)
@@ -280,7 +289,7 @@ def test_what_is_acknowledged_may_be_given_up_meanwhile() -> None:
     host.flush()
     child.read(child.link.received)
     theirs = child.streams[0]
-    theirs.consumed = theirs.received
+    theirs.consume(theirs.received - theirs.consumed)
     child.link.connection.send(theirs, b"answer")
     child.flush()
     stream.unacknowledged = GivenUp(stream.unacknowledged)
@@ -331,16 +340,15 @@ def test_what_is_sent_alone_is_as_in_the_general_way(owed: str) -> None:
             host.read(host.link.received_more)
             for name in owed:
                 consumed = stream if name == "x" else other
-                consumed.consumed = consumed.received
-                host.link.connection.owe(consumed)
+                consumed.consume(consumed.received - consumed.consumed)
         if alone:
             assert host.link.shortcut(stream)(b"answer")
-            assert other.owed == ("y" in owed)  # not worth a frame: for the flusher, which who consumes has woken
+            assert other.owes == ("y" in owed)  # not worth a frame: for the flusher, which who consumes has woken
         else:
             assert host.link.send(stream, b"answer")
         child.read(child.link.received_more)
         assert child.got == [("x", b"answer")]
-        if other.owed:
+        if other.owes:
             host.flush()
             child.read(child.link.received_more)
         written = (host.link.writer.writing, host.link.writer.burst, host.link.writer.last_write > 0)

@@ -104,8 +104,7 @@ def test_everything_arrives_in_the_order_sent_and_within_its_credit(seed: int) -
         if not sent_shortly and not host.link.send(stream, payload, flags):
             look(host)
             for other in child.link.connection.streams.values():
-                other.consumed = other.received
-                child.link.connection.owe(other)
+                other.consume(other.received - other.consumed)
             answer(host, child)
             assert host.link.send(stream, payload, flags)
         sent.append((stream.key[1], payload))
@@ -260,8 +259,7 @@ def test_what_is_staged_waits_to_be_consumed_like_all_else() -> None:
     theirs = child.streams[0]
 
     def consume() -> None:
-        theirs.consumed = theirs.received
-        child.link.connection.owe(theirs)
+        theirs.consume(theirs.received - theirs.consumed)
         answer(host, child)
 
     consume()

@@ -73,8 +73,7 @@ class Peer:
     def consume_all(self) -> None:
         for stream in set(self.connection.streams.values()):
             if stream.consumed != stream.received:
-                stream.consumed = stream.received
-                self.connection.owe(stream)
+                stream.consume(stream.received - stream.consumed)
 
     @property
     def arrived(self) -> list[tuple[str, bytes]]:

@@ -379,8 +379,7 @@ def test_what_is_consumed_while_a_write_is_put_together_is_acknowledged_in_order
                 there.consume_all()
             return header
 
-    theirs.consumed = cost(b"question")
-    there.connection.owe(theirs)
+    theirs.consume(cost(b"question"))
     there.connection.send(theirs, b"answer")
     with monkeypatch.context() as patch:
         patch.setattr("liteyuki_host.comm.protocol.connection.HEADER", ConsumingHeader)

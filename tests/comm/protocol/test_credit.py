@@ -16,11 +16,9 @@ KEY = ("channel", "x")
 
 
 def sent(stream: Stream, *payloads: bytes) -> None:
-    """Note *payloads* as sent, each a run of its own."""
+    """Note *payloads* as sent, each a batch of its own."""
     for payload in payloads:
-        run = Batch.of(stream, payload, stream.sent)
-        stream.sent = run.end
-        stream.unacknowledged.append(run)
+        stream.unacknowledged.append(Batch.of(stream, payload))
 
 
 def outstanding(stream: Stream) -> list[bytes]:
@@ -32,7 +30,9 @@ def test_the_charge_is_256_bytes() -> None:
 
 
 def test_a_run_knows_which_of_its_payloads_are_not_consumed() -> None:
-    run = Batch.of(Stream(2, KEY), b"aa", 1000)
+    stream = Stream(2, KEY)
+    stream.charge(1000)
+    run = Batch.of(stream, b"aa")
     run.payloads += [b"bbb", b""]
     run.end = 1000 + 3 * CHARGE + 5
     assert run.unconsumed(0) == [b"aa", b"bbb", b""]
