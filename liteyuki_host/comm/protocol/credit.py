@@ -1,8 +1,7 @@
-"""Credit: how much of a stream may be on its way, counted in bytes.
+"""The constants of flow control. How credit works is described in ``ledger.py``.
 
-Each message is charged its size plus :data:`MESSAGE_CHARGE`, so one number bounds memory *and* count. The receiver
-grants cumulatively as it consumes, and a grant is the acknowledgement: what the sender still holds in
-:attr:`Stream.unacknowledged` is exactly what nobody has consumed.
+Each message is charged its size plus :data:`MESSAGE_CHARGE`, so that one number bounds the memory *and* the count of
+messages on their way.
 """
 
 from __future__ import annotations
@@ -18,22 +17,23 @@ __all__ = [
 ]
 
 DEFAULT_WINDOW = 4 * 1024 * 1024
-"""Bytes of one stream, one direction. Measured: 1 MiB stalls on 64 KiB messages, 16 MiB gains nothing."""
+"""Bytes that may be on their way on one stream in one direction. Measured: 1 MiB stalls on 64 KiB messages, 16 MiB
+gains nothing."""
 
 MESSAGE_CHARGE = 256
 """Bytes charged on top of each payload: about what a queued short message costs in Python objects."""
 
 GRANT_SHIFT = 1
-"""What is granted at once is a window shifted right by so much: half of it. With a quarter, measured beside it, 7 %
-fewer 64 KiB messages arrive: each grant wakes the sender's process."""
+"""A grant is sent at once when it is worth the window shifted right by so much, that is, half of it. With a quarter
+instead, 7 % fewer 64 KiB messages arrived, because each grant wakes the sender's process."""
 
 ACK_MASK = 0xFFFFFFFF  # acknowledgements travel modulo 2**32
 
 STAGE_PLACES = 64
-"""Messages on a stage at most. What the lock and the look at the stage cost is shared by so many."""
+"""Messages on a stage at most. So many share the cost of taking the lock and emptying the stage."""
 
 STAGED_SIZE = 2048
-"""Bytes of a payload up to which it may be staged: a full stage fits into one frame with what waits already."""
+"""Bytes of a payload that may be staged at most: a full stage fits into one frame together with what waits already."""
 
 STAGE_CREDIT = STAGE_PLACES * (STAGED_SIZE + MESSAGE_CHARGE)
-"""Bytes of credit that a full stage may need."""
+"""Bytes of credit that a full stage needs at most. A stage is opened only when there is as much."""
