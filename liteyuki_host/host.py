@@ -35,6 +35,7 @@ from liteyuki_host.lifespan import Lifespan
 from liteyuki_host.output.files import LogFiles
 from liteyuki_host.self_watch import SelfWatch
 from liteyuki_host.settings import Settings, load_settings
+from liteyuki_host.settings_files import SettingsFiles
 from liteyuki_host.supervisor import terminal
 from liteyuki_host.supervisor.installation import HostInstallation
 from liteyuki_host.supervisor.output import Output, to_the_console
@@ -90,7 +91,8 @@ class Host:
         global _current
         _refuse_inside_a_child()
         given = Path() if folder is None else Path(folder)
-        self.settings: Settings = load_settings(settings, folder=given, environ=os.environ)
+        environ = dict(os.environ)
+        self.settings: Settings = load_settings(settings, folder=given, environ=environ)
         self.folder = self.settings.folder if folder is None else given
         self.hub = Hub(
             window=self.settings.channel_window,
@@ -98,6 +100,9 @@ class Host:
             memory_limit=self.settings.shared_memory_limit,
         )
         specs = self._specs = self.settings.process_specs()
+        again = partial(load_settings, settings, folder=self.settings.folder, environ=environ)
+        self.reread_settings: Callable[[], Settings] = again
+        """Returns the settings that the next start of this host would have; raises SettingsError. May be replaced."""
         self._lifespan = Lifespan()
         self._log_files = _log_files(self.settings)
         self._supervisor = Supervisor(
@@ -106,6 +111,7 @@ class Host:
             events=ProcessEvents(self._lifespan, self.hub),
             outputs={name: self._output_of(name) for name in specs},
             installation=HostInstallation(),
+            host_files=SettingsFiles(self.settings, self._settings_of_next_start, environ),
         )
         self._processes = list(specs)
         self._plugins: list[str] = []
@@ -447,6 +453,9 @@ class Host:
         return True
 
     # --- inside ---------------------------------------------------------------------------------------------
+
+    def _settings_of_next_start(self) -> Settings:
+        return self.reread_settings()
 
     def _output_of(self, name: str) -> Output:
         show = [to_the_console, *([] if self._log_files is None else [self._log_files.show])]

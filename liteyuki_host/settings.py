@@ -210,6 +210,7 @@ class Settings(Supervision):
     """All settings of a host, checked. Made by `load_settings`."""
 
     _folder: Path = PrivateAttr(default_factory=Path)
+    _written: dict[str, str] = PrivateAttr(default_factory=dict)
 
     plugins: Annotated[list[str], BeforeValidator(ListOf(module_name, "module names"))] = Field(
         default=[], description="modules loaded into the host, in this order"
@@ -259,6 +260,10 @@ class Settings(Supervision):
     def folder(self) -> Path:
         """Absolute; where the settings were read, and what relative paths in them are relative to."""
         return self._folder
+
+    def written_name(self, setting: str) -> str | None:
+        """``LYCOMM_NAME`` or ``name``, as it is written where its value comes from; None: it has its default."""
+        return self._written.get(setting)
 
     @property
     def log_folder(self) -> Path | None:
@@ -358,6 +363,7 @@ def load_settings(arguments: Mapping[str, Any], *, folder: Path, environ: Mappin
     try:
         settings = Settings.model_validate(values)
         settings._folder = folder
+        settings._written = {name: source.name(name) for name, source in sources.items()}
         problems += _impossible(settings, sources)
     except ValidationError as errors:
         problems += [_explain(error, sources) for error in errors.errors(include_url=False)]

@@ -6,9 +6,11 @@ in one line.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from liteyuki_host import __version__
 from liteyuki_host.cli.lines import FAILED, INTERRUPTED, STOPPED, WRONG_SETTING, fail
@@ -49,11 +51,15 @@ def _run(options: argparse.Namespace) -> int:
         from liteyuki_host import Host
         from liteyuki_host.cli.arguments import settings_arguments
         from liteyuki_host.project import inspect_project
+        from liteyuki_host.settings import load_settings
 
-    arguments = settings_arguments(
-        options.project, script=options.script, reload=options.reload, log_level=options.log_level
-    )
-    host = Host(options.project, **arguments)
+    def arguments(folder: Path) -> dict[str, Any]:
+        return settings_arguments(folder, script=options.script, reload=options.reload, log_level=options.log_level)
+
+    host = Host(options.project, **arguments(options.project))
+    folder = options.project.absolute()
+    # The arguments repeat what the files say of the processes, and so are made anew.
+    host.reread_settings = lambda: load_settings(arguments(folder), folder=folder, environ=os.environ)
     if options.script is not None:  # a wrong word of the command line ends the command, not only the bot
         for spec in host.settings.process_specs().values():
             inspect_project(spec, host_main=None)

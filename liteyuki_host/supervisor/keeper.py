@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum, auto
+from pathlib import Path
 
 import anyio
 from loguru import logger
@@ -246,6 +247,11 @@ class Keeper:
     def failed_plugins(self) -> frozenset[str]:
         """Plugins that the child that serves runs without."""
         return self._life.failed_plugins if self._life is not None else frozenset()
+
+    @property
+    def host_files(self) -> Mapping[Path, object] | None:
+        """What the child that is there has loaded of the files of the host's settings; see `Life.host_files`."""
+        return self._life.host_files if self._life is not None else None
 
     @property
     def at_rest(self) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from liteyuki_host.supervisor.process import Child
@@ -105,6 +106,9 @@ class Life:
         """How often the system had ended a process for lack of memory when this one was spawned."""
         self.hooks_done = False
         self.failed_plugins: frozenset[str] = frozenset()
+        self.host_files: Mapping[Path, object] | None = None
+        """By file, what the files of the host's settings held for it when it was spawned; None: they are no concern of
+        its, or that is not known."""
         self.ready = False
         self.beat_at: float | None = None
         self.pong_at: float | None = None

@@ -20,6 +20,7 @@ from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.supervisor import stopping
 from liteyuki_host.supervisor.exits import cause_of_exit
 from liteyuki_host.supervisor.file_watch import FileWatch
+from liteyuki_host.supervisor.host_files import SharedFiles
 from liteyuki_host.supervisor.installation import OtherVersion
 from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.ladder import first_of
@@ -41,16 +42,19 @@ what was tried; a file that is saved all the time must not put the restart off f
 class Reloader:
     """Reloads one process, one reload at a time. For the event loop only."""
 
-    def __init__(self, keeper: Keeper, spawner: Spawner, own_writes: OwnWrites) -> None:
+    def __init__(self, keeper: Keeper, spawner: Spawner, own_writes: OwnWrites, shared_files: SharedFiles) -> None:
         self._keeper = keeper
         self._spec = keeper.spec
         self._spawner = spawner
         self._own_writes = own_writes
+        self._shared_files = shared_files
         self._saves = Saves(keeper.spec, own_writes)
         self._pace = ReloadPace()
         self._watch: FileWatch | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._to_begin = False  # a reload is asked for that has not looked at the new code yet
+        self._to_begin = False  # a reload is due that has not looked at the new code yet
+        self._asked = False  # by somebody, and not by a save alone
+        spawner.before_spawn = shared_files.note_loaded
         spawner.on_spawn = self._saves.started
 
     async def follow_files(self) -> None:
@@ -121,8 +125,9 @@ class Reloader:
             saved: the files that it is for; none: somebody has asked for it.
         """
         if self._to_begin:
+            self._asked = self._asked or not saved
             return
-        self._to_begin = True
+        self._to_begin, self._asked = True, not saved
         starts = self._saves.starts
         boundary = Boundary(f"child {self._spec.name}: its reload")
         async with self._one_at_a_time:
@@ -145,6 +150,10 @@ class Reloader:
     async def _reload_once(self, why: str, saved: Sequence[Path], *, again: bool) -> None:
         keeper, name = self._keeper, self._spec.name
         await keeper.alone()  # one that still ends after the reload before this one: never three at once
+        if await self._is_of_the_host_alone():
+            return
+        if not keeper.is_ready:
+            await self._shared_files.tell_problem()
         if not keeper.is_ready:
             self._to_begin = False
             # Nothing works that could be taken down.
@@ -167,6 +176,21 @@ class Reloader:
             keeper.restart(why)
             await self._restarted()
 
+    async def _is_of_the_host_alone(self) -> bool:
+        """Whether nothing has been saved but settings of the host, and they are good. The bot then stays as it is."""
+        changed = list(self._saves.unloaded)
+        if self._asked or not await self._shared_files.hold_nothing_new(changed, self._keeper.host_files):
+            return False
+        if await self._shared_files.problem() is not None or self._asked:
+            return False
+        self._to_begin = False
+        self._saves.as_good_as_loaded(changed)
+        logger.info(
+            f"child {self._spec.name}: nothing that the bot itself reads has changed in {self._saves.names(changed)}; "
+            "it is not restarted"
+        )
+        return True
+
     @property
     def _is_wanted(self) -> bool:
         """A bot that nobody wants stays as it is; one that was given up may work with the new code."""
@@ -175,7 +199,7 @@ class Reloader:
     async def _can_start(self, saved: Sequence[Path]) -> bool:
         for _ in range(MAX_TRIALS):
             try:
-                trouble = await self._try(saved)
+                trouble = await self._settings_trouble() or await self._try(saved)
             except OtherVersion as exc:
                 logger.error(f"child {self._spec.name} is not reloaded: {exc}; the running bot stays")
                 return False
@@ -188,6 +212,14 @@ class Reloader:
             if not saved:
                 break
         return True
+
+    async def _settings_trouble(self) -> Trouble | None:
+        """Why the host could not start with what is saved now: the bot would be restarted as if all were well."""
+        problem = await self._shared_files.problem()
+        if problem is None:
+            return None
+        self._to_begin = False
+        return Trouble(problem)
 
     async def _try(self, saved: Sequence[Path]) -> Trouble | None:
         """Raises OtherVersion: the bot's environment has changed, and not the bot. Shortages too, such as an update of

@@ -134,6 +134,12 @@ class Saves:
         if self._new:
             self._come.set()
 
+    def as_good_as_loaded(self, paths: Collection[Path]) -> None:
+        """What these files hold now is nothing new to the running child."""
+        for path in paths:
+            self.unloaded.pop(path, None)
+            self._new.pop(path, None)
+
     def moment(self, paths: Collection[Path]) -> Moment:
         """When the first of these unloaded files changed, measured from what the project's code did last."""
         seen = min(self.unloaded[path].seen for path in paths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +66,8 @@ class Spawner:
         """
         self.on_spawn: Callable[[Life], None] = lambda life: None
         """Called with each new child."""
+        self.before_spawn: Callable[[Life], Awaitable[None]] = _nothing
+        """Awaited before each new child, when its plan and its lock are there."""
         self._spec = spec
         self._hub = hub
         self._output = output
@@ -146,9 +148,10 @@ class Spawner:
         plan = self._planned = await self._plan()
         self._compared = None
         lock = await self._locked(plan)
+        life = Life(self._spec.name, _poster(), wake)
+        await self.before_spawn(life)
         if not still_wanted():
             raise NoLongerWanted
-        life = Life(self._spec.name, _poster(), wake)
         life.oom_kills = oom_kills()
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
             transport, link = open_link()
@@ -212,6 +215,10 @@ class Spawner:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
+
+
+async def _nothing(life: Life) -> None:
+    pass
 
 
 def _forget(transport: Transport) -> None:

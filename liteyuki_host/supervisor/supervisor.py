@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from liteyuki_host.comm.errors import ProcessFailed, UnknownProcess
+from liteyuki_host.supervisor.host_files import HostFiles, SharedFiles
 from liteyuki_host.supervisor.installation import HostInstallation
 from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.life import Context, HubLike, ProcessStatus, SessionLike, SupervisorEvents
@@ -52,6 +53,7 @@ class Supervisor:
         host_main: Path | None = None,
         inspect: Callable[[ProcessSpec], ProjectPlan] | None = None,
         installation: HostInstallation | None = None,
+        host_files: HostFiles | None = None,
     ) -> None:
         """
         Args:
@@ -61,6 +63,8 @@ class Supervisor:
             inspect: says how a process is started, at each start; by default what its folder declares.
             installation: the lycomm that the host has loaded. No bot is started, and none that works is ended for a
                 new one, that would load another. None: what they would load is not compared.
+            host_files: the files of the host's settings, which a bot in the host's folder shares. None: a change of
+                them is one of the bot's code and nothing else.
         """
         if inspect is None:
             from liteyuki_host.project import inspect_project
@@ -88,7 +92,7 @@ class Supervisor:
                 spec, spawner, events=self, on_unasked_end=self._restart_neighbours, on_rest=self._look_again
             )
             self._keepers[name] = keeper
-            self._reloaders[name] = Reloader(keeper, spawner, own_writes)
+            self._reloaders[name] = Reloader(keeper, spawner, own_writes, SharedFiles(spec, host_files))
         for keeper in self._keepers.values():
             keeper.predecessors = [self._keepers[other] for other in keeper.spec.after]
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -14,6 +14,7 @@ LOGGING = [
     "liteyuki_host/host.py",
     "liteyuki_host/idle.py",
     "liteyuki_host/self_watch.py",
+    "liteyuki_host/settings_files.py",
     "liteyuki_host/lifespan.py",
     "liteyuki_host/launch.py",
     "liteyuki_host/supervisor/*.py",
