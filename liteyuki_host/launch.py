@@ -126,10 +126,14 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     from liteyuki_host._child.codes import CANNOT_START, STARTUP_FAILED
     from liteyuki_host.requirements import unfit_pydantic
 
+    def cannot_start(reason: str) -> int:
+        node.cannot_start(reason)
+        return CANNOT_START
+
     unfit = unfit_pydantic()
     if unfit is not None:
         _complain(f"{options.process}: {unfit}")
-        return CANNOT_START
+        return cannot_start(unfit)
     try:
         import nonebot  # noqa: F401
     except ModuleNotFoundError as exc:
@@ -137,8 +141,9 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
             raise
         from liteyuki_host._child.missing import missing_module
 
-        _complain(f"{options.process}: {missing_module('nonebot', 'nonebot2[fastapi]')}")
-        return CANNOT_START
+        missing = missing_module("nonebot", "nonebot2[fastapi]")
+        _complain(f"{options.process}: {missing}")
+        return cannot_start(missing)
     from pathlib import Path
 
     from loguru import logger
@@ -173,13 +178,13 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
         run_toml() if script is None else run_script(script)
     except CannotRun as exc:
         logger.error(str(exc))
-        return CANNOT_START
+        return cannot_start(str(exc))
     except SystemExit as exc:
         if exc.code != STARTUP_FAILED or place_of_exit(exc, Path.cwd()) is not None:
             raise
         if ending.requested:
             return 0  # the start did not fail: it was interrupted
-        return CANNOT_START if watch.cannot_listen else STARTUP_FAILED
+        return cannot_start(watch.cannot_listen) if watch.cannot_listen else STARTUP_FAILED
     except Exception as exc:
         if script is not None:
             show_traceback(exc, script)
@@ -189,7 +194,7 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
         shortage = _code_of_shortage(exc)
         if shortage is not None:
             return shortage
-        return CANNOT_START if is_final(exc) else 1
+        return cannot_start(explain(exc)) if is_final(exc) else 1
     finally:
         watch.draining.report_last()
     return 0

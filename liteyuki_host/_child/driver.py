@@ -76,8 +76,8 @@ class DriverWatch:
     """Wraps ``nonebot.init`` once; everything else follows from there."""
 
     def __init__(self, node: Node, hooks: StartupHooks, orders: Orders, ending: Ending, signals: Signals) -> None:
-        self.cannot_listen = False
-        """The start is failing because the port is not to be had."""
+        self.cannot_listen: str | None = None
+        """The start is failing because the port is not to be had, and why that is so."""
         self.ready = False
         """The host has been told that the bot can be reached."""
         self._node = node
@@ -204,7 +204,7 @@ class DriverWatch:
             # Not in driver.task_group: what fails in there takes the bot along.
             self._opening = asyncio.ensure_future(self._report_open(listening, adapters))
         except CannotRun as exc:
-            self.cannot_listen = True
+            self.cannot_listen = str(exc)
             logger.error(str(exc))
         except Exception:
             logger.exception("the start could not be reported to the host")

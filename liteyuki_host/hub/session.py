@@ -66,6 +66,10 @@ class SessionListener(Protocol):
         """The bot's own code ends it by ``sys.exit()``, at *place*."""
         ...
 
+    def on_cannot_start(self, reason: str) -> None:
+        """It ends before it is ready, and no start works before somebody changes what *reason* says."""
+        ...
+
     def on_closed(self, cause: str | None) -> None:
         """The link is over; None when the child said goodbye. Called exactly once."""
         ...
@@ -264,6 +268,8 @@ class Session:
             self._listener.on_shutdown_work(message.running)
         elif isinstance(message, messages.OwnExit):
             self._listener.on_own_exit(message.place)
+        elif isinstance(message, messages.CannotStart):
+            self._listener.on_cannot_start(message.reason)
         elif isinstance(message, messages.Ready):
             self._listener.on_ready(message.address, message.details)
         elif isinstance(message, messages.ControlRequest):

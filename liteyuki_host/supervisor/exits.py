@@ -89,6 +89,7 @@ def cause_of_exit(
     greeted: bool,
     out_of_memory: bool = False,
     own_exit: str | None = None,
+    reason: str | None = None,
     platform: str = sys.platform,
 ) -> Cause:
     """The cause of an end that nobody asked for.
@@ -100,6 +101,7 @@ def cause_of_exit(
         out_of_memory: whether the system has killed something for lack of memory meanwhile. It counts only for a
             SIGKILL: other ends are not the system's doing.
         own_exit: the place where the bot's own code has ended it by ``sys.exit()``. Its code then has no meaning here.
+        reason: what the bot itself says has to be changed before a start can work.
     """
     if out_of_memory and returncode == -_SIGKILL and platform != "win32":
         early = "" if ready else " before it was ready"
@@ -107,11 +109,12 @@ def cause_of_exit(
         return Cause(Kind.OUT_OF_MEMORY, f"{words} (the system ended it to save the others)")
     if ready:
         return Cause(Kind.CRASH if returncode else Kind.CLEAN, describe_exit(returncode, platform=platform))
-    words = describe_failed_start(returncode, greeted=greeted, own_exit=own_exit, platform=platform)
+    words = describe_failed_start(returncode, greeted=greeted, own_exit=own_exit, reason=reason, platform=platform)
     if own_exit is not None:
         return Cause(Kind.FAILED_START if returncode else Kind.ENDED_EARLY, words)
     kinds = {CANNOT_START: Kind.CANNOT_START, SHORTAGE: Kind.SHORTAGE, 0: Kind.ENDED_EARLY}
-    hint = _HINTS.get(returncode, "") if greeted else ""
+    told = returncode == CANNOT_START and reason is not None
+    hint = _HINTS.get(returncode, "") if greeted and not told else ""
     return Cause(kinds.get(returncode, Kind.FAILED_START), words, hint)
 
 
@@ -187,9 +190,17 @@ def describe_exit(returncode: int, *, platform: str = sys.platform) -> str:
 
 
 def describe_failed_start(
-    returncode: int, *, greeted: bool, own_exit: str | None = None, platform: str = sys.platform
+    returncode: int,
+    *,
+    greeted: bool,
+    own_exit: str | None = None,
+    reason: str | None = None,
+    platform: str = sys.platform,
 ) -> str:
-    """The same for a child that ended before it was ready, with the likely cause where the code tells one."""
+    """`describe_exit` of a child that ended before it was ready, with the cause where the child or its code tells it.
+
+    Args: as those of `cause_of_exit`.
+    """
     words = describe_exit(returncode, platform=platform) + " before it was ready"
     if own_exit is not None and returncode >= 0:
         return f"{words}: its own code ended it by sys.exit() ({own_exit})"
@@ -200,7 +211,7 @@ def describe_failed_start(
     if returncode == 0:
         return f"{words}: its script came to its end without running the bot; let it end with nonebot.run()"
     if returncode == CANNOT_START:
-        return f"{words}: it cannot start as it is"
+        return f"{words}: {reason or 'it cannot start as it is'}"
     if returncode == STARTUP_FAILED:
         return f"{words}: NoneBot's start-up failed (a hook raised, or the port could not be opened)"
     return words

@@ -525,6 +525,7 @@ class Keeper:
             ready=life.ready,
             greeted=life.greeting.is_set(),
             own_exit=life.own_exit,
+            reason=life.cannot_start,
             out_of_memory=life.oom_kills is not None and (oom_kills() or 0) > life.oom_kills,
         )
         if cause.kind in (Kind.FAILED_START, Kind.CANNOT_START):

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from liteyuki_host.supervisor.process import Child
 from liteyuki_host.supervisor.states import State, Transition
+from liteyuki_host.wording import one_line
+
+REASON_LIMIT = 600
+"""Characters of a reason not to start. Some name a path and a command."""
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.transport import Transport
@@ -126,6 +130,8 @@ class Life:
         """Set whenever one of these two changes; cleared by whoever waits for that."""
         self.own_exit: str | None = None
         """The place in the bot's own code that ends it by ``sys.exit()``, in words."""
+        self.cannot_start: str | None = None
+        """What has to be changed before a start of the bot can work, in one line; it ends itself after it has told."""
         self.address: str | None = None
         self.details: Mapping[str, str] = {}
         self.ending_at: float | None = None
@@ -210,6 +216,9 @@ class Life:
 
     def on_own_exit(self, place: str) -> None:
         self._heard(own_exit=place)
+
+    def on_cannot_start(self, reason: str) -> None:
+        self._heard(cannot_start=one_line(reason, REASON_LIMIT))
 
     def on_closed(self, cause: str | None) -> None:
         self._heard(link_closed_at=time.monotonic(), link_cause=cause, then=self.link_closed.set)

@@ -292,7 +292,10 @@ class Reloader:
         name = self._spec.name
         if life.returncode is not None:
             greeted = life.greeting.is_set()
-            words = cause_of_exit(life.returncode, ready=False, greeted=greeted, own_exit=life.own_exit).with_hint
+            cause = cause_of_exit(
+                life.returncode, ready=False, greeted=greeted, own_exit=life.own_exit, reason=life.cannot_start
+            )
+            words = cause.with_hint
         elif not self._keeper.is_ready:
             words = "is not needed: the running bot ends"
         else:

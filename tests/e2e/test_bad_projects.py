@@ -124,7 +124,7 @@ def test_a_value_that_nonebot_refuses_is_one_line_and_final(tmp_path: Path, kind
     with host_process(tmp_path) as host:
         line = host.wait_for(r"\[ERROR\] nonebot .*SUPERUSERS in \.env: '\[1,' is not JSON")[0]
         assert "PORT in .env: 'abc': expected a whole number" in line
-        host.wait_for("child nonebot cannot start: exited 78")
+        host.wait_for(r"nonebot cannot start: exited 78 before it was ready: PORT in \.env: .*SUPERUSERS in \.env")
         host.send(signal.SIGINT)
         host.wait()
         assert "Traceback" not in host.text
@@ -135,7 +135,7 @@ def test_a_bot_beside_pydantic_1_is_one_line_and_final(tmp_path: Path) -> None:
     write(tmp_path, {"pyproject.toml": TOML + declared, "packages/pydantic/__init__.py": 'VERSION = "1.10.27"\n'})
     with host_process(tmp_path) as host:
         host.wait_for("web: pydantic 1.10.27 is installed, and lycomm needs pydantic 2: run `")
-        host.wait_for("child web cannot start: exited 78")
+        host.wait_for("child web cannot start: exited 78 before it was ready: pydantic 1.10.27 is installed")
         host.send(signal.SIGINT)
         host.wait()
         assert "Traceback" not in host.text

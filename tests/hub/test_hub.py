@@ -64,6 +64,9 @@ class Listener:
     def on_own_exit(self, place: str) -> None:
         pass
 
+    def on_cannot_start(self, reason: str) -> None:
+        pass
+
     def on_closed(self, cause: str | None) -> None:
         self.closed.append(cause)
 

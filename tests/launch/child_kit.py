@@ -140,6 +140,9 @@ class Watched:
     def on_own_exit(self, place: str) -> None:
         pass
 
+    def on_cannot_start(self, reason: str) -> None:
+        pass
+
     def on_closed(self, cause: str | None) -> None:
         with self._heard():
             self.closed = True

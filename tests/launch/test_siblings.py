@@ -69,7 +69,10 @@ def test_the_one_that_comes_second_names_the_first(host: str, tmp_path: Path) ->
             rf"\[ERROR\] second .*port {port} on 127\.0\.0\.1 is used by bot web of this host: give one of them "
             r"another PORT in its \.env$"
         )
-        process.wait_for("child second cannot start: exited 78")
+        process.wait_for(
+            rf"child second cannot start: exited 78 before it was ready: port {port} on 127\.0\.0\.1 is used by "
+            r"bot web of this host: give one of them another PORT in its \.env$"
+        )
         assert "another program" not in process.text
         assert process.stop() == 0
 
@@ -81,8 +84,9 @@ def test_of_two_that_start_together_the_loser_names_the_winner(tmp_path: Path) -
     processes = "".join(f'[tool.lycomm.processes.{name}]\nproject = "{name}"\n' for name in ("one", "two"))
     write(tmp_path, {"pyproject.toml": processes, **files})
     with host_process(tmp_path) as process:
-        (line,) = process.wait_for(rf"port {port} on 127\.0\.0\.1 is used by bot (one|two) of this host")
+        words = rf"port {port} on 127\.0\.0\.1 is used by bot (one|two) of this host"
+        line = process.wait_for(words)[0]
         loser = "two" if "used by bot one" in line else "one"
         assert f"[ERROR] {loser} " in line
-        process.wait_for(f"child {loser} cannot start: exited 78")
+        process.wait_for(f"child {loser} cannot start: exited 78 before it was ready: {words}")
         assert process.stop() == 0

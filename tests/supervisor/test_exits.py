@@ -116,6 +116,18 @@ def test_the_bots_own_exit_code_has_no_meaning_here(returncode: int) -> None:
     assert cause.with_hint == words
 
 
+def test_what_the_bot_says_is_in_the_line_of_its_end() -> None:
+    cause = cause_of_exit(78, ready=False, greeted=True, reason="port 8080 is taken", platform="linux")
+    assert cause == Cause(Kind.CANNOT_START, "exited 78 before it was ready: port 8080 is taken")
+
+
+def test_what_the_bot_says_does_not_count_for_another_end() -> None:
+    """Its packages were being changed, so that it ended with another code after all; or it was killed."""
+    for code in (75, 1, 9):
+        told = cause_of_exit(code, ready=False, greeted=True, reason="port 8080 is taken", platform="linux")
+        assert told == cause_of_exit(code, ready=False, greeted=True, platform="linux")
+
+
 @posix_only
 def test_a_kill_for_lack_of_memory_is_named() -> None:
     assert cause_of_exit(-9, ready=True, greeted=True, out_of_memory=True, platform="linux") == Cause(

@@ -258,6 +258,10 @@ class Node(Exchange):
         """Tell the host that the bot's own code ends it by ``sys.exit()``, and where."""
         self._tell(messages.OwnExit(place))
 
+    def cannot_start(self, reason: str) -> None:
+        """Tell the host, before this process ends, what has to be changed before a start can work; one line."""
+        self._tell(messages.CannotStart(reason))
+
     def request_restart(self, process: str | None = None) -> None:
         """Ask the host to restart *process* (None: this one). Returns at once; from any thread.
 

@@ -165,6 +165,12 @@ class OwnExit(Message, frozen=True, tag=21):
     place: str  # of that call, in words
 
 
+class CannotStart(Message, frozen=True, tag=22):
+    """The bot ends before it is ready, and no start works before somebody changes something."""
+
+    reason: str  # what, in one line
+
+
 Control = (
     Hello
     | Goodbye
@@ -187,6 +193,7 @@ Control = (
     | DumpStacks
     | ShutdownWork
     | OwnExit
+    | CannotStart
 )
 
 # --- the shared memory: requests to the host ----------------------------------------------------------------

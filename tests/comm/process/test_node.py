@@ -137,6 +137,8 @@ def test_the_supervisor_hears_of_hello_hooks_and_ready_in_order() -> None:
 
         def on_own_exit(self, place: Any) -> None: ...
 
+        def on_cannot_start(self, reason: Any) -> None: ...
+
         def on_closed(self, cause: str | None) -> None:
             heard.append(("closed", cause))
 

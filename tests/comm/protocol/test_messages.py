@@ -37,6 +37,7 @@ CONTROL = [
     m.DumpStacks(),
     m.ShutdownWork(True),
     m.OwnExit("bot.py line 7"),
+    m.CannotStart("port 8080 on 127.0.0.1 is used by bot web of this host"),
 ]
 REQUESTS = [
     m.Put(1, "k", b"\xc0", 1.5, True),
