@@ -35,6 +35,7 @@ from liteyuki_host.supervisor.spec import ProcessSpec
 from liteyuki_host.supervisor.states import State, Story, Transition
 from liteyuki_host.supervisor.vigil import Renewal, Trouble, Vigil
 from liteyuki_host.supervisor.waiters import GoneWaiters, ReadyWaiters
+from liteyuki_host.wording import one_line
 
 SERVING = (State.READY, State.BUSY)
 
@@ -432,10 +433,19 @@ class Keeper:
         logger.info(f"child {name} ready in {seconds:.1f} s" + (f": {life.address}" if life.address else ""))
         for what, where in life.details.items():
             logger.info(f"child {name}: {what} reverse WebSocket listens on {where}")
+        self._tell_of_failed_plugins()
         self._ready_waiters.tell(self._starts, None)
         if self._restarting:
             self._restarting = False
             self._hooks.after_restart(self._context())
+
+    def _tell_of_failed_plugins(self) -> None:
+        failed = sorted(self.failed_plugins)
+        if failed:
+            few = ", ".join(one_line(name, 100) for name in failed[:10])
+            names = few + (f" and {len(failed) - 10} more" if len(failed) > 10 else "")
+            count, child = f"{len(failed)} plugin{'s' if len(failed) > 1 else ''}", f"child {self.spec.name}"
+            logger.warning(f"{child} runs without {count} that could not be loaded: {names}; its lines above say why")
 
     def _now_busy_or_not(self, vigil: Vigil) -> None:
         if vigil.busy:
@@ -626,6 +636,7 @@ class Keeper:
         self._starts += 1
         name = self.spec.name
         logger.info(f"child {name}: pid {life.live_child.pid} takes over from pid {old.live_child.pid}")
+        self._tell_of_failed_plugins()
         for state in (State.STARTING, State.READY):
             self._enter(state, self._why)
         task = asyncio.ensure_future(self._retire(old))

@@ -276,6 +276,22 @@ async def test_a_child_that_cannot_start_as_it_is_does_not_loop(supervise: Super
         assert len(hub.sessions) == 2
 
 
+@pytest.mark.parametrize(
+    ("failed", "words"),
+    [
+        ("weather", "1 plugin that could not be loaded: weather"),
+        ("weather news", "2 plugins that could not be loaded: news, weather"),
+        (" ".join(f"p{number:02}" for number in range(12)), "12 plugins that .* p08, p09 and 2 more"),
+    ],
+)
+async def test_a_bot_without_some_of_its_plugins_is_told(
+    supervise: Supervise, log_lines: LogLines, failed: str, words: str
+) -> None:
+    async with supervise(child(env={"FAKE_FAILED_PLUGINS": failed})):
+        await log_lines.line("^child bot ready in ")
+        await log_lines.line(f"^child bot runs without {words}; its lines above say why$")
+
+
 async def test_a_lost_link_ends_the_child(supervise: Supervise, log_lines: LogLines) -> None:
     async with supervise(child(behaviour="drop-link")):
         await log_lines.line(r"^child bot lost its link to the host \(the link ended\); killing it$")

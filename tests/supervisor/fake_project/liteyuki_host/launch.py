@@ -68,7 +68,7 @@ if "hook-hangs" in behaviour:
 for word in behaviour:
     if word.startswith("exit-before-ready-"):
         sys.exit(int(word.rpartition("-")[2]))
-say(hooks_done=["Fake"])
+say(hooks_done=["Fake"], failed_plugins=os.environ.get("FAKE_FAILED_PLUGINS", "").split())
 if "port-stays-closed" in behaviour:
     linger()
 details = {}
