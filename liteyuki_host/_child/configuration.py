@@ -21,6 +21,7 @@ from pydantic import ValidationError, create_model
 
 from liteyuki_host._child.doubtful import doubtful_values, wrong_log_level
 from liteyuki_host._child.missing import missing_module
+from liteyuki_host._child.mistyped import mistyped_settings
 from liteyuki_host._child.sources import Sources
 from liteyuki_host._child.trouble import CannotRun, explain
 from liteyuki_host._child.value_words import wrong_values
@@ -48,6 +49,8 @@ class Examined:
     """With these it can."""
     replaced: list[str] = field(default_factory=list)
     """With these it can, with another value than was written; unless the bot itself makes the value a good one."""
+    mistyped: list[str] = field(default_factory=list)
+    """Names that look like typing errors; unless a plugin has such a setting."""
     listens: tuple[str, int] | None = None
     """Host and port that the driver's server would open; None: it has no server, or that cannot be said."""
 
@@ -79,6 +82,7 @@ def examine_configuration(given: Collection[str] = ()) -> Examined:
     level = wrong_log_level(values.get("log_level"), sources)
     if level is not None:
         found.replaced.append(one_line(level))
+    found.mistyped = mistyped_settings(sources, given)
     return found
 
 

@@ -30,6 +30,7 @@ from liteyuki_host._child.doubtful import forgiving, wrong_log_level
 from liteyuki_host._child.drain import Draining
 from liteyuki_host._child.hooks import StartupHooks
 from liteyuki_host._child.listening import Listening
+from liteyuki_host._child.mistyped import mistyped_settings
 from liteyuki_host._child.orders import Orders
 from liteyuki_host._child.pulse import Pulse
 from liteyuki_host._child.siblings import sibling_on
@@ -141,9 +142,12 @@ class DriverWatch:
             nonlocal follows
             follows = True
             say_that_our_plugin_is_loaded()
-            wrong_level = wrong_log_level(driver.config.log_level, Sources.read())
+            sources = Sources.read()
+            wrong_level = wrong_log_level(driver.config.log_level, sources)
             if wrong_level is not None:
                 logger.warning(wrong_level)
+            for mistyped in mistyped_settings(sources, driver.config.model_fields_set):
+                logger.warning(mistyped)
             keyboard.tell_if_missed_by(nonebot.get_adapters())
             failed_plugins = self._failed_plugins.report()
 

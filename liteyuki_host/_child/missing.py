@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+from liteyuki_host._child.typing_errors import one_doubled, one_missing, two_swapped
+
 REMOVED = {
     *("aifc", "asynchat", "asyncore", "audioop", "binhex", "cgi", "cgitb", "chunk", "crypt", "distutils", "formatter"),
     *("imghdr", "imp", "lib2to3", "mailcap", "msilib", "nis", "nntplib", "ossaudiodev", "pipes", "smtpd", "sndhdr"),
@@ -98,18 +100,9 @@ def _looks_like(written: str, meant: str) -> bool:
     """Whether *written* is *meant* with one typing error: letter case, two letters swapped, one doubled or missing."""
     if written.lower() == meant.lower():
         return written != meant
-    if sorted(written) == sorted(meant):
-        different = [at for at, pair in enumerate(zip(written, meant, strict=True)) if pair[0] != pair[1]]
-        return len(different) == 2 and different[1] == different[0] + 1
-    if len(written) == len(meant) + 1:
-        return any(written[at] == written[at - 1] and _without(written, at) == meant for at in range(1, len(written)))
-    if len(written) == len(meant) - 1 and len(written) >= SURE_LENGTH:
-        return any(_without(meant, at) == written for at in range(len(meant)))
-    return False
-
-
-def _without(text: str, at: int) -> str:
-    return text[:at] + text[at + 1 :]
+    if two_swapped(written, meant) or one_doubled(written, meant):
+        return True
+    return len(written) >= SURE_LENGTH and one_missing(written, meant)
 
 
 def _own_modules(folder: Path) -> dict[str, Path]:

@@ -14,6 +14,9 @@ from dotenv.parser import parse_stream
 from liteyuki_host.paths import read_text
 from liteyuki_host.wording import one_line
 
+ENVIRONMENT = "the environment"
+"""Stands for a file's name."""
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -31,7 +34,7 @@ class Sources:
         left_out: list[str] = []
         first = _variables(".env", left_out)
         last = f".env.{environ.get('environment') or first.get('environment') or 'prod'}"
-        texts = {".env": first, last: _variables(last, left_out), "the environment": environ}
+        texts = {".env": first, last: _variables(last, left_out), ENVIRONMENT: environ}
         return cls((".env", last), texts, left_out[:10])
 
     def place(self, setting: str) -> str:

@@ -30,6 +30,7 @@ SURVEY: dict[str, Any] = {
     "unfit": [],  # this interpreter can run no bot of ours, whatever the project is
     "start": [],  # the bot cannot start; one of a script's may not count, since the script can pass its own settings
     "replaced": [],  # settings for which a bot would take another value, unless it makes theirs a good one
+    "mistyped": [],  # names in .env that look like a setting of NoneBot, unless a plugin has a setting of that name
     "plugins": [],  # what a bot would do without
     "notes": [],
     "listens": None,  # [host, port] as configured; None: no server, or unknown
@@ -54,7 +55,7 @@ def survey(kind: str) -> dict[str, Any]:
 
     examined = examine_configuration()
     found.update(start=examined.problems, notes=examined.notes, listens=examined.listens)
-    found["replaced"] = examined.replaced
+    found["replaced"], found["mistyped"] = examined.replaced, examined.mistyped
     if kind == "toml":
         table = _Table.read()
         found["start"] = [*examined.problems, *table.problems]

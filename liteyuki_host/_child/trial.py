@@ -132,7 +132,7 @@ class Trial:
             if not _wants_the_host(exc)
         }
         failed_plugins = dict(list(words.items())[:MAX_FAILED])
-        self._end(failed_plugins=failed_plugins, listens=listens, note=note, replaced=_replaced())
+        self._end(failed_plugins=failed_plugins, listens=listens, note=note, replaced=_replaced(), mistyped=_mistyped())
 
     def _refuse(self, words: str) -> NoReturn:
         self._end(error=words)
@@ -173,6 +173,20 @@ def _replaced() -> list[str]:
     except ValueError:  # it ended before nonebot.init()
         return []
     return [] if level is None else [one_line(level)]
+
+
+def _mistyped() -> list[str]:
+    """As in a survey; here the settings of the plugins are known, and those that the bot passes to init()."""
+    import nonebot
+
+    from liteyuki_host._child.mistyped import mistyped_settings
+    from liteyuki_host._child.sources import Sources
+
+    try:
+        config = nonebot.get_driver().config
+    except ValueError:  # it ended before nonebot.init()
+        return []
+    return mistyped_settings(Sources.read(), config.model_fields_set)
 
 
 def _listens(driver: Driver, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:

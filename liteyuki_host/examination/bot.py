@@ -110,6 +110,8 @@ async def _judge(bot: Bot, spec: ProcessSpec, survey: Mapping[str, Any], load: b
                 findings.fault(_without_plugin(name, str(words)))
             for line in verdict["replaced"]:
                 findings.fault(_placed(line, spec))
+            for line in verdict["mistyped"]:
+                findings.note(line)
             if verdict.get("note") is not None:
                 findings.note(verdict["note"])
                 bot.place = None
@@ -127,6 +129,8 @@ async def _judge(bot: Bot, spec: ProcessSpec, survey: Mapping[str, Any], load: b
         findings.fault(line)
     for line in survey["plugins"]:
         findings.fault(f"{line}; the bot would run without it")
+    for line in survey["mistyped"]:
+        findings.note(line)
 
 
 def _without_plugin(name: str, words: str) -> str:

@@ -90,6 +90,7 @@ FOUND = [
     "liteyuki_host/examination/*.py",
     "liteyuki_host/_child/configuration.py",
     "liteyuki_host/_child/doubtful.py",
+    "liteyuki_host/_child/mistyped.py",
     "liteyuki_host/_child/project.py",
     "liteyuki_host/_child/survey.py",
 ]

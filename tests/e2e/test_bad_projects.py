@@ -218,6 +218,21 @@ def test_what_no_new_start_cures_is_one_line_and_final(tmp_path: Path, table: st
         assert "Traceback" not in host.text
 
 
+def test_a_mistyped_setting_and_a_missing_plugin_are_told_at_the_start(tmp_path: Path) -> None:
+    """The bot opened port 8080 and said no word; the plugin was named far above the line that says ready."""
+    toml = TOML.replace("plugins = []", 'plugins = ["wether"]')
+    assert toml != TOML
+    write(tmp_path, {"pyproject.toml": toml, ".env": "DRIVER=~none\nPROT=8090\n"})
+    with host_process(tmp_path) as host:
+        host.wait_for(r"\[WARNING\] nonebot .*PROT in \.env: NoneBot has no such setting; did you mean PORT\?$")
+        host.wait_for(
+            r"\[WARNING\] host \| child nonebot runs without 1 plugin that could not be loaded: wether; "
+            "its lines above say why$"
+        )
+        assert host.stop() == 0
+        assert host.text.count("did you mean PORT") == host.text.count("child nonebot runs without") == 1
+
+
 def test_a_bot_with_a_wrong_log_level_logs_as_if_it_were_info(tmp_path: Path) -> None:
     """It used to print a traceback in place of each line."""
     write(tmp_path, {"pyproject.toml": TOML, ".env": "DRIVER=~none\nLOG_LEVEL=LOUD\n"})

@@ -589,6 +589,45 @@ def test_a_log_level_of_the_bots_own_is_good(check: Check) -> None:
     assert check({"bot.py": bot, ".env": f"{NONE}LOG_LEVEL=LOUD\n"})[0] == 0
 
 
+MISTYPED = "nonebot: note: PROT in .env: NoneBot has no such setting; did you mean PORT?"
+
+
+@pytest.mark.parametrize("option", [(), ("--no-import",)], ids=["import", "no import"])
+@pytest.mark.parametrize("kind", ["script", "table"])
+def test_a_mistyped_setting_is_a_note(check: Check, kind: str, option: tuple[str, ...]) -> None:
+    files = {"bot.py": BOT} if kind == "script" else {"pyproject.toml": TABLE}
+    code, out, errors = check({**files, ".env": f"{NONE}PROT=8090\n"}, *option)
+    assert (code, errors) == (0, [])
+    assert MISTYPED in out
+
+
+def test_a_mistyped_setting_is_a_note_beside_what_keeps_the_bot_from_starting(check: Check) -> None:
+    code, out, _ = check({"pyproject.toml": TABLE, ".env": f"{NONE}PROT=8090\nSUPERUSERS=[\n"})
+    assert code == 1
+    assert MISTYPED in out
+
+
+@pytest.mark.parametrize("how", ["plugin", "init", "config"])
+def test_a_name_that_the_bot_knows_was_not_mistyped(check: Check, how: str) -> None:
+    plugin = """
+        from nonebot import get_plugin_config
+        from pydantic import BaseModel
+
+        class Config(BaseModel):
+            prot: int
+
+        config = get_plugin_config(Config)
+        """
+    bots = {
+        "plugin": BOT.replace("nonebot.run", "assert nonebot.load_plugin('mine')\nnonebot.run"),
+        "init": BOT.replace("init()", "init(port=8090)"),
+        "config": BOT.replace("nonebot.run", "nonebot.get_driver().config.port = 8090\nnonebot.run"),
+    }
+    code, out, errors = check({"bot.py": bots[how], "mine.py": plugin, ".env": f"{NONE}PROT=8090\n"})
+    assert (code, errors) == (0, [])
+    assert "PROT" not in "".join(out)
+
+
 def test_a_log_level_in_env_of_a_process_is_told_with_that_place(check: Check) -> None:
     declared = f"{TABLE}[tool.lycomm.processes.a]\nenv = {{ LOG_LEVEL = 'loud' }}\n"
     [line] = faults(check, {"pyproject.toml": declared, ".env": NONE})
