@@ -10,7 +10,7 @@ under test sees the pair as its host::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,47 +24,6 @@ if TYPE_CHECKING:
     from liteyuki_host.hub import Hub
 
 __all__ = ["Pair", "connected_pair", "lycomm_pair"]
-
-
-class _Listener:
-    """Notes what a child tells its supervisor."""
-
-    def __init__(self) -> None:
-        self.closed: list[str | None] = []
-        self.ready: list[str | None] = []
-
-    def on_hello(self, pid: int) -> None:
-        pass
-
-    def on_hooks_done(self, adapters: Any, failed_plugins: Any) -> None:
-        pass
-
-    def on_ready(self, address: str | None, details: Any) -> None:
-        self.ready.append(address)
-
-    def on_beat(self, late: Any) -> None:
-        pass
-
-    def on_pong(self) -> None:
-        pass
-
-    def on_more_time(self, seconds: Any, reason: Any) -> None:
-        pass
-
-    def on_drained(self, names: Any, not_begun: Any, unfinished: Any) -> None:
-        pass
-
-    def on_shutdown_work(self, running: bool) -> None:
-        pass
-
-    def on_own_exit(self, place: str) -> None:
-        pass
-
-    def on_cannot_start(self, reason: str) -> None:
-        pass
-
-    def on_closed(self, cause: str | None) -> None:
-        self.closed.append(cause)
 
 
 class Pair:
@@ -82,7 +41,7 @@ class Pair:
         self.process = process
         self.host: Hub = Hub(**limits)
         self.child: Node = node
-        self.listener = _Listener()
+        self.listener = _noting_listener()
         self.controls: list[tuple[str, str | None]] = []
         self.control_answers: dict[str, Any] = {}
         self._transports: list[MemoryTransport] = []
@@ -142,6 +101,27 @@ class Pair:
         """End both sides; the child is a process without a host again."""
         self.child.reset()
         self.host.close("the test is over")
+
+
+def _noting_listener() -> Any:
+    """A listener that notes in ``ready`` and ``closed`` what a child tells its supervisor.
+
+    The class is made here because its base is in the hub's package, which pytest is not to load with this plugin.
+    """
+    from liteyuki_host.hub import SessionListener
+
+    class Listener(SessionListener):
+        def __init__(self) -> None:
+            self.closed: list[str | None] = []
+            self.ready: list[str | None] = []
+
+        def on_ready(self, address: str | None, details: Mapping[str, str]) -> None:
+            self.ready.append(address)
+
+        def on_closed(self, cause: str | None) -> None:
+            self.closed.append(cause)
+
+    return Listener()
 
 
 @contextmanager

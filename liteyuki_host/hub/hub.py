@@ -32,8 +32,9 @@ from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.loops import call_on
 from liteyuki_host.comm.waiting.waiting import NOTHING, Waiters
+from liteyuki_host.hub.listener import SessionListener
 from liteyuki_host.hub.routes import Route
-from liteyuki_host.hub.session import Session, SessionListener
+from liteyuki_host.hub.session import Session
 
 __all__ = ["Hub"]
 

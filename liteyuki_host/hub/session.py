@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from liteyuki_host._version import __version__
 from liteyuki_host.comm import codec
@@ -18,61 +17,13 @@ from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.transport import Transport
+from liteyuki_host.hub.listener import SessionListener
 from liteyuki_host.hub.standby import Standby
 
 if TYPE_CHECKING:
     from liteyuki_host.hub.hub import Hub
 
-__all__ = ["Session", "SessionListener"]
-
-
-class SessionListener(Protocol):
-    """Who wants to know how a child fares. Called by whoever reads the link; must return soon and not raise."""
-
-    def on_hello(self, pid: int) -> None:
-        """The child greeted."""
-        ...
-
-    def on_hooks_done(self, adapters: Sequence[str], failed_plugins: Sequence[str]) -> None:
-        """NoneBot's start-up hooks have returned; it runs without the plugins that failed to load."""
-        ...
-
-    def on_ready(self, address: str | None, details: Mapping[str, str]) -> None:
-        """The bot can be reached at *address* (None: it has no port)."""
-        ...
-
-    def on_beat(self, late: float) -> None:
-        """The bot's event loop turns; *late*: seconds by which this beat was late there."""
-        ...
-
-    def on_pong(self) -> None:
-        """The child's link answered a :meth:`Session.ping`; that needs no event loop."""
-        ...
-
-    def on_more_time(self, seconds: float, reason: str) -> None:
-        """The child asks for *seconds* more than its limits allow."""
-        ...
-
-    def on_drained(self, names: Sequence[str], not_begun: int, unfinished: int) -> None:
-        """The child begins no events any more; so many events were *not_begun*, and so many *unfinished*, of whose
-        handlers it gives the *names*."""
-        ...
-
-    def on_shutdown_work(self, running: bool) -> None:
-        """In a start that was interrupted: its shutdown hooks, or what the project does after them, run; or no more."""
-        ...
-
-    def on_own_exit(self, place: str) -> None:
-        """The bot's own code ends it by ``sys.exit()``, at *place*."""
-        ...
-
-    def on_cannot_start(self, reason: str) -> None:
-        """It ends before it is ready, and no start works before somebody changes what *reason* says."""
-        ...
-
-    def on_closed(self, cause: str | None) -> None:
-        """The link is over; None when the child said goodbye. Called exactly once."""
-        ...
+__all__ = ["Session"]
 
 
 class Session:

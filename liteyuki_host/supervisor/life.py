@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from liteyuki_host.hub import SessionListener
 from liteyuki_host.supervisor.process import Child
 from liteyuki_host.supervisor.states import State, Transition
 from liteyuki_host.wording import one_line
@@ -19,7 +20,6 @@ REASON_LIMIT = 600
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.transport import Transport
-    from liteyuki_host.hub import SessionListener
 
 __all__ = ["Context", "HubLike", "Life", "ProcessStatus", "SessionLike", "SupervisorEvents"]
 
@@ -95,7 +95,7 @@ class ProcessStatus:
         return None if self.started_at is None else time.monotonic() - self.started_at
 
 
-class Life:
+class Life(SessionListener):
     """One child from spawn to gone, and what has been heard of it. Also the listener on its link."""
 
     def __init__(self, name: str, post: Callable[[Callable[[], None]], None], wake: asyncio.Event) -> None:

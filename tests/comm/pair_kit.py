@@ -16,6 +16,7 @@ from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import Pair, connected_pair
 from liteyuki_host.comm.transport.memory import memory_link
+from liteyuki_host.hub import SessionListener
 
 __all__ = ["DEADLINE", "Child", "channel", "children", "eventually", "logged", "loops", "memory", "until"]
 
@@ -46,39 +47,15 @@ def memory(exchange: Exchange) -> SharedMemory:
     return SharedMemory(exchange)
 
 
-class Listener:
+class Listener(SessionListener):
+    """Notes the greetings and the end of a child."""
+
     def __init__(self) -> None:
+        self.hello: list[int] = []
         self.closed: list[str | None] = []
 
     def on_hello(self, pid: int) -> None:
-        pass
-
-    def on_hooks_done(self, adapters: Any, failed_plugins: Any) -> None:
-        pass
-
-    def on_ready(self, address: str | None, details: Any) -> None:
-        pass
-
-    def on_beat(self, late: Any) -> None:
-        pass
-
-    def on_pong(self) -> None:
-        pass
-
-    def on_more_time(self, seconds: Any, reason: Any) -> None:
-        pass
-
-    def on_drained(self, names: Any, not_begun: Any, unfinished: Any) -> None:
-        pass
-
-    def on_shutdown_work(self, running: bool) -> None:
-        pass
-
-    def on_own_exit(self, place: str) -> None:
-        pass
-
-    def on_cannot_start(self, reason: str) -> None:
-        pass
+        self.hello.append(pid)
 
     def on_closed(self, cause: str | None) -> None:
         self.closed.append(cause)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "comm"))
-from pair_kit import DEADLINE, Child, channel, children, eventually, logged, memory, until
+from pair_kit import DEADLINE, Child, Listener, channel, children, eventually, logged, memory, until
 
 from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, ReceiveTimeout
 from liteyuki_host.comm.process.node import Node
@@ -30,45 +30,6 @@ from liteyuki_host.hub import Hub
 def pair() -> Iterator[Pair]:
     with connected_pair() as made:
         yield made
-
-
-class Listener:
-    def __init__(self) -> None:
-        self.hello: list[int] = []
-        self.closed: list[str | None] = []
-
-    def on_hello(self, pid: int) -> None:
-        self.hello.append(pid)
-
-    def on_hooks_done(self, adapters: object, failed_plugins: object) -> None:
-        pass
-
-    def on_ready(self, address: str | None, details: object) -> None:
-        pass
-
-    def on_beat(self, late: object) -> None:
-        pass
-
-    def on_pong(self) -> None:
-        pass
-
-    def on_more_time(self, seconds: object, reason: object) -> None:
-        pass
-
-    def on_drained(self, names: object, not_begun: object, unfinished: object) -> None:
-        pass
-
-    def on_shutdown_work(self, running: bool) -> None:
-        pass
-
-    def on_own_exit(self, place: str) -> None:
-        pass
-
-    def on_cannot_start(self, reason: str) -> None:
-        pass
-
-    def on_closed(self, cause: str | None) -> None:
-        self.closed.append(cause)
 
 
 class RawChild:

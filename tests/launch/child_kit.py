@@ -16,7 +16,7 @@ from launch_kit import DEADLINE
 
 from liteyuki_host.comm.channel.channel import Channel
 from liteyuki_host.comm.transport import open_link
-from liteyuki_host.hub import Hub
+from liteyuki_host.hub import Hub, SessionListener
 from liteyuki_host.project import ProjectPlan
 from liteyuki_host.supervisor.process import Child
 from liteyuki_host.supervisor.spec import ProcessSpec
@@ -24,7 +24,7 @@ from liteyuki_host.supervisor.spec import ProcessSpec
 T = TypeVar("T")
 
 
-class Watched:
+class Watched(SessionListener):
     """The child, what it prints, and the listener on its link."""
 
     def __init__(self, project: Path, **env: str) -> None:
@@ -124,8 +124,6 @@ class Watched:
         with self._heard():
             self.beats.append((time.monotonic(), late))
 
-    def on_pong(self) -> None: ...
-
     def on_more_time(self, seconds: float, reason: str) -> None:
         with self._heard():
             self.more_time.append((seconds, reason))
@@ -133,15 +131,6 @@ class Watched:
     def on_drained(self, names: Sequence[str], not_begun: int, unfinished: int) -> None:
         with self._heard():
             self.drained.append((list(names), not_begun, unfinished))
-
-    def on_shutdown_work(self, running: bool) -> None:
-        pass
-
-    def on_own_exit(self, place: str) -> None:
-        pass
-
-    def on_cannot_start(self, reason: str) -> None:
-        pass
 
     def on_closed(self, cause: str | None) -> None:
         with self._heard():

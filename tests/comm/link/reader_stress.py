@@ -23,9 +23,8 @@ from liteyuki_host.comm.link import link as link_module
 from liteyuki_host.comm.link.reader import Reader, ThreadReader
 from liteyuki_host.comm.process.exchange import Exchange
 from liteyuki_host.comm.process.node import Node
-from liteyuki_host.comm.testing import _Listener
 from liteyuki_host.comm.transport.posix import socket_link
-from liteyuki_host.hub import Hub
+from liteyuki_host.hub import Hub, SessionListener
 
 MESSAGES = 300
 """On each of the channels, each way."""
@@ -53,7 +52,7 @@ class Stress:
         ours, theirs = socket_link()
         hub, node = Hub(), Node()
         hub.declare_process("bot")
-        hub.connect("bot", ours, _Listener())
+        hub.connect("bot", ours, SessionListener())
         node.attach(theirs, "bot", on_stop=lambda reason: None, on_host_gone=lambda cause: None)
         for name in CALLBACKS:
             self._answer_by_callback(Channel(name, exchange=node), name)

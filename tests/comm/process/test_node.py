@@ -17,7 +17,7 @@ from liteyuki_host.comm.protocol.frames import Kind, encode_frame
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import Pair, connected_pair
 from liteyuki_host.comm.transport.memory import memory_link
-from liteyuki_host.hub import Hub
+from liteyuki_host.hub import Hub, SessionListener
 
 
 @pytest.fixture
@@ -100,9 +100,8 @@ def test_a_greeting_that_fails_leaves_the_node_as_it_was(host: Dumb, error: type
 def test_a_link_of_another_process_is_refused() -> None:
     hub = Hub()
     hub.declare_process("a")
-    listener: Any = type("L", (), {"on_closed": lambda self, cause: None})()
     ours, theirs = memory_link()
-    hub.connect("a", ours, listener)
+    hub.connect("a", ours, SessionListener())
     with pytest.raises(LinkClosed, match="this link belongs to process 'a', not 'b'"):
         attach(Node(), theirs, "b")
     hub.close("over")
@@ -111,7 +110,7 @@ def test_a_link_of_another_process_is_refused() -> None:
 def test_the_supervisor_hears_of_hello_hooks_and_ready_in_order() -> None:
     heard: list[Any] = []
 
-    class Listener:
+    class Listener(SessionListener):
         def on_hello(self, pid: int) -> None:
             heard.append("hello")
 
@@ -120,24 +119,6 @@ def test_the_supervisor_hears_of_hello_hooks_and_ready_in_order() -> None:
 
         def on_ready(self, address: str | None, details: Any) -> None:
             heard.append(("ready", address, dict(details)))
-
-        def on_beat(self, late: Any) -> None:
-            pass
-
-        def on_pong(self) -> None:
-            pass
-
-        def on_more_time(self, seconds: Any, reason: Any) -> None:
-            pass
-
-        def on_drained(self, names: Any, not_begun: Any, unfinished: Any) -> None:
-            pass
-
-        def on_shutdown_work(self, running: Any) -> None: ...
-
-        def on_own_exit(self, place: Any) -> None: ...
-
-        def on_cannot_start(self, reason: Any) -> None: ...
 
         def on_closed(self, cause: str | None) -> None:
             heard.append(("closed", cause))

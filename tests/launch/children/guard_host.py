@@ -8,17 +8,11 @@ import threading
 from pathlib import Path
 
 from liteyuki_host.comm.transport import open_link
-from liteyuki_host.hub import Hub
+from liteyuki_host.hub import Hub, SessionListener
 from liteyuki_host.project import ProjectPlan
 from liteyuki_host.supervisor.leash import open_leash
 from liteyuki_host.supervisor.process import Child
 from liteyuki_host.supervisor.spec import ProcessSpec
-
-
-class Deaf:
-    def __getattr__(self, name):
-        return lambda *args, **kwargs: None
-
 
 folder = Path(sys.argv[1])
 hub = Hub()
@@ -31,6 +25,6 @@ for name in sys.argv[2:]:
     child = Child.spawn(ProcessSpec(name, folder), plan, [handles, leash.handles], lambda code: None)
     handles.close()
     leash.handles.close()
-    kept += [child, leash, hub.connect(name, transport, Deaf())]
+    kept += [child, leash, hub.connect(name, transport, SessionListener())]
     print(f"{name} started {child.pid}", flush=True)
 threading.Event().wait()
