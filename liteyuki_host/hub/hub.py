@@ -445,8 +445,12 @@ class Hub(Exchange):
             self._wait_for_laggards()
         return True
 
-    def withhold(self, source: StreamSource, cost: int, laggards: list[Session]) -> None:
-        """A child's requests are done, but *laggards* are behind all these writes: grant their credit later."""
+    def withhold(self, source: StreamSource, cost: int) -> bool:
+        """Keep back the credit for a child's requests of *cost* bytes while somebody lags behind all these writes; it
+        is granted to *source* when nobody does any more. Returns whether it is kept back."""
+        laggards = self.laggards()
+        if not laggards:
+            return False
         with self._withheld_lock:
             self._withheld.append((source, cost))
         self.memory_read()  # the last of them may have caught up since we looked
@@ -456,9 +460,10 @@ class Hub(Exchange):
                 self._disconnect(session)
         with self._withheld_lock:
             if not self._withheld or self._watching_laggards:
-                return
+                return True
             self._watching_laggards = True
         self._start_watching_laggards()
+        return True
 
     def _start_watching_laggards(self) -> None:
         try:

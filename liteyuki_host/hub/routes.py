@@ -1,4 +1,15 @@
-"""Which two processes a channel joins, and the way between two children, through the host."""
+"""Which two processes a channel joins, and how messages travel between two children: through the host.
+
+A channel has two ends, each a process. The host keeps a :class:`Route` for every channel. When one end is the host
+itself, what the child sends goes into the host's own inbox. When both are children, each direction has a
+:class:`Relay`, which takes messages off the sender's link, and an outbox, which puts them onto the receiver's::
+
+    child a ──link──▶ Relay ──▶ Outbox ──link──▶ child b
+
+Flow control. A message that a relay holds is not consumed, so the sender's window bounds what waits there. It counts as
+consumed when the receiver's outbox has taken it: from then on the outbox is responsible for it, also over a restart of
+the receiver.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +28,21 @@ __all__ = ["Relay", "Route"]
 
 
 class Relay:
-    """Hands on what one child sends: to another child, to the host's end, or to nobody yet.
+    """Hands on what one child sends on a channel: to another child, to the host's end, or to nobody yet.
 
-    Payloads stay encoded. What the target has no room for waits here and is not granted to the sender, so its window
-    bounds what waits.
+    Payloads stay encoded. Methods may be called from any thread; they never wait for a peer.
     """
 
     def __init__(self) -> None:
+        # Guards `_waiting`, and keeps the order while messages are handed on. Taken before the target's own locks.
         self._lock = threading.Lock()
+        # Set once, under `_lock`; read without it by replies, which only need to know the target.
         self._target: Outbox | Inbox | None = None
-        self._waiting: deque[tuple[bytes, int, int, Any]] = deque()  # payload, flags, request id, source
+        # Guarded by `_lock`: payload, flags, request id and source of each message that the target has no room for.
+        self._waiting: deque[tuple[bytes, int, int, Any]] = deque()
 
     def set_target(self, target: Outbox | Inbox) -> None:
-        """From now on messages go to *target*; those that waited go first."""
+        """Hand messages to *target* from now on, those that have waited first."""
         with self._lock:
             self._target = target
         if isinstance(target, Outbox):
@@ -37,7 +50,8 @@ class Relay:
         self.pump()
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Any) -> None:
-        """Called by the sender's link."""
+        """Take messages from the sender's link. Replies go past those that wait: they have no credit, and whoever waits
+        for one must not depend on room for others."""
         target = self._target
         if flags & Flag.REPLY:
             if isinstance(target, Outbox):
@@ -50,8 +64,8 @@ class Relay:
         self.pump()
 
     def pump(self) -> None:
-        """Hand on what can be handed on. From any thread; never waits."""
-        granted: dict[Any, int] = {}
+        """Hand on as many messages as the target has room for."""
+        granted: dict[Any, int] = {}  # by source, the bytes that the target has taken over
         with self._lock:
             target, waiting = self._target, self._waiting
             while waiting:
@@ -61,35 +75,43 @@ class Relay:
                         break
                     granted[source] = granted.get(source, 0) + len(payload) + MESSAGE_CHARGE
                 elif target is not None:
-                    target.deliver([payload], flags, request_id, source)  # granted by whoever consumes it there
+                    # Not counted here: whoever consumes it from the inbox does that.
+                    target.deliver([payload], flags, request_id, source)
                 else:
                     break
                 waiting.popleft()
+        # Outside the lock: a grant may be written to the sender's link there and then.
         for source, cost in granted.items():
             source.consumed(cost)
 
     def __len__(self) -> int:
+        """Messages that wait."""
         return len(self._waiting)
 
 
 class Route:
-    """A channel as the host knows it: up to two ends, each a process's name."""
+    """A channel as the host knows it. Its attributes are guarded by the hub's lock of routes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.ends: list[str] = []
-        self.relays: dict[str, Relay] = {}  # by sending child, unless the host is known as the other end
-        self.outbox: dict[str, Outbox] = {}  # by receiving child, when the other end is a child too
+        """The processes that it joins: none, one or two names."""
+        self.relays: dict[str, Relay] = {}
+        """By sending child. None is needed for a child whose other end is known to be the host."""
+        self.outbox: dict[str, Outbox] = {}
+        """By receiving child; there only when both ends are children."""
 
     def other(self, process: str) -> str | None:
-        """The end that is not *process*, if it is known."""
+        """Name of the end that is not *process*; None as long as it is not known."""
         return next((end for end in self.ends if end != process), None)
 
     def relay(self, process: str) -> Relay:
+        """The relay of what the child *process* sends, made when it is first asked for."""
         return self.relays.setdefault(process, Relay())
 
     def fail_requests(self, receiver: str, unanswered: list[int], cause: str) -> None:
-        """Tell the other child that *receiver* died with these requests."""
+        """Tell the other child that its requests *unanswered* get no answer: the child *receiver* has ended, for this
+        *cause*. Does nothing when the other end is the host, which knows by itself."""
         other = self.other(receiver)
         back = None if other is None else self.outbox.get(other)
         if back is None:

@@ -1,10 +1,36 @@
-"""One connected child: its link, and what it says."""
+"""The host's end of one connected child: its link, the messages that come over it, and those that go back.
+
+How a session works
+-------------------
+
+The hub makes one session for each incarnation of a process, that is, for each spawned child. The session owns the link
+to that child and is the link's handler: whichever thread reads the link calls the ``on_...`` methods, one at a time and
+never two at once. The streams of the link lead to four places:
+
+- *Store*: requests for the shared memory. ``_Requests`` performs them in the authority, and the answers go back on the
+  same stream, in the order of the writes.
+- *Publish*: what the child publishes. ``_Publications`` hands it to the hub.
+- *Channels and topics*: joined by the hub when the child opens them.
+- *Control messages*: a table of handlers by message type (``_HANDLERS``). Most only tell the ``SessionListener``, which
+  is the supervisor's view of the child.
+
+A *standby* session belongs to a child that is to replace one that still serves. Until its turn comes, what it does on
+channels and topics is kept by ``Standby`` (``standby.py``) and not performed.
+
+Locks
+-----
+
+A session has no lock of its own. What it sends of the shared memory is sent under the authority's lock, which thereby
+keeps the order of writes, answers and the snapshot. Everything else is either written by the thread that reads the link
+or never changed after ``__init__``; each attribute says which.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 from liteyuki_host._version import __version__
 from liteyuki_host.comm import codec
@@ -18,20 +44,37 @@ from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.hub.listener import SessionListener
+from liteyuki_host.hub.session_hub import SessionHub
 from liteyuki_host.hub.standby import Standby
-
-if TYPE_CHECKING:
-    from liteyuki_host.hub.hub import Hub
 
 __all__ = ["Session"]
 
+M = TypeVar("M", bound=messages.Message)
+
+_HANDLERS: dict[type[messages.Message], Callable[[Session, Any], None]] = {}
+"""By type, what a session does with a control message; filled by ``_handles``. The types that are missing are those
+that the link answers itself and those that only a host sends."""
+
+
+def _handles(kind: type[M]) -> Callable[[Callable[[Session, M], None]], Callable[[Session, M], None]]:
+    """Make the decorated method the handler of the control messages of type *kind*."""
+
+    def register(handler: Callable[[Session, M], None]) -> Callable[[Session, M], None]:
+        _HANDLERS[kind] = handler
+        return handler
+
+    return register
+
 
 class Session:
-    """See the module's docstring. Made by ``Hub.connect``; implements the link's handler."""
+    """One connected child. Made by ``Hub.connect``; implements ``LinkHandler``.
+
+    Methods without a note may be called from any thread.
+    """
 
     def __init__(
         self,
-        hub: Hub,
+        hub: SessionHub[Session],
         process: str,
         owner: str,
         transport: Transport,
@@ -39,17 +82,34 @@ class Session:
         *,
         standby: bool = False,
     ) -> None:
+        """
+        Args:
+            process: name of the process.
+            owner: name of this incarnation, under which it holds locks and ephemeral keys.
+            transport: belongs to the session from now on.
+            listener: is told how the child fares.
+            standby: whether the child has to wait for the end of its predecessor.
+        """
+        # Fixed from here on.
         self.process = process
-        self.owner = owner  # this incarnation, as the holder of locks and ephemeral keys
-        self.pid: int | None = None
-        self.disconnecting = False  # the hub has given it up
-        self._standby = Standby() if standby else None  # there until its turn comes
-        self._snapshot_end = 0
-        # Its latest writes, which it has yet to be told of: id and revision of the first, and how many. Guarded by the
-        # authority's lock.
-        self._first_ordered = self._first_revision = self._count_ordered = 0
+        self.owner = owner
         self._hub = hub
         self._listener = listener
+        # Written by the thread that reads the link; read by any.
+        self.pid: int | None = None
+        """Process id of the child; None before its greeting."""
+        # Written by the hub, from any thread; only ever changes from False to True.
+        self.disconnecting = False
+        """The hub is closing the link. A goodbye that still arrives then does not count as the child's own wish."""
+        # Written once after __init__, by :meth:`take_over`, under the hub's lock of comings and goings.
+        self._standby = Standby() if standby else None
+        """Keeps what the child does before its turn; None when the turn has come, or was never waited for."""
+        # Guarded by the authority's lock.
+        self._snapshot_end = 0
+        """Position in the store stream behind the snapshot."""
+        # Guarded by the authority's lock: the run of the child's latest writes that it has not been told of yet. Write
+        # `first_ordered + n` became revision `first_revision + n`, for every n below `count_ordered`.
+        self._first_ordered = self._first_revision = self._count_ordered = 0
         hello = messages.Hello(
             version=messages.PROTOCOL_VERSION,
             process=hub.process,
@@ -60,7 +120,7 @@ class Session:
         )
         connection = Connection(Role.HOST, hello)
         self.link = Link(transport, connection, self, name=process)
-        self.link.settled = not standby
+        self.link.settled = not standby  # with a standby, every message has to pass :meth:`on_message`
         self.store = connection.store
         """The stream of the shared memory."""
         self._send_shortly = self.link.shortcut(connection.store)
@@ -68,23 +128,31 @@ class Session:
         join(_Publications(hub), self.link, connection.publish)
 
     def start(self) -> None:
-        """Begin to listen, and greet. Raises as ``Link.start`` does: nothing of the session is left then."""
+        """Begin to read the link, and send the greeting.
+
+        Raises:
+            OSError, RuntimeError, MemoryError: there is a shortage; nothing of the session is left then.
+        """
         self.link.start()
 
+    # --- to the child: for the supervisor -----------------------------------------------------------------------
+    # Each sends one control message and returns at once. On a link that is over, nothing happens.
+
     def stop(self, reason: str) -> None:
-        """Ask the child to end, as if its user had pressed Ctrl+C. Returns at once."""
+        """Ask the child to end, as if its user had pressed Ctrl+C."""
         self.link.send_control(messages.Stop(reason))
 
     def drain(self, timeout: float) -> None:
-        """Have the child begin no new events and finish the running ones; ``on_drained`` tells. Returns at once."""
+        """Have the child begin no new events and finish the running ones, within *timeout* seconds. The listener's
+        ``on_drained`` tells the outcome."""
         self.link.send_control(messages.Drain(timeout))
 
     def watch(self, interval: float) -> None:
-        """Have the bot's event loop send a beat every *interval* seconds; ``on_beat`` tells."""
+        """Have the bot's event loop send a beat every *interval* seconds; ``on_beat`` tells of each."""
         self.link.send_control(messages.WatchLoop(interval))
 
     def ping(self) -> None:
-        """Ask the child's link for a sign of life; ``on_pong`` tells. Returns at once."""
+        """Ask the child's link for a sign of life; ``on_pong`` tells of the answer."""
         self.link.send_control(messages.Ping(0))
 
     def dump_stacks(self) -> None:
@@ -92,18 +160,22 @@ class Session:
         self.link.send_control(messages.DumpStacks())
 
     def close(self, cause: str) -> None:
-        """End the link from this side. More calls do nothing."""
+        """End the link from this side: say goodbye and wait, for one second at most, until what is queued is sent. More
+        calls do nothing."""
         self.link.close(cause)
 
     def reply_control(self, request: int, *, value: object = None, error: str | None = None) -> None:
-        """Answer a ControlRequest; one that wants no answer gets none."""
+        """Answer the ControlRequest of this number; 0 stands for one that wants no answer."""
         if request:
             payload = b"\xc0" if error is not None else codec.encode(value)
             self.link.send_control(messages.ControlReply(request, error, payload))
 
+    # --- to the child: the shared memory --------------------------------------------------------------------------
+    # The caller of each of these holds the authority's lock.
+
     def ordered(self, request: int, revision: int) -> None:
-        """Its write *request* is the step *revision*: told with those after it, at :meth:`tell_ordered` at the latest.
-        The caller holds the authority's lock."""
+        """Note that the child's write *request* became the revision *revision*. The child is told of a whole run of
+        writes by one message: before anything else is sent on the store stream, or by :meth:`tell_ordered`."""
         count = self._count_ordered
         if count and request == self._first_ordered + count and revision == self._first_revision + count:
             self._count_ordered = count + 1
@@ -112,18 +184,19 @@ class Session:
             self._first_ordered, self._first_revision, self._count_ordered = request, revision, 1
 
     def tell_ordered(self) -> None:
-        """Tell it of its writes. The caller holds the authority's lock."""
+        """Send what :meth:`ordered` has noted."""
         count, self._count_ordered = self._count_ordered, 0
         if count:
             ordered = (messages.ORDERED, self._first_ordered, count, self._first_revision)
             self.send_memory(messages.encode_tagged(ordered))
 
     def refused(self, request: int, why: str) -> None:
-        """Its request *request* was not performed. The caller holds the authority's lock."""
+        """Tell the child that its write *request* was not performed."""
         self.send_memory(messages.encode_message(messages.Done(request, why, None, self._hub.revision)))
 
     def send_memory(self, payload: bytes) -> None:
-        """Send an encoded event of the shared memory. The caller holds the authority's lock, which keeps the order."""
+        """Send an encoded event of the shared memory. Does nothing when the link is over: the next incarnation begins
+        with a snapshot."""
         if self._count_ordered:
             self.tell_ordered()
         if self._send_shortly(payload):
@@ -131,19 +204,20 @@ class Session:
         try:
             self.link.send(self.store, payload)
         except LinkClosed:
-            pass  # the next incarnation begins with a snapshot
+            pass
 
     def snapshot_sent(self) -> None:
-        """What has been sent so far is the state it begins with, however large: not yet a backlog."""
+        """Note that what has been sent so far is the state that the child begins with. It is not a backlog, however
+        large it is."""
         self._snapshot_end = self.store.sent
 
     @property
     def memory_backlog(self) -> int:
-        """Bytes of memory events, behind its snapshot, that the child's link has not read."""
+        """Bytes of memory events, behind the snapshot, that the child's link has not read. Needs no lock."""
         store = self.store
         return store.sent - max(store.acknowledged, self._snapshot_end)
 
-    # --- the turn of a successor ------------------------------------------------------------------------------
+    # --- the turn of a standby session ----------------------------------------------------------------------------
 
     @property
     def standby(self) -> bool:
@@ -151,14 +225,15 @@ class Session:
         return self._standby is not None
 
     def take_over(self) -> None:
-        """Its turn has come: do what it has asked for meanwhile. From any thread; nothing happens the second time."""
+        """Let its turn come: perform what was kept, and everything at once from now on. A second call does nothing. The
+        caller holds the hub's lock of comings and goings."""
         if self._standby is not None:
             self._standby.end(self)
             self._standby = None
-            self.link.settled = True
+            self.link.settled = True  # nothing is kept any more, so messages may take the short ways
 
     def open(self, stream: Stream) -> None:
-        """Join the child's *stream* with the channel or topic that it is for."""
+        """Join the child's *stream* with the channel or topic that it is for; refuse it where that cannot be."""
         kind, name = stream.key
         if kind == "topic":
             self._hub.subscribe_session(self, name, stream)
@@ -171,10 +246,13 @@ class Session:
         """Hand on what the child sent on *stream*."""
         if stream.receiver is not None:
             stream.receiver.deliver(payloads, flags, request_id, stream.source)
-        elif stream.key[0] == "topic":  # nobody receives it, but its credit is not to be used up
+        elif stream.key[0] == "topic":
+            # Nobody receives it; its credit is given back all the same, so that the child does not wait for room for
+            # ever. What is sent on a refused channel is not granted: the child reports it as lost.
             self.link.consumed(stream, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
 
-    # --- LinkHandler ----------------------------------------------------------------------------------------
+    # --- from the child: LinkHandler --------------------------------------------------------------------------------
+    # Called by the thread that reads the link.
 
     def on_hello(self, hello: messages.Hello) -> None:
         if hello.process != self.process:
@@ -188,7 +266,7 @@ class Session:
         standby = self._standby
         if standby is not None and standby.keep_message(stream, payloads, flags, request_id):
             return
-        if stream.receiver is not None:
+        if stream.receiver is not None:  # as :meth:`deliver`, without its frame for nearly every message
             stream.receiver.deliver(payloads, flags, request_id, stream.source)
         else:
             self.deliver(stream, payloads, flags, request_id)
@@ -205,33 +283,13 @@ class Session:
             self._hub.memory_read()
 
     def on_control(self, message: messages.Control) -> None:
-        if isinstance(message, messages.HooksDone):
-            self._listener.on_hooks_done(message.adapters, message.failed_plugins)
-        elif isinstance(message, messages.Beat):
-            self._listener.on_beat(message.late)
-        elif isinstance(message, messages.Pong):
-            self._listener.on_pong()
-        elif isinstance(message, messages.MoreTime):
-            self._listener.on_more_time(message.seconds, message.reason)
-        elif isinstance(message, messages.Drained):
-            self._listener.on_drained(message.unfinished, message.refused, message.unfinished_events)
-        elif isinstance(message, messages.ShutdownWork):
-            self._listener.on_shutdown_work(message.running)
-        elif isinstance(message, messages.OwnExit):
-            self._listener.on_own_exit(message.place)
-        elif isinstance(message, messages.CannotStart):
-            self._listener.on_cannot_start(message.reason)
-        elif isinstance(message, messages.Ready):
-            self._listener.on_ready(message.address, message.details)
-        elif isinstance(message, messages.ControlRequest):
-            self._hub.control_requested(self, message)
-        elif isinstance(message, (messages.Unsubscribe, messages.Subscribe)):
-            stream = self.link.connection.streams.get(message.stream)
-            if stream is not None and stream.key[0] == "topic":
-                self._want(stream, isinstance(message, messages.Subscribe))
+        handler = _HANDLERS.get(type(message))
+        if handler is not None:
+            handler(self, message)
 
     def on_end(self, cause: LinkError) -> None:
-        # The supervisor first: whoever fails because of this end and asks it, is not to hear of a ready child.
+        # The listener first. Whoever fails because of this end may at once ask the supervisor for the process; it must
+        # not be told of a child that is ready.
         said_goodbye = self.link.connection.goodbye is not None and not self.disconnecting
         self._listener.on_closed(None if said_goodbye else str(cause))
         self._hub.dismiss(self, str(cause))
@@ -239,7 +297,61 @@ class Session:
             for channel, count in self._standby.given_up().items():
                 self._hub.losses.add(channel, count, f"the new {self.process} that sent it ended before it took over")
 
-    def _want(self, topic: Stream, wanted: bool) -> None:
+    # --- from the child: control messages ---------------------------------------------------------------------------
+
+    @_handles(messages.HooksDone)
+    def _hooks_done(self, message: messages.HooksDone) -> None:
+        self._listener.on_hooks_done(message.adapters, message.failed_plugins)
+
+    @_handles(messages.Ready)
+    def _ready(self, message: messages.Ready) -> None:
+        self._listener.on_ready(message.address, message.details)
+
+    @_handles(messages.Beat)
+    def _beat(self, message: messages.Beat) -> None:
+        self._listener.on_beat(message.late)
+
+    @_handles(messages.Pong)
+    def _pong(self, message: messages.Pong) -> None:
+        self._listener.on_pong()
+
+    @_handles(messages.MoreTime)
+    def _more_time(self, message: messages.MoreTime) -> None:
+        self._listener.on_more_time(message.seconds, message.reason)
+
+    @_handles(messages.Drained)
+    def _drained(self, message: messages.Drained) -> None:
+        self._listener.on_drained(message.unfinished, message.refused, message.unfinished_events)
+
+    @_handles(messages.ShutdownWork)
+    def _shutdown_work(self, message: messages.ShutdownWork) -> None:
+        self._listener.on_shutdown_work(message.running)
+
+    @_handles(messages.OwnExit)
+    def _own_exit(self, message: messages.OwnExit) -> None:
+        self._listener.on_own_exit(message.place)
+
+    @_handles(messages.CannotStart)
+    def _cannot_start(self, message: messages.CannotStart) -> None:
+        self._listener.on_cannot_start(message.reason)
+
+    @_handles(messages.ControlRequest)
+    def _control_request(self, message: messages.ControlRequest) -> None:
+        self._hub.control_requested(self, message)
+
+    @_handles(messages.Subscribe)
+    def _subscribe(self, message: messages.Subscribe) -> None:
+        self._want(message.stream, True)
+
+    @_handles(messages.Unsubscribe)
+    def _unsubscribe(self, message: messages.Unsubscribe) -> None:
+        self._want(message.stream, False)
+
+    def _want(self, number: int, wanted: bool) -> None:
+        """Begin, or end, the deliveries of the topic that stream *number* carries. Other numbers are ignored."""
+        topic = self.link.connection.streams.get(number)
+        if topic is None or topic.key[0] != "topic":
+            return
         standby = self._standby
         if standby is not None and standby.keep_wish(topic, wanted):
             return
@@ -250,18 +362,20 @@ class Session:
 
 
 class _Requests:
-    """Receives a child's shared-memory requests."""
+    """Receiver of the store stream: performs a child's requests for the shared memory."""
 
-    def __init__(self, hub: Hub, session: Session) -> None:
+    def __init__(self, hub: SessionHub[Session], session: Session) -> None:
         self._hub = hub
         self._session = session
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
+        """Perform the requests in *payloads*, answer them, and give their credit back, or keep it back while another
+        child has not read what these writes add to its link."""
         hub, session = self._hub, self._session
         authority = hub.authority
         position = 0
         while True:
-            with authority.lock:  # once for all that write plainly, one after the other: nearly always all
+            with authority.lock:  # taken once for all plain writes in a row, which nearly always is all there is
                 position, other = self._write(payloads, position)
             if other is None:
                 break
@@ -272,19 +386,21 @@ class _Requests:
             else:
                 authority.perform(session.owner, other, _Reply(session, other))
         cost = sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads)
-        laggards = hub.laggards()
-        if laggards:
-            hub.withhold(source, cost, laggards)
-        else:
-            source.used(cost)  # first: the answer carries it
+        withheld = hub.withhold(source, cost)
+        if not withheld:
+            source.used(cost)  # before the answer, whose frame then carries the grant
         with authority.lock:
             session.tell_ordered()
-        if not laggards:
+        if not withheld:
             source.grant()
 
     def _write(self, payloads: list[bytes], position: int) -> tuple[int, messages.Request | None]:
-        """Do what the payloads from *position* on ask for, as long as they are plain writes. Returns the first request
-        that is none, and the position behind it. The caller holds the authority's lock."""
+        """Perform the requests in *payloads* from *position* on, up to the first that is no plain write. The caller
+        holds the authority's lock.
+
+        Returns:
+            that request, or None when there is none; and the position behind it.
+        """
         session, put, decode = self._session, self._hub.authority.put, messages.decode_request
         owner = session.owner
         for payload in islice(payloads, position, None):
@@ -301,7 +417,7 @@ class _Requests:
 
 
 class _Reply:
-    """Sends the outcome of one request to the child that made it."""
+    """Sends the outcome of one request to the child that made it. Called under the authority's lock."""
 
     __slots__ = ("_request", "_session")
 
@@ -319,9 +435,9 @@ class _Reply:
 
 
 class _Publications:
-    """Receives what a child publishes."""
+    """Receiver of the publish stream: hands what a child publishes to the hub."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: SessionHub[Session]) -> None:
         self._hub = hub
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:

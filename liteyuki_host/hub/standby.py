@@ -1,25 +1,51 @@
-"""What a successor does before its turn has come: kept, and done when its predecessor is gone."""
+"""What a standby child does before its turn: it is kept, and performed when the predecessor is gone.
+
+A standby child is started beside the child that it is to replace (``reload = "overlap"``). Both are connected. Channels
+and topics belong to the older one until it ends; the shared memory, publishing and answers need no turn.
+
+How the change of hands works
+-----------------------------
+
+The thread that reads the standby child's link calls the ``keep_...`` methods; the thread that dismisses the predecessor
+calls :meth:`Standby.end`. ``_lock`` makes one of them wait for the other:
+
+- Before :meth:`Standby.end`, a ``keep_...`` method keeps what it is given and returns True.
+- While ``end`` runs, it waits for the lock. So what arrives meanwhile is performed after everything that was kept.
+- Afterwards it returns False, and the caller performs what it has itself.
+
+What is kept has bounds. Messages that wait here are not consumed, so each stream's window limits them; and there can be
+no more streams than a link has numbers for.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
 
-if TYPE_CHECKING:
-    from liteyuki_host.hub.session import Session
-
-__all__ = ["Standby"]
+__all__ = ["Standby", "Successor"]
 
 AT_ONCE = frozenset({"store", "publish", "topic"})
-"""Kinds of streams on which messages need no turn: what arrives on a topic is nobody's anyway."""
+"""Kinds of streams whose messages need no turn. What a child sends on the stream of a topic is received by nobody."""
+
+
+class Successor(Protocol):
+    """What :class:`Standby` needs of the session whose turn has come."""
+
+    def open(self, stream: Stream) -> None:
+        """Join *stream* with its channel or topic."""
+        ...
+
+    def deliver(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
+        """Hand on what was sent on *stream*."""
+        ...
 
 
 class _Kept(NamedTuple):
-    """What arrived at once on a channel."""
+    """Messages that arrived together on one stream; the fields are the arguments of ``LinkHandler.on_message``."""
 
     stream: Stream
     payloads: list[bytes]
@@ -28,21 +54,24 @@ class _Kept(NamedTuple):
 
 
 class Standby:
-    """Keeps the channels and topics that a session opens, and what it sends on the channels, in order.
-
-    Nothing kept is granted, so the windows of its streams bound the messages; a link's stream numbers bound the rest.
-    The session's link keeps; whoever dismisses the predecessor lets it all happen, on another thread. Each ``keep``
-    method returns False once that is done: then the caller acts by itself, and in order.
-    """
+    """Keeps the channels and topics that a standby session opens, and what it sends on the channels, in order."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # before every other lock of the hub but that of comings and goings
+        # Taken before every other lock of the hub except its lock of comings and goings. Guards what follows.
+        self._lock = threading.Lock()
         self._over = False
-        self._wanted: dict[Stream, bool] = {}  # the streams it opened; False: a topic it has unsubscribed since
+        """The turn has come and everything that was kept has been performed."""
+        self._wanted: dict[Stream, bool] = {}
+        """The streams that the child has opened, in order. False: a topic that it has unsubscribed from since."""
         self._messages: deque[_Kept] = deque()
+        """What was sent on channels, oldest first."""
 
     def keep_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> bool:
-        # Who answers has been asked, so the turn has come, if only just now; and no window bounds answers.
+        """Keep messages that arrived on *stream*. Returns whether they were kept; otherwise the caller delivers them.
+
+        Messages on the streams of ``AT_ONCE`` are never kept, and neither are replies: a child that replies was asked,
+        so its turn has come. Replies have no credit either, so nothing would bound them here.
+        """
         if stream.key[0] in AT_ONCE or flags & Flag.REPLY:
             return False
         with self._lock:
@@ -51,26 +80,30 @@ class Standby:
             return not self._over
 
     def keep_wish(self, stream: Stream, wanted: bool) -> bool:
-        """The stream was opened; or its topic is *wanted* again, or no longer."""
+        """Keep that *stream* was opened, or that its topic is *wanted* again or no longer. Returns whether it was kept;
+        otherwise the caller acts on it."""
         with self._lock:
             if not self._over:
                 self._wanted[stream] = wanted
             return not self._over
 
-    def end(self, session: Session) -> None:
-        """Its turn has come: *session* does everything that was kept. What arrives meanwhile waits for that."""
+    def end(self, session: Successor) -> None:
+        """Let the turn come: have *session* open and deliver everything that was kept. What arrives meanwhile waits
+        until this is done."""
         with self._lock:
             for stream, wanted in self._wanted.items():
                 if wanted:
                     session.open(stream)
             while self._messages:
                 kept = self._messages.popleft()
-                if kept.stream.receiver is not None:  # else refused: not granted, so the child reports it as lost
+                # Without a receiver the stream was just refused. Its messages are not consumed, so the child reports
+                # them as lost.
+                if kept.stream.receiver is not None:
                     session.deliver(*kept)
             self._over = True
 
     def given_up(self) -> Counter[str]:
-        """The messages that were never delivered, by channel: its turn has not come, and will not."""
+        """Count, by channel, the messages that were kept and will never be delivered: the child has ended first."""
         counts: Counter[str] = Counter()
         with self._lock:
             for kept in self._messages:

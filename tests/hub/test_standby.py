@@ -474,7 +474,7 @@ def test_what_arrives_during_the_takeover_waits_for_what_was_kept() -> None:
     assert standby.keep_wish(stream, True)
     for payload in (b"first", b"second"):
         assert standby.keep_message(stream, [payload], 0, 0)
-    standby.end(Slow())  # type: ignore[arg-type]
+    standby.end(Slow())
     Slow.link.join(DEADLINE)
     assert done == ["x", "first", "second", "late"]
     assert not standby.keep_wish(stream, True)

@@ -1,0 +1,94 @@
+"""Interface between a session and the hub that it belongs to.
+
+The hub makes sessions, so ``hub.py`` imports ``session.py``. A session also calls its hub; it knows it by this protocol
+alone, so that ``session.py`` does not import ``hub.py`` in turn.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from liteyuki_host.comm.channel.end import StreamSource
+from liteyuki_host.comm.process.losses import LossReport
+from liteyuki_host.comm.protocol.messages import ControlRequest
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.storage.authority import Authority
+
+__all__ = ["SessionHub"]
+
+S = TypeVar("S", contravariant=True)
+"""The class of the sessions."""
+
+
+class SessionHub(Protocol[S]):
+    """What a session calls of the hub. Every method may be called from the thread that reads the session's link."""
+
+    process: str
+    """Name of the host as an end of channels."""
+    window: int
+    """Bytes that may be on their way per channel and direction."""
+    message_limit: int
+    """Bytes of one encoded value, at most."""
+    authority: Authority
+    """Orders the writes of the shared memory and the locks. Its ``lock`` also guards what a session sends of them."""
+    losses: LossReport
+    """Takes the messages that were lost."""
+
+    @property
+    def revision(self) -> int:
+        """Number of the last write of the shared memory."""
+        ...
+
+    # The child comes and goes.
+
+    def admit(self, session: S) -> None:
+        """Let a child that has greeted take part."""
+        ...
+
+    def dismiss(self, session: S, cause: str) -> None:
+        """Take everything back that the child had: its link is over, for this *cause*."""
+        ...
+
+    # What it asks for.
+
+    def control_requested(self, session: S, request: ControlRequest) -> None:
+        """Pass a request to the supervisor on; the answer goes through ``Session.reply_control``."""
+        ...
+
+    def declare(self, name: str) -> None:
+        """Make a channel known to every process.
+
+        Raises:
+            ValueError: the name is not allowed.
+        """
+        ...
+
+    def open_channel(self, session: S, name: str) -> str | None:
+        """Make the child an end of a channel. Returns why it cannot be one; None when it is."""
+        ...
+
+    def subscribe_session(self, session: S, topic: str, stream: Stream) -> None:
+        """Deliver the publications of *topic* over *stream* from now on."""
+        ...
+
+    def unsubscribe_session(self, session: S, topic: str) -> None:
+        """End the deliveries of *topic* to the child."""
+        ...
+
+    def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
+        """Give a publication to every subscriber."""
+        ...
+
+    # Flow control of the shared memory.
+
+    def memory_read(self) -> None:
+        """Look again which writers have to wait: a child has read events of the shared memory, or is gone."""
+        ...
+
+    def withhold(self, source: StreamSource, cost: int) -> bool:
+        """Keep back the credit for requests of *cost* bytes while some child has not read its memory events.
+
+        Returns:
+            whether the credit is kept back. If not, the caller gives it to *source* itself.
+        """
+        ...
