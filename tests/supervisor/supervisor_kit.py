@@ -36,7 +36,7 @@ class FakeSession:
         self.process = process
         self.stops: list[str] = []
         self._transport = transport
-        self._listener = listener
+        self.listener = listener
         self._cause: str | None = "the link ended"
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
@@ -71,24 +71,24 @@ class FakeSession:
             for line in lines:
                 self._hear(json.loads(line))
         self._transport.close()
-        self._listener.on_closed(self._cause)
+        self.listener.on_closed(self._cause)
         self._transport.release()  # type: ignore[attr-defined]  # the reading thread was the last user
 
     def _hear(self, message: dict[str, Any]) -> None:
         if "hello" in message:
-            self._listener.on_hello(message["hello"])
+            self.listener.on_hello(message["hello"])
         elif "hooks_done" in message:
-            self._listener.on_hooks_done(message["hooks_done"], message.get("failed_plugins", []))
+            self.listener.on_hooks_done(message["hooks_done"], message.get("failed_plugins", []))
         elif "ready" in message:
-            self._listener.on_ready(message["ready"], message["details"])
+            self.listener.on_ready(message["ready"], message["details"])
         elif "beat" in message:
-            self._listener.on_beat(message["beat"])
+            self.listener.on_beat(message["beat"])
         elif "pong" in message:
-            self._listener.on_pong()
+            self.listener.on_pong()
         elif "more_time" in message:
-            self._listener.on_more_time(message["more_time"], message.get("reason", ""))
+            self.listener.on_more_time(message["more_time"], message.get("reason", ""))
         elif "drained" in message:
-            self._listener.on_drained(message["drained"], message.get("refused", 0), message.get("unfinished", 0))
+            self.listener.on_drained(message["drained"], message.get("refused", 0), message.get("unfinished", 0))
         elif "goodbye" in message:
             self._cause = None
 

@@ -252,10 +252,10 @@ async def test_always_means_also_after_a_clean_end(supervise: Supervise) -> None
 
 
 async def test_who_asks_for_a_start_while_a_bot_dies_gets_the_next_one(supervise: Supervise) -> None:
-    async with supervise(child()) as supervisor:
+    hub = FakeHub()
+    async with supervise(child(), hub=hub) as supervisor:
         await supervisor.wait_ready("bot", DEADLINE)
-        life = supervisor._keepers["bot"]._life
-        assert life is not None
+        life = hub.sessions[0].listener
         life.link_closed_at = time.monotonic()  # the end of its link is seen before its own
         asked = asyncio.ensure_future(supervisor.astart("bot"))
         await asyncio.sleep(0)
