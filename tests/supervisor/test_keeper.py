@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +18,11 @@ from supervisor_kit import DEADLINE, FAKE_PROJECT, Events, FakeHub, child
 
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.project import ProjectPlan
+from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.life import Context
+from liteyuki_host.supervisor.lock import HostLocks
+from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec
 from liteyuki_host.supervisor.states import State, Transition
 from liteyuki_host.supervisor.supervisor import Supervisor
@@ -30,6 +37,8 @@ class Watched(Events):
         super().__init__()
         self.spawning, self.ending = asyncio.Event(), asyncio.Event()
         """Set while the keeper is held there."""
+        self.refuse_spawns = 0
+        """So many starts find the system out of descriptors."""
         self._loop = asyncio.get_running_loop()
         self._may_spawn, self._may_end = threading.Event(), asyncio.Event()
         self._may_spawn.set()
@@ -51,6 +60,9 @@ class Watched(Events):
         if not self._may_spawn.is_set():
             self._loop.call_soon_threadsafe(self.spawning.set)
         assert self._may_spawn.wait(DEADLINE)
+        if self.refuse_spawns:
+            self.refuse_spawns -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
         return ProjectPlan(FAKE_PROJECT, Path(sys.executable), "toml", None)
 
     async def before_process_shutdown(self, context: Context) -> None:
@@ -195,3 +207,57 @@ async def test_a_start_overtakes_a_stop_that_is_waited_for() -> None:
         with pytest.raises(ProcessFailed, match="bot was asked to start again"):
             await asyncio.wait_for(stopped, DEADLINE)
         assert watched.states == ONE_START
+
+
+# What was asked counts for one start only, and before any delay.
+
+
+async def test_a_start_that_fails_is_backed_off() -> None:
+    """Also when somebody has asked for that start: the request was for this try and not for the next one."""
+    async with kept(child(autostart=False, backoff_base=0.05)) as (supervisor, watched):
+        watched.refuse_spawns = 1
+        supervisor.start("bot")
+        await watched.entered(State.READY)
+        assert watched.states == [State.STARTING, State.BACKING_OFF, *ONE_START]
+        first, backed_off, again = watched.steps[:3]
+        assert again.at - backed_off.at >= 0.2, "the least delay after a shortage is 0.25 s, less 20 %"
+        assert first.cause == "asked"
+
+
+@asynccontextmanager
+async def alone(spec: ProcessSpec) -> AsyncIterator[tuple[Keeper, Watched]]:
+    """A keeper without a supervisor."""
+    watched = Watched()
+    spawner = Spawner(
+        spec,
+        FakeHub(),
+        Output(spec.name, show=()),
+        inspect=watched.inspect,
+        host_python=Path(sys.executable),
+        locks=HostLocks(),
+    )
+    keeper = Keeper(spec, spawner, events=watched, on_unasked_end=lambda name, cause: None, on_rest=lambda: None)
+    running = asyncio.create_task(keeper.run())
+    try:
+        yield keeper, watched
+    finally:
+        keeper.close()
+        keeper.kill()
+        await asyncio.wait_for(running, DEADLINE)
+
+
+@pytest.mark.parametrize("ask", ["restart", "stop"])
+async def test_nothing_is_backed_off_once_somebody_has_asked(ask: str) -> None:
+    """The child has crashed and the policy has decided; before the back-off, the keeper waits for a candidate to end,
+    and somebody asks for something meanwhile."""
+    async with alone(child(backoff_base=3600.0, backoff_max=3600.0)) as (keeper, watched):
+        keeper.start()
+        await asyncio.wait_for(keeper.ready(), DEADLINE)
+        pid, of_no_use = keeper.status().pid, asyncio.Event()
+        assert pid is not None
+        with keeper.candidate(of_no_use):
+            os.kill(pid, signal.SIGKILL)
+            await asyncio.wait_for(of_no_use.wait(), DEADLINE)
+            getattr(keeper, ask)()
+        await watched.entered(*((State.READY, 2) if ask == "restart" else (State.STOPPED, 1)))
+        assert watched.states == [*ONE_START, *(ONE_START if ask == "restart" else [State.STOPPED])]

@@ -133,6 +133,17 @@ async def test_a_bot_that_asks_for_time_is_not_killed_meanwhile(supervise: Super
         assert pid_of(supervisor) == pid
 
 
+@pytest.mark.parametrize("behaviour", ["hook-hangs", "port-stays-closed"])
+async def test_a_start_that_asks_for_time_gets_it(supervise: Supervise, log_lines: LogLines, behaviour: str) -> None:
+    """It is ended when that time is over, too, and not before."""
+    spec = child(behaviour=f"more-time-1.5 {behaviour}", ready_timeout=0.3, max_restarts=0, stop_timeout=0.2)
+    async with supervise(spec) as supervisor:
+        started, *_, ended, _ = await entered(supervisor, State.FAILED)
+        await log_lines.line(r"^child bot not ready in 0\.3 s: .*; ending it$")
+        assert (started.state, ended.state) == (State.STARTING, State.STOPPING)
+        assert ended.at - started.at > 1.5
+
+
 async def test_a_bot_whose_loop_cannot_beat_is_left_alone(supervise: Supervise) -> None:
     hub = FakeHub()
     async with supervise(child(behaviour="no-beats", **SHORT), hub=hub) as supervisor:

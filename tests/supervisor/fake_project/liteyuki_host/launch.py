@@ -63,6 +63,9 @@ if "FAIL_WHILE" in os.environ and Path(os.environ["FAIL_WHILE"]).exists():
 if "never-greet" in behaviour:
     linger()
 say(hello=os.getpid())
+for word in behaviour:
+    if word.startswith("more-time-"):
+        say(more_time=float(word.rpartition("-")[2]), reason="a large model")
 if "hook-hangs" in behaviour:
     linger()
 for word in behaviour:
