@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def ours() -> list[str]:
 async def all_given_back(descriptors: int) -> None:
     """What just ends is waited for; what does not end is shown."""
     me = psutil.Process()
-    for _ in range(500):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
         gc.collect()
         if me.num_fds() <= descriptors and not ours() and not me.children():
             return
@@ -105,6 +107,27 @@ async def test_two_hundred_spawns_that_fail_half_way_leave_nothing(limit: Any, t
     hub.close("the test is over")
     assert len(failed) > 3 * succeeded > 0, (len(failed), succeeded)
     assert [error for error in failed if not is_shortage(error)] == []
+
+
+@pytest.mark.parametrize(
+    "error", [NO_PROCESS, FileNotFoundError(), MemoryError()], ids=lambda error: type(error).__name__
+)
+async def test_a_refused_spawn_closes_its_pipe(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe of its output, both ends, and the thread that reads it; and all else that was made for it."""
+    hub = Hub()
+    hub.declare_process("bot")
+    spec = ProcessSpec("bot", FAKE_PROJECT)
+    output = Output("bot", show=())
+    spawner = Spawner(spec, hub, output, inspect=plan, host_python=Path(sys.executable), locks=HostLocks())
+    before = psutil.Process().num_fds()
+    refusing = refuse(monkeypatch, "subprocess.Popen", error, times=3)
+    for _ in range(3):
+        with pytest.raises((ProcessFailed, MemoryError)):
+            await spawner.spawn(asyncio.Event())
+    spawner.release()
+    await all_given_back(before)
+    assert refusing.refused == 3
+    hub.close("the test is over")
 
 
 # What becomes of the bot.
