@@ -358,7 +358,7 @@ class Writer:
     ) -> list[bytes | memoryview] | None:
         """What to write when *taken* of the *size* bytes of *buffers* have been; None: the role has been given up."""
         with self.lock:
-            if taken < size:
+            if taken < size and not self.ended:  # else the flusher may have ended: it would never give the role up
                 self._leftover = _after(buffers, taken)
                 self._arm()  # the role goes to the flusher, which may be waiting for more
                 self._wake_flusher()
