@@ -464,3 +464,33 @@ def test_what_others_write_between_two_writes_of_a_child_comes_after_the_first_o
         assert pair.child_memory.get_all() == {"first": 1, "between": 2}
         assert pair.child_memory.revision == 2
     assert lines == []
+
+
+# --- writers that wait for a slow process ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("writer", ["the host", "another child"])
+def test_a_laggard_that_ends_lets_writers_go_on(writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not have to wait until it would have been disconnected."""
+    monkeypatch.setattr("liteyuki_host.hub.hub.LAG_SECONDS", 3600.0)
+    with connected_pair("bot", window=16 * 1024) as pair:
+        pair.host.declare_process("slow")
+        ours, theirs = memory_link(4096)
+        slow = pair.host.connect("slow", ours, Listener())
+        theirs.write_all([encode_frame(Kind.CONTROL, m.encode_message(m.Hello(m.PROTOCOL_VERSION, "slow", 1)))])
+        until(lambda: pair.host.session("slow"))
+        writes = pair.host_memory if writer == "the host" else pair.child_memory
+        done = threading.Event()
+
+        def write() -> None:
+            for number in range(50):  # as much as 12 windows
+                writes.set("key", f"{number}{'x' * 4000}")
+            writes.sync()
+            done.set()
+
+        threading.Thread(target=write, daemon=True).start()
+        until(lambda: pair.host.laggards() == [slow])
+        assert not done.is_set()
+        theirs.close()  # it dies
+        assert done.wait(DEADLINE)
+        assert pair.host_memory["key"].startswith("49")

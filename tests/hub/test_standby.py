@@ -359,6 +359,17 @@ def test_a_channel_that_is_taken_meanwhile_is_refused_at_the_turn() -> None:
             node.reset()
 
 
+@pytest.mark.parametrize("how", list(END))
+def test_messages_take_short_ways_after_the_takeover(hub: Hub, start: Start, how: str) -> None:
+    """Before it, each one has to be looked at by the session, which may have to keep it."""
+    old, new = start(), start(standby=True)
+    assert (old.session.link.settled, new.session.link.settled) == (True, False)
+    END[how](old)
+    assert new.session.link.settled
+    channel(new.node, "bot-passive").send("now it goes straight through")
+    assert channel(hub, "bot-passive").receive(DEADLINE) == "now it goes straight through"
+
+
 def test_a_successor_that_does_not_read_stops_no_writer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child's writes used to wait for a frozen process as long as nobody else wrote."""
     monkeypatch.setattr("liteyuki_host.hub.hub.LAG_SECONDS", 0.2)
