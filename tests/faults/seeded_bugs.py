@@ -68,7 +68,7 @@ BUGS = (
     ),
     Bug(
         "the instance lock is opened and not locked",
-        "supervisor/lock.py",
+        "supervisor/lock_file.py",
         "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "            pass\n",
         "host_killed",
@@ -111,8 +111,8 @@ BUGS = (
     ),
     Bug(
         "the stacks are not shown before the kill",
-        "supervisor/keeper.py",
-        "            await stopping.show_stacks(life, self.hurry)\n",
+        "supervisor/ending.py",
+        "            await stopping.show_stacks(life, process.hurry)\n",
         "            pass\n",
         "frozen",
         "not shown",
@@ -130,8 +130,8 @@ BUGS = (
     Bug(
         "a restart that is asked for during the spawn is forgotten",
         "supervisor/keeper.py",
-        "spawn(self._wake)\n",
-        "spawn(self._wake)\n            self._restart_asked = False\n",
+        "await self._starting.spawn()\n",
+        "await self._starting.spawn()\n            process.hear(Heard.BEGUN)\n",
         "control_races",
         "not done in",
         {"host_pairs": 0},
