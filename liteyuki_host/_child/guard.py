@@ -27,7 +27,7 @@ import signal
 import sys
 from collections.abc import MutableMapping
 
-from liteyuki_host import forks
+from liteyuki_host import descriptors
 from liteyuki_host._child.ending import ORPHAN_SECONDS, kill_own_group
 
 LEASH_VARIABLE = "LYCOMM_LEASH"
@@ -50,7 +50,7 @@ def arm(environ: MutableMapping[str, str]) -> list[str]:
     _keep_from_programs(environ)
     lock = _take(environ, LOCK_VARIABLE)
     if lock is not None:
-        forks.close_in_forks(lock)
+        descriptors.close_in_forks(lock)
     leash = _take(environ, LEASH_VARIABLE)
     if leash is None:
         return ["no leash from the host: a frozen bot would outlive it"]

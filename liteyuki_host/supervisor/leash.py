@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from liteyuki_host import forks
+from liteyuki_host import descriptors
 from liteyuki_host._child.guard import LEASH_VARIABLE
 
 
@@ -33,7 +33,7 @@ class InheritedDescriptor:
         """Give our copy back, after the spawn. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            forks.close(descriptor)
+            descriptors.close(descriptor)
 
 
 class Leash:
@@ -47,7 +47,7 @@ class Leash:
         """When the child is gone. One that is there all the same is killed about a second later. Idempotent."""
         ours, self._ours = self._ours, None
         if ours is not None:
-            forks.close(ours)
+            descriptors.close(ours)
 
 
 def open_leash() -> Leash:
@@ -56,5 +56,5 @@ def open_leash() -> Leash:
         return Leash(None, None)
     theirs, ours = os.pipe()
     for end in (theirs, ours):
-        forks.close_in_forks(end)
+        descriptors.close_in_forks(end)
     return Leash(ours, theirs)

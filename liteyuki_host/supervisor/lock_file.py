@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from liteyuki_host import forks
+from liteyuki_host import descriptors
 from liteyuki_host.comm.shortage import is_shortage
 
 if sys.platform == "win32":
@@ -50,7 +50,7 @@ class LockFile:
     def __init__(self, descriptor: int, path: Path) -> None:
         self.descriptor = descriptor
         self.path = path
-        forks.close_in_forks(descriptor)
+        descriptors.close_in_forks(descriptor)
 
     def try_lock(self) -> bool:
         """Lock it if nobody else has. Raises OSError: this disk knows no locks."""
@@ -78,7 +78,7 @@ class LockFile:
 
     def close(self) -> None:
         """Close our descriptor; a lock is given back only if nobody has inherited it. In a fork it does nothing."""
-        forks.close(self.descriptor)
+        descriptors.close(self.descriptor)
 
 
 def open_for(project: Path) -> tuple[LockFile, OSError | None]:

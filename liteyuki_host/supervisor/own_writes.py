@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from liteyuki_host import forks
+from liteyuki_host import descriptors
 from liteyuki_host._child.writes import ANYWHERE, OVERFLOW, PROGRAM, REPEAT_SECONDS, VARIABLE, clock
 
 KEEP_SECONDS = 60.0
@@ -58,7 +58,7 @@ class WriteRecord:
             self._descriptor, self._path = tempfile.mkstemp(prefix="lycomm-writes-")
         except OSError:  # no space, no descriptors: the bot starts without it
             return
-        forks.close_in_forks(self._descriptor)
+        descriptors.close_in_forks(self._descriptor)
         self.is_complete = True
 
     @property
@@ -81,7 +81,7 @@ class WriteRecord:
                 self.closed_at = time.monotonic()
         if descriptor is None or self._path is None:
             return
-        forks.close(descriptor)
+        descriptors.close(descriptor)
         with contextlib.suppress(OSError):  # the process has done so, see record_writes()
             os.unlink(self._path)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from loguru import logger
 
-from liteyuki_host import forks
+from liteyuki_host import descriptors
 from liteyuki_host.comm.errors import ProcessFailed
 from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.comm.threads import DaemonThread, call_soon
@@ -213,7 +213,7 @@ class _Tail:
         """Set by :meth:`finish`."""
         self._read_end, self.fileno = os.pipe()
         for end in (self._read_end, self.fileno):
-            forks.close_in_forks(end)
+            descriptors.close_in_forks(end)
         self._over = False
         self._reader = DaemonThread(self._read, name=f"lycomm-trial-output-{name}")
         try:
@@ -231,7 +231,7 @@ class _Tail:
 
     def _close(self) -> None:
         for end in (self._read_end, self.fileno):
-            forks.close(end)
+            descriptors.close(end)
 
     def _read(self) -> None:
         tail = bytearray()
