@@ -41,7 +41,7 @@ from liteyuki_host.comm import (
 )
 from liteyuki_host.comm.process.current import current_node
 from liteyuki_host.comm.storage import shared_memory
-from nonebot_plugin_lycomm import commands, hooks
+from nonebot_plugin_lycomm import commands, driver_hooks
 from nonebot_plugin_lycomm.params import ActiveChannel, ChannelParam, PassiveChannel, SharedMemory
 from nonebot_plugin_lycomm.threads import background_thread
 
@@ -98,5 +98,5 @@ def restart_process(name: str | None = None) -> None:
     current_node().request_restart(name)
 
 
-hooks.register(get_driver())
+driver_hooks.register(get_driver())
 commands.register(get_driver(), get_plugin_config(Config))

@@ -96,7 +96,7 @@ def test_a_circle_is_found() -> None:
         ("liteyuki_host/comm/protocol/frames.py", "import socket"),
         ("liteyuki_host/comm/process/node.py", "import liteyuki_host.supervisor.policy_of_tomorrow"),
         ("liteyuki_host/hub/hub.py", "import nonebot"),
-        ("nonebot_plugin_lycomm/hooks.py", "import liteyuki_host.settings"),
+        ("nonebot_plugin_lycomm/driver_hooks.py", "import liteyuki_host.settings"),
     ],
 )
 def test_a_planted_violation_is_caught(tmp_path: Path, file: str, planted: str) -> None:

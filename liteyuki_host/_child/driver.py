@@ -28,13 +28,13 @@ from liteyuki_host._child.codes import BESIDE, SHARE_PORT
 from liteyuki_host._child.configuration import explaining
 from liteyuki_host._child.doubtful import forgiving, wrong_log_level
 from liteyuki_host._child.drain import Draining
-from liteyuki_host._child.hooks import StartupHooks
 from liteyuki_host._child.listening import Listening
 from liteyuki_host._child.mistyped import mistyped_settings
 from liteyuki_host._child.orders import Orders
 from liteyuki_host._child.pulse import Pulse
 from liteyuki_host._child.siblings import sibling_on
 from liteyuki_host._child.sources import Sources
+from liteyuki_host._child.startup_hooks import StartupHooks
 from liteyuki_host._child.trouble import CannotRun, explain
 from liteyuki_host.comm.errors import LycommError
 from liteyuki_host.comm.threads import call_soon

@@ -34,7 +34,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from liteyuki_host._child.ending import Ending
-from liteyuki_host._child.hooks import StartupHooks
+from liteyuki_host._child.startup_hooks import StartupHooks
 from liteyuki_host.comm.threads import call_soon
 from liteyuki_host.signals import waking
 

@@ -26,10 +26,10 @@ from liteyuki_host.comm.shortage import describe
 from liteyuki_host.supervisor import exits, stopping
 from liteyuki_host.supervisor.aftermath import Aftermath
 from liteyuki_host.supervisor.exits import Kind, cause_of_exit, describe_exit
-from liteyuki_host.supervisor.hooks import Hooks
 from liteyuki_host.supervisor.kept_process import KeptProcess
 from liteyuki_host.supervisor.life import Life
 from liteyuki_host.supervisor.memory import oom_kills
+from liteyuki_host.supervisor.process_hooks import ProcessHooks
 from liteyuki_host.supervisor.starting import Starting
 from liteyuki_host.supervisor.states import State
 from liteyuki_host.supervisor.vigil import Trouble
@@ -42,7 +42,7 @@ class Ending:
     """See the module's docstring. Called by the keeper's task, in the phase ENDING; :meth:`retire` beside it."""
 
     def __init__(
-        self, process: KeptProcess, hooks: Hooks, starting: Starting, aftermath: Aftermath, supervising: Boundary
+        self, process: KeptProcess, hooks: ProcessHooks, starting: Starting, aftermath: Aftermath, supervising: Boundary
     ) -> None:
         """
         Args:

@@ -42,9 +42,9 @@ from liteyuki_host.supervisor import stopping
 from liteyuki_host.supervisor.aftermath import Aftermath
 from liteyuki_host.supervisor.ending import Ending
 from liteyuki_host.supervisor.exits import describe_exit
-from liteyuki_host.supervisor.hooks import Hooks
 from liteyuki_host.supervisor.kept_process import SERVING, KeptProcess
 from liteyuki_host.supervisor.life import Life, ProcessStatus, SessionLike, SupervisorEvents
+from liteyuki_host.supervisor.process_hooks import ProcessHooks
 from liteyuki_host.supervisor.spawning import NoLongerWanted, Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec
 from liteyuki_host.supervisor.starting import Starting
@@ -80,7 +80,7 @@ class Keeper:
         self._process = KeptProcess(spec, events)
         """All that changes is in there."""
         self._supervising = Boundary(f"child {spec.name}: its supervision")
-        self._hooks = Hooks(self._process, events)
+        self._hooks = ProcessHooks(self._process, events)
         self._succession = Succession(self._process)
         aftermath = Aftermath(self._process, on_unasked_end)
         self._starting = Starting(self._process, spawner, aftermath)

@@ -54,8 +54,8 @@ class KeptProcess:
         """Set by everybody who changes something that the keeper's task has to look at; cleared by that task."""
 
         self.restart_announced = False
-        """The hooks before a restart have been called, and those after it have not. Written by ``hooks.py``; reset here
-        when no child is wanted any more."""
+        """The hooks before a restart have been called, and those after it have not. Written by ``process_hooks.py``;
+        reset here when no child is wanted any more."""
 
         # What is done. Written by the keeper's task.
         self.phase = Phase.RESTING

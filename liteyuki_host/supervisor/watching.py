@@ -14,9 +14,9 @@ from loguru import logger
 
 from liteyuki_host.boundary import Boundary
 from liteyuki_host.supervisor.exits import Cause, Kind
-from liteyuki_host.supervisor.hooks import Hooks
 from liteyuki_host.supervisor.kept_process import SERVING, KeptProcess
 from liteyuki_host.supervisor.life import Life
+from liteyuki_host.supervisor.process_hooks import ProcessHooks
 from liteyuki_host.supervisor.starting import Starting
 from liteyuki_host.supervisor.states import State
 from liteyuki_host.supervisor.succession import Succession
@@ -42,7 +42,12 @@ class Watching:
     """See the module's docstring. Called by the keeper's task, in the phase WATCHING; :meth:`renew` by anybody."""
 
     def __init__(
-        self, process: KeptProcess, hooks: Hooks, starting: Starting, succession: Succession, supervising: Boundary
+        self,
+        process: KeptProcess,
+        hooks: ProcessHooks,
+        starting: Starting,
+        succession: Succession,
+        supervising: Boundary,
     ) -> None:
         """
         Args:

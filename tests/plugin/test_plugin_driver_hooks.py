@@ -28,7 +28,7 @@ from nonebot_plugin_lycomm import (
     subscribe,
     unsubscribe,
 )
-from nonebot_plugin_lycomm import hooks as plugin_hooks
+from nonebot_plugin_lycomm import driver_hooks as plugin_hooks
 from tests.plugin.support import Logged
 
 DEADLINE = 5.0

@@ -14,7 +14,7 @@ from liteyuki_host.supervisor.life import Context, SupervisorEvents
 Hook = Callable[[Context], Coroutine[Any, Any, None]]
 
 
-class Hooks:
+class ProcessHooks:
     """The hooks of one process. For the host's event loop only.
 
     Each hook is called in a task of its own. The ``before`` hooks are waited for, until they return, ``stop_timeout``

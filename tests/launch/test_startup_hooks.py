@@ -8,13 +8,14 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import anyio.from_thread
 import pytest
 from loguru import logger
 
-from liteyuki_host._child import hooks
-from liteyuki_host._child.hooks import StartupHooks
+from liteyuki_host._child import startup_hooks
+from liteyuki_host._child.startup_hooks import StartupHooks
 from liteyuki_host.comm.channel.channel import blocking_receive_hook
 from liteyuki_host.comm.errors import ChannelClosed
 
@@ -24,7 +25,7 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 
 @pytest.fixture(autouse=True)
 def _no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hooks, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(startup_hooks, "PATIENCE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -149,9 +150,9 @@ async def test_the_start_goes_on_without_a_hook_that_waits_for_messages(lines: l
     await start(waits_for_ever)
     assert not ended.is_set()  # it goes on
     (warning,) = lines
-    assert "test_hooks." in warning
+    assert f"{__name__}." in warning
     assert "waits_for_ever" in warning
-    assert "test_hooks.py:" in warning
+    assert f"{Path(__file__).name}:" in warning
     assert "background_thread" in warning
     release.set()
     assert await asyncio.to_thread(ended.wait, DEADLINE)
@@ -160,7 +161,7 @@ async def test_the_start_goes_on_without_a_hook_that_waits_for_messages(lines: l
 async def test_a_hook_that_gets_its_message_in_time_is_waited_for(
     lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hooks, "PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(startup_hooks, "PATIENCE_SECONDS", 60.0)
     done: list[bool] = []
 
     def hook() -> None:
