@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         keyboard.install(options.process)
         if options.trial:
-            from liteyuki_host._child.trial import Trial
+            from liteyuki_host._child.trial_run import Trial
 
             Trial(transport).run(options.process, _script(options))
         ending = Ending(without)

@@ -75,7 +75,7 @@ async def trial(
         known_failed: plugins that the running bot does without; the changed code may, too.
         timeout: seconds that the loading may take.
         on_verdict: called with what the child says when it has loaded the project, or failed to: ``error``, or
-            ``failed_plugins`` (name to words), ``listens`` and ``note`` (see ``_child.trial``).
+            ``failed_plugins`` (name to words), ``listens`` and ``note`` (see ``_child.trial_run``).
         own_writes: takes what the trial says it has written.
 
     Returns:
