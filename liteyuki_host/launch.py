@@ -151,8 +151,8 @@ def _run_project(node: Node, options: argparse.Namespace, ending: Ending, orders
     from liteyuki_host._child import keyboard
     from liteyuki_host._child.driver import DriverWatch, use_line_format
     from liteyuki_host._child.own_exit import place_of_exit
-    from liteyuki_host._child.project import run_script, run_toml
     from liteyuki_host._child.replacing import SelfReplacement
+    from liteyuki_host._child.run_project import run_script, run_toml
     from liteyuki_host._child.signals import Signals
     from liteyuki_host._child.startup_hooks import StartupHooks
     from liteyuki_host._child.trouble import CannotRun, explain, is_final, show_traceback

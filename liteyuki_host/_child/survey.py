@@ -82,7 +82,7 @@ class _Table:
     """``[tool.nonebot]``, and whether what it names is there."""
 
     def __init__(self, table: dict[str, Any]) -> None:
-        from liteyuki_host._child.project import refused_entries
+        from liteyuki_host._child.run_project import refused_entries
 
         self.problems = [*refused_entries(table), *self._meant_otherwise(table), *self._adapters(table)]
         self.plugins = list(self._plugins(table))
@@ -90,7 +90,7 @@ class _Table:
 
     @classmethod
     def read(cls) -> _Table:
-        from liteyuki_host._child.project import read_table
+        from liteyuki_host._child.run_project import read_table
 
         try:
             return cls(read_table(Path("pyproject.toml")))
@@ -100,7 +100,7 @@ class _Table:
             return table
 
     def _adapters(self, table: dict[str, Any]) -> Iterator[str]:
-        from liteyuki_host._child.project import declared_adapters
+        from liteyuki_host._child.run_project import declared_adapters
 
         adapters = declared_adapters(table)
         while True:

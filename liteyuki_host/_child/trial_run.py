@@ -72,7 +72,7 @@ class Trial:
             raise CannotRun(missing_module("nonebot", "nonebot2[fastapi]")) from exc
         from liteyuki_host._child.configuration import explaining
         from liteyuki_host._child.driver import FailedPlugins, load_our_plugin, use_line_format
-        from liteyuki_host._child.project import run_script, run_toml
+        from liteyuki_host._child.run_project import run_script, run_toml
 
         use_line_format(process)
         failed = FailedPlugins()

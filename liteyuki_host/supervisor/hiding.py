@@ -87,7 +87,7 @@ import liteyuki_host._child.survey
 found = liteyuki_host._child.survey.survey(kind)
 if not found["unfit"]:
     import liteyuki_host._child.guard, liteyuki_host._child.keyboard, liteyuki_host._child.trial_run
-    import liteyuki_host._child.driver, liteyuki_host._child.project, liteyuki_host._child.replacing
+    import liteyuki_host._child.driver, liteyuki_host._child.run_project, liteyuki_host._child.replacing
     import liteyuki_host._child.signals, liteyuki_host.comm.transport
     import anyio, anyio.to_thread
     anyio.run(anyio.to_thread.run_sync, int)

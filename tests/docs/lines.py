@@ -45,7 +45,7 @@ REASONS = [
     "liteyuki_host/project.py",
     "liteyuki_host/dotenv_text.py",
     "liteyuki_host/paths.py",
-    "liteyuki_host/_child/project.py",
+    "liteyuki_host/_child/run_project.py",
     "liteyuki_host/_child/listening.py",
 ]
 REASON_FUNCTIONS = {
@@ -91,7 +91,7 @@ FOUND = [
     "liteyuki_host/_child/configuration.py",
     "liteyuki_host/_child/doubtful.py",
     "liteyuki_host/_child/mistyped.py",
-    "liteyuki_host/_child/project.py",
+    "liteyuki_host/_child/run_project.py",
     "liteyuki_host/_child/survey.py",
 ]
 TELLING = {"fault", "note", "tell", "append", "Refused"}

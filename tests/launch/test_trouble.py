@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from liteyuki_host._child.project import declared_adapters
+from liteyuki_host._child.run_project import declared_adapters
 from liteyuki_host._child.trouble import MAX_WORDS, CannotRun, explain, locate, show_traceback
 
 
