@@ -38,7 +38,7 @@ from liteyuki_host.settings import Settings, load_settings
 from liteyuki_host.settings_files import SettingsFiles
 from liteyuki_host.supervisor import terminal
 from liteyuki_host.supervisor.installation import HostInstallation
-from liteyuki_host.supervisor.output import Output, to_the_console
+from liteyuki_host.supervisor.process_output import Output, to_the_console
 from liteyuki_host.supervisor.states import Transition
 from liteyuki_host.supervisor.supervisor import Supervisor
 

@@ -23,10 +23,10 @@ from liteyuki_host.supervisor.leash import open_leash
 from liteyuki_host.supervisor.life import HubLike, Life
 from liteyuki_host.supervisor.lock import HostLocks, InstanceLock
 from liteyuki_host.supervisor.memory import oom_kills
-from liteyuki_host.supervisor.output import Output
 from liteyuki_host.supervisor.overlap import SharedPort
 from liteyuki_host.supervisor.own_writes import OwnWrites
 from liteyuki_host.supervisor.process import Child, child_environment, why_no_host_in
+from liteyuki_host.supervisor.process_output import Output
 from liteyuki_host.supervisor.spec import ProcessSpec, Reload
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.life import Context, HubLike, ProcessStatus, SessionLike, SupervisorEvents
 from liteyuki_host.supervisor.lock import HostLocks
 from liteyuki_host.supervisor.order import also_restarted, stop_levels
-from liteyuki_host.supervisor.output import Output
 from liteyuki_host.supervisor.own_writes import OwnWrites
+from liteyuki_host.supervisor.process_output import Output
 from liteyuki_host.supervisor.reloading import Reloader
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec, Reload

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from liteyuki_host.output.text import Block
-from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.process_output import Output
 
 DEADLINE = 15.0  # seconds, for anything that takes milliseconds on an idle machine
 UNBUFFERED = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -21,8 +21,8 @@ from liteyuki_host import log
 from liteyuki_host.output import console as console_module
 from liteyuki_host.output.backlog import LIMIT
 from liteyuki_host.output.console import Console
-from liteyuki_host.supervisor.output import Output
 from liteyuki_host.supervisor.process import child_environment
+from liteyuki_host.supervisor.process_output import Output
 from liteyuki_host.supervisor.spec import ProcessSpec
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
@@ -199,7 +199,7 @@ def test_a_host_with_a_stuck_console_ends() -> None:
 
 EMBEDDED = """
 import subprocess, sys
-from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.process_output import Output
 print("before")
 output = Output("bot")
 pipe = output.open_pipe()

@@ -21,7 +21,7 @@ from liteyuki_host import log
 from liteyuki_host.output import files as files_module
 from liteyuki_host.output.backlog import LIMIT
 from liteyuki_host.output.files import LogFiles
-from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.process_output import Output
 
 if sys.platform != "win32":
     import resource

@@ -21,7 +21,7 @@ from liteyuki_host.project import ProjectPlan
 from liteyuki_host.supervisor.keeper import Keeper
 from liteyuki_host.supervisor.life import Context
 from liteyuki_host.supervisor.lock import HostLocks
-from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.process_output import Output
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec
 from liteyuki_host.supervisor.states import State, Transition

@@ -26,7 +26,7 @@ from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.hub import Hub
 from liteyuki_host.supervisor import process, stopping, vigil
 from liteyuki_host.supervisor.lock import AlreadyRuns, HostLocks, InstanceLock
-from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.process_output import Output
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec, Strategy
 from liteyuki_host.supervisor.states import State

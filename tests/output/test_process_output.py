@@ -15,7 +15,7 @@ from output_kit import DEADLINE, FLOOD, Newest, printing, quiet, texts
 
 from liteyuki_host.output.console import Console
 from liteyuki_host.output.text import Block
-from liteyuki_host.supervisor.output import Output
+from liteyuki_host.supervisor.process_output import Output
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
 
