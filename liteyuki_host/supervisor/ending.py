@@ -5,7 +5,7 @@ method             how it came to that                       what follows
 =================  ========================================  =====================================================
 ``asked``          somebody wants it stopped or restarted    whatever was asked
 ``exited``         it is gone, and nobody had asked          the restart policy decides, unless somebody asks now
-``in_trouble``     it is there and has to go                 as after ``exited``
+``unhealthy``      it is there and has to go                 as after ``exited``
 ``unsupervised``   the host's own work for it has failed     as after ``exited``
 ``retire``         its successor serves                      nothing: the process goes on
 =================  ========================================  =====================================================
@@ -32,7 +32,7 @@ from liteyuki_host.supervisor.memory import oom_kills
 from liteyuki_host.supervisor.process_hooks import ProcessHooks
 from liteyuki_host.supervisor.starting import Starting
 from liteyuki_host.supervisor.states import State
-from liteyuki_host.supervisor.vigil import Trouble
+from liteyuki_host.supervisor.vigil import Unhealthy
 from liteyuki_host.supervisor.wish import Heard, Step, Wish
 
 __all__ = ["Ending"]
@@ -99,28 +99,28 @@ class Ending:
         if process.wish is Wish.GIVEN_UP:
             process.enter(State.FAILED, process.why)
 
-    async def in_trouble(self, life: Life, trouble: Trouble) -> float | None:
+    async def unhealthy(self, life: Life, found: Unhealthy) -> float | None:
         """End a child that does not serve as it should, in order or at once."""
-        process, name, words = self._process, self._process.spec.name, trouble.cause.words
+        process, name, words = self._process, self._process.spec.name, found.cause.words
         process.hear(Heard.ENDED)
-        likely = f": {trouble.likely}" if trouble.likely else ""
-        logger.error(f"child {name} {words}{likely}; {'killing' if trouble.kill else 'ending'} it")
-        if trouble.state is not None:
-            process.enter(trouble.state, words)
-        if trouble.cause.kind is not Kind.LINK_LOST:  # then it mostly is ending already, and cannot be asked
+        likely = f": {found.likely}" if found.likely else ""
+        logger.error(f"child {name} {words}{likely}; {'killing' if found.kill else 'ending'} it")
+        if found.state is not None:
+            process.enter(found.state, words)
+        if found.cause.kind is not Kind.LINK_LOST:  # then it mostly is ending already, and cannot be asked
             await stopping.show_stacks(life, process.hurry)
         process.enter(State.STOPPING, words)
         process.ready_waiters.tell(process.starts, f"{name} {words}")
-        rung = await stopping.end(process.spec, life, words, process.hurry, kill=trouble.kill)
+        rung = await stopping.end(process.spec, life, words, process.hurry, kill=found.kill)
         process.last_exit = words
         how = describe_exit(life.exit_code)
         ended = f"child {name} ended after {rung or 'the loss of its link'} ({how})"
         if process.step is not Step.POLICY:
             logger.info(ended)
             return None
-        decision = process.decide(trouble.cause, ready_for=life.ready_for)
+        decision = process.decide(found.cause, ready_for=life.ready_for)
         logger.info(f"{ended}; {decision.words}")
-        return self._aftermath.carry_out(decision, trouble.cause)
+        return self._aftermath.carry_out(decision, found.cause)
 
     async def unsupervised(self, error: Exception) -> float | None:
         """End the child for certain: starting or ending it has failed half-way in the host."""

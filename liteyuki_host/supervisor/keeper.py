@@ -50,7 +50,7 @@ from liteyuki_host.supervisor.spec import ProcessSpec
 from liteyuki_host.supervisor.starting import Starting
 from liteyuki_host.supervisor.states import State, Story
 from liteyuki_host.supervisor.succession import Succession
-from liteyuki_host.supervisor.vigil import Renewal, Trouble
+from liteyuki_host.supervisor.vigil import Renewal, Unhealthy
 from liteyuki_host.supervisor.watching import Verdict, Watching, tell_of_failed_plugins
 from liteyuki_host.supervisor.wish import Heard, Phase, Step, Wish
 
@@ -349,8 +349,8 @@ class Keeper:
                 break
             life = self._take_over(life)
         process.phase = Phase.ENDING
-        if isinstance(verdict, Trouble):
-            return await self._ending.in_trouble(life, verdict)
+        if isinstance(verdict, Unhealthy):
+            return await self._ending.unhealthy(life, verdict)
         if verdict is Verdict.EXITED:
             return await self._ending.exited(life)
         await self._ending.asked(life)

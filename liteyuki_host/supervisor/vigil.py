@@ -1,4 +1,14 @@
-"""Watches over one child from its spawn on: is it ready in time, does it live, is it too large or too old?"""
+"""Judges one child from its spawn on: is it ready in time, does it answer, is it too large or too old?
+
+Which question is asked depends on how far the child has come, and there is always just one:
+
+- Its link is over: is the process gone soon after?
+- It is not ready: is it ready within ``ready_timeout``?
+- It is ready: does its event loop turn, does it run at all (``watchdog.py``)? If so: is it time for a new one, because
+  of ``max_age`` or ``memory_limit``?
+
+A child may ask for more time (``MoreTime``). Every limit is then put off until that time is over.
+"""
 
 from __future__ import annotations
 
@@ -24,27 +34,26 @@ MEMORY_SECONDS = 5.0
 AGE_VARIANCE = 0.1
 """``max_age`` is varied by this share, so that bots that were started together do not go together."""
 
-
 RENEWAL_AGAIN_SECONDS = 600.0
 """From a renewal that could not be made until it is due again: somebody has to do something about it first."""
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """The child is there, and has to go."""
+class Unhealthy:
+    """The child is there, does not serve as it should, and has to be ended."""
 
     cause: Cause
     likely: str
-    """What it probably is, for the log; may be empty."""
+    """What the reason probably is, for the log; may be empty."""
     state: State | None = None
-    """Entered before it is ended; None: it goes straight to STOPPING."""
+    """The state that it enters before it is ended; None: it goes straight to STOPPING."""
     kill: bool = False
-    """Asking is of no use."""
+    """Asking it to end is of no use: nobody there would act on that."""
 
 
 @dataclass(frozen=True)
 class Renewal:
-    """The child works, and a new one is to take its place."""
+    """The child serves, and a new one is to take its place."""
 
     why: str
     counted: bool = False
@@ -52,30 +61,41 @@ class Renewal:
 
 
 class Vigil:
-    """Over one child. For the event loop only.
+    """Judges one child. For the host's event loop only; everything is written by :meth:`look`.
 
-    Times are ``time.monotonic()``.
+    Moments are ``time.monotonic()``.
     """
 
     def __init__(self, spec: ProcessSpec, life: Life) -> None:
+        # Results of the last look.
         self.next: float | None = None
-        """When to look again, if nothing is heard before."""
+        """When to look again, if nothing is heard before; None: not before something is heard."""
         self.memory: int | None = None
-        """Resident bytes of the child and all it started, as last measured."""
+        """Resident bytes of the child and all it started, as last measured; None: not known."""
         self.silent = 0.0
         """Seconds since its event loop should have shown that it turns."""
         self.busy = False
+        """Its event loop has not turned for a while, which is no reason yet to end it."""
+
+        # What is judged by.
         self._spec = spec
         self._life = life
         self._spawned_at = life.live_child.started_at
         self._oldest = self._spawned_at + spec.max_age * random.uniform(1 - AGE_VARIANCE, 1 + AGE_VARIANCE)
+        """When it is too old; counts only with a ``max_age``."""
         self._weigh_at = time.monotonic()
+        """When to measure the memory next."""
         self._renew_from = 0.0
+        """No renewal before: the last one that was due could not be made."""
         self._watchdog: Watchdog | None = None
+        """Judges the signs of life; made when the child is ready."""
         self._weighing = Boundary(f"child {spec.name}: measuring its memory")
 
-    async def look(self) -> Trouble | Renewal | None:
-        """What there is to do about the child now, if anything."""
+    async def look(self) -> Unhealthy | Renewal | None:
+        """Judge the child. Returns what there is to do about it now; None: nothing. Sets the results above.
+
+        May take the time of one measurement of its memory, in a thread.
+        """
         now, life, spec = time.monotonic(), self._life, self._spec
         if life.link_closed_at is not None:
             # After a goodbye the interpreter may still be ending; a broken link explains itself soon.
@@ -85,13 +105,13 @@ class Vigil:
         if not life.ready:
             self.next = life.put_off(self._spawned_at + spec.ready_timeout)
             return _not_ready(spec, life) if now >= self.next else None
-        return self._trouble(now) or await self._renewal(now)
+        return self._unhealthy(now) or await self._renewal(now)
 
     def postpone_renewal(self) -> None:
-        """No new child can be started now; the one that works goes on."""
+        """Report no renewal for a while: no new child can be started now, and the one that serves goes on."""
         self._renew_from = time.monotonic() + RENEWAL_AGAIN_SECONDS
 
-    def _trouble(self, now: float) -> Trouble | None:
+    def _unhealthy(self, now: float) -> Unhealthy | None:
         spec, life = self._spec, self._life
         if self._watchdog is None:
             self._watchdog = Watchdog(spec.loop_timeout, spec.freeze_timeout, now)
@@ -104,18 +124,18 @@ class Vigil:
         if look.ping:
             life.live_session.ping()
         if look.state is State.BLOCKED:
-            return Trouble(exits.blocked(spec.loop_timeout), "some plugin blocks it", State.BLOCKED, kill=True)
+            return Unhealthy(exits.blocked(spec.loop_timeout), "some plugin blocks it", State.BLOCKED, kill=True)
         if look.state is State.FROZEN:
             return self._frozen(look)
         return None
 
-    def _frozen(self, look: Look) -> Trouble:
+    def _frozen(self, look: Look) -> Unhealthy:
         limits = [limit for limit in (self._spec.loop_timeout, self._spec.freeze_timeout) if 0 < limit <= look.silent]
         seconds = max(limits, default=look.silent)
         if is_stopped(self._life.live_child.pid):
-            return Trouble(exits.frozen(seconds), "somebody has stopped it", State.FROZEN, kill=True)
+            return Unhealthy(exits.frozen(seconds), "somebody has stopped it", State.FROZEN, kill=True)
         likely = "native code holds Python's lock, or the machine is overloaded"
-        return Trouble(exits.lock_held(seconds), likely, State.FROZEN, kill=True)
+        return Unhealthy(exits.lock_held(seconds), likely, State.FROZEN, kill=True)
 
     async def _renewal(self, now: float) -> Renewal | None:
         spec = self._spec
@@ -149,20 +169,20 @@ class Vigil:
         self.next = moment if self.next is None else min(self.next, moment)
 
 
-def _not_ready(spec: ProcessSpec, life: Life) -> Trouble:
+def _not_ready(spec: ProcessSpec, life: Life) -> Unhealthy:
     if not life.greeting.is_set():
         likely = "it never reached the host"
     elif not life.hooks_done:
         likely = "a start-up hook does not return, or an import takes that long"
     else:
         likely = "its start-up hooks are done, but its port does not open"
-    return Trouble(exits.not_ready(spec.ready_timeout), likely)
+    return Unhealthy(exits.not_ready(spec.ready_timeout), likely)
 
 
-def _unreachable(spec: ProcessSpec, life: Life) -> Trouble:
+def _unreachable(spec: ProcessSpec, life: Life) -> Unhealthy:
     if life.link_cause is None:
-        return Trouble(exits.stuck(spec.stop_timeout), "a thread that is not a daemon?", kill=True)
-    return Trouble(exits.link_lost(life.link_cause), "", kill=True)
+        return Unhealthy(exits.stuck(spec.stop_timeout), "a thread that is not a daemon?", kill=True)
+    return Unhealthy(exits.link_lost(life.link_cause), "", kill=True)
 
 
 def _mebibytes(count: int) -> str:

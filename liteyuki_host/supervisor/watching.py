@@ -20,7 +20,7 @@ from liteyuki_host.supervisor.process_hooks import ProcessHooks
 from liteyuki_host.supervisor.starting import Starting
 from liteyuki_host.supervisor.states import State
 from liteyuki_host.supervisor.succession import Succession
-from liteyuki_host.supervisor.vigil import Renewal, Trouble, Vigil
+from liteyuki_host.supervisor.vigil import Renewal, Unhealthy, Vigil
 from liteyuki_host.supervisor.wish import Heard, Step, Wish
 from liteyuki_host.wording import one_line
 
@@ -28,7 +28,7 @@ __all__ = ["Verdict", "Watching", "tell_of_failed_plugins"]
 
 
 class Verdict(Enum):
-    """Why following a child has come to an end, if not for a ``Trouble``."""
+    """Why following a child has come to an end, if not for a ``Unhealthy``."""
 
     EXITED = auto()
     """It is gone, and nobody had asked."""
@@ -59,7 +59,7 @@ class Watching:
         self._succession = succession
         self._supervising = supervising
 
-    async def follow(self, life: Life) -> Verdict | Trouble:
+    async def follow(self, life: Life) -> Verdict | Unhealthy:
         """Look at the child whenever something is heard of it, and at the moments that the vigil names. Returns why it
         is not to be followed any more."""
         process = self._process
@@ -82,7 +82,7 @@ class Watching:
             found = await vigil.look()
             self._supervising.succeeded()
             process.memory = vigil.memory
-            if isinstance(found, Trouble):
+            if isinstance(found, Unhealthy):
                 return found
             if found is not None:
                 await self._renew_if_possible(found, vigil)
