@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import os
-import sys
 import threading
-import time
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -22,15 +18,16 @@ from loguru import logger
 
 from liteyuki_host import lifespan, log, signals
 from liteyuki_host.boundary import in_thread_or_here
+from liteyuki_host.child_requests import ChildRequests
 from liteyuki_host.comm.errors import HostError, HostNotRunning, LycommError, ProcessFailed
 from liteyuki_host.comm.process.current import set_current
-from liteyuki_host.comm.process.node import Node
-from liteyuki_host.comm.protocol.messages import ControlRequest
 from liteyuki_host.comm.threads import call_soon
 from liteyuki_host.embedding import Cancellation, await_on, ends_with_program, run_apart, run_waited_for
 from liteyuki_host.events import ProcessEvents
-from liteyuki_host.hub import Hub, Session
+from liteyuki_host.host_modules import load_module
+from liteyuki_host.hub import Hub
 from liteyuki_host.idle import until_of_no_use, why_stay
+from liteyuki_host.inside_child import refuse_inside_child
 from liteyuki_host.lifespan import Lifespan
 from liteyuki_host.output.files import LogFiles
 from liteyuki_host.self_watch import SelfWatch
@@ -49,10 +46,6 @@ T = TypeVar("T")
 
 SHUTDOWN_HOOK_SECONDS = 3.0
 """Seconds that each on_after_shutdown hook gets; with the stop ladder it stays near the 10 s of one Ctrl+C."""
-
-SAME_SIGNAL_SECONDS = 5.0
-"""From a SIGHUP to the host until one that a bot has received is another request. A bot tells of its own one after a
-second."""
 
 FAILED = 1
 """Exit code of a host that ends because a process has failed and none runs."""
@@ -89,7 +82,7 @@ class Host:
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, **settings: Any) -> None:
         global _current
-        _refuse_inside_a_child()
+        refuse_inside_child()
         given = Path() if folder is None else Path(folder)
         environ = dict(os.environ)
         self.settings: Settings = load_settings(settings, folder=given, environ=environ)
@@ -115,7 +108,6 @@ class Host:
         )
         self._processes = list(specs)
         self._plugins: list[str] = []
-        self._hung_up_at = -SAME_SIGNAL_SECONDS  # time.monotonic() of the last SIGHUP
         self._stop_asked = False  # no threading.Event: its lock may be held when a signal handler wants it
         self._stopping: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,7 +120,8 @@ class Host:
         self._over = False
         for name in self._processes:
             self.hub.declare_process(name)
-        self.hub.on_control = self._control_requested
+        self._child_requests = ChildRequests(self, self._supervisor, lambda: self._stop_asked)
+        self.hub.on_control = self._child_requests.answer
         set_current(self.hub)
         _current = self
 
@@ -140,19 +133,9 @@ class Host:
         Raises:
             HostError: it cannot be imported; one line with the file and line that failed.
         """
-        folder = str(self.folder.absolute())
-        if folder not in sys.path:  # as `python bot.py` has it, also for the `lycomm` command
-            sys.path.insert(0, folder)
         if module not in self._plugins:
             self._plugins.append(module)
-        try:
-            return importlib.import_module(module)
-        except Exception as error:
-            top = module.partition(".")[0]
-            if isinstance(error, ModuleNotFoundError) and error.name in (top, module):
-                where = f"put {top}.py into {folder}"
-                raise HostError(f"there is no module {module!r} for the host: correct its name, or {where}") from error
-            raise HostError(f"module {module!r} of the host cannot be loaded: {_where(error)}") from error
+        return load_module(module, self.folder)
 
     # --- hooks ----------------------------------------------------------------------------------------------
 
@@ -441,7 +424,7 @@ class Host:
     def _reload_by_signal(self) -> None:
         if self._stop_asked:
             return  # a service manager may send SIGHUP right after SIGTERM (SendSIGHUP= of systemd)
-        self._hung_up_at = time.monotonic()
+        self._child_requests.host_hung_up()
         for process in self._processes:
             self._supervisor.reload(process, "SIGHUP")
 
@@ -488,73 +471,8 @@ class Host:
         assert self._loop is not None
         return await await_on(self._loop, make)
 
-    def _control_requested(self, session: Session, request: ControlRequest) -> None:
-        """A child asks; called by whoever reads its link."""
-        process = request.process or session.process
-        operations: dict[str, Callable[[], object]] = {
-            "restart": partial(self.restart_process, process),
-            "start": partial(self.start_process, process),
-            "stop": partial(self.stop_process, process),
-            "reload": partial(self.reload_process, process),
-            "terminated": partial(self._terminated, session),
-            "hung up": partial(self._hung_up, session.process),
-            "status": self.status,
-        }
-        operation = operations.get(request.verb)
-        if operation is None:
-            session.reply_control(request.id, error=f"the host knows no {request.verb!r}; it knows {list(operations)}")
-            return
-        try:
-            if request.verb not in ("status", "terminated", "hung up"):
-                logger.info(f"{session.process} asks: {request.verb} {process}")
-            session.reply_control(request.id, value=operation())
-        except LycommError as error:
-            session.reply_control(request.id, error=str(error))
-
-    def _terminated(self, session: Session) -> None:
-        """A child has received SIGTERM and nothing of the host since. A service manager that stops everything at once
-        means the host too; then this is no end of its own."""
-        if not self._stop_asked:
-            self._supervisor.terminated(session.process, session)
-
-    def _hung_up(self, process: str) -> None:
-        """A child has received SIGHUP. If the host has as well, all of them are reloaded already."""
-        if not self._stop_asked and time.monotonic() - self._hung_up_at > SAME_SIGNAL_SECONDS:
-            self._supervisor.reload(process, "somebody has sent it SIGHUP")
-
 
 def _log_files(settings: Settings) -> LogFiles | None:
     if settings.log_folder is None:
         return None
     return LogFiles(settings.log_folder, rotation=settings.log_rotation, retention=settings.log_retention)
-
-
-def _refuse_inside_a_child() -> None:
-    from liteyuki_host._child.codes import CANNOT_START
-    from liteyuki_host.comm.process.current import peek
-    from liteyuki_host.comm.transport import LINK_VARIABLE
-
-    if LINK_VARIABLE in os.environ:  # which the launcher of a bot would have taken out
-        name = os.environ.get("LYCOMM_PROCESS", "?")
-        sys.stderr.write(
-            f"this program was started as the bot {name}, but starts a host: "
-            "python of its process must be a Python interpreter\n"
-        )
-        raise SystemExit(CANNOT_START)
-
-    exchange = peek()
-    if isinstance(exchange, Node) and exchange.attached:
-        raise HostError(
-            f"this script starts a host, but it runs as the host's child {exchange.process!r}; the child needs the "
-            "script that calls nonebot.run(): name it as `entry` of the process in [tool.lycomm.processes]"
-        )
-
-
-def _where(error: BaseException) -> str:
-    """The error and the place it came from, in one line."""
-    if isinstance(error, SyntaxError):
-        return f"{error.filename} line {error.lineno}: {error.msg}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
-    place = f" ({own[-1].filename} line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {error}{place}"

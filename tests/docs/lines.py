@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 LOGGING = [
     "liteyuki_host/boundary.py",
+    "liteyuki_host/child_requests.py",
     "liteyuki_host/host.py",
     "liteyuki_host/idle.py",
     "liteyuki_host/self_watch.py",
