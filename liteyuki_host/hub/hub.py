@@ -1,4 +1,37 @@
-"""The hub: the host's own exchange, and the meeting point of all children."""
+"""The hub: the host's own exchange, and the meeting point of all children.
+
+How the hub works
+-----------------
+
+*Children come and go.* For each spawned child, the supervisor has the hub make a session (:meth:`Hub.connect`). It
+counts from the child's greeting (:meth:`Hub.admit`) to the end of its link (:meth:`Hub.dismiss`). One session per
+process *serves*: it has the process's channels and topics. A second one may stand by until that one ends.
+
+*Channels.* Each has two ends, and each end is a process; a :class:`Route` joins them (``routes.py``). A route outlives
+the sessions of its ends. When a session comes, its routes are bound to its link; when it goes, what it has not consumed
+waits in the route's outbox for the next one.
+
+*Topics.* A publication goes to every subscriber under one lock, so that all see the same order. A subscriber that
+cannot take it loses it, and that is reported.
+
+*The shared memory.* The authority orders the writes. Each one is sent to every session under the authority's lock, so
+every child sees the same order, behind a snapshot that was sent under the same lock. What a child has not read of this
+is not bounded by credit, as it has asked for nothing. Instead, writers wait for it (:meth:`Hub.laggards`), and a child
+that reads nothing for ``LAG_SECONDS`` is disconnected.
+
+The order of locks
+------------------
+
+Who holds one of these may take those behind it, and none before it:
+
+1. ``_succession``: one session comes or goes at a time.
+2. ``Standby``'s lock, of the session whose turn comes.
+3. ``authority.lock``: writes, locks, and which sessions are told of them.
+4. ``_routes_lock``, then ``_topics_lock``: which ends and subscribers there are.
+5. The locks of outboxes, inboxes and links.
+
+Nothing of the user's may run under any of them. That includes log lines: whoever takes those may call the hub.
+"""
 
 from __future__ import annotations
 
