@@ -57,8 +57,8 @@ class Ending:
     async def exited(self, life: Life) -> float | None:
         """Find out why the child has ended by itself."""
         process, name = self._process, self._process.spec.name
-        process.hear(Heard.ENDED)
-        await stopping.close_link(process.spec, life)
+        process.hear(Heard.ENDED)  # what is asked from here on is asked after this end
+        await stopping.close_link(process.spec, life)  # first: what the child has said before its end may tell why
         cause = cause_of_exit(
             life.exit_code,
             ready=life.ready,
@@ -68,6 +68,7 @@ class Ending:
             out_of_memory=life.oom_kills is not None and (oom_kills() or 0) > life.oom_kills,
         )
         if cause.kind in (Kind.FAILED_START, Kind.CANNOT_START):
+            # An ImportError mostly, which a file of the project may explain better than the traceback does.
             cause = await self._starting.hidden_package() or cause
         process.last_exit = cause.words
         if process.step is not Step.POLICY:
@@ -87,7 +88,8 @@ class Ending:
         return self._aftermath.carry_out(decision, cause)
 
     async def asked(self, life: Life) -> None:
-        """End the child in order, for a stop or a restart."""
+        """End the child in order, for a stop or a restart. Which of the two is decided when the hooks have returned:
+        somebody may change the wish meanwhile."""
         process = self._process
         if process.wish is Wish.RESTART:
             await self._hooks.before_restart()
@@ -96,11 +98,12 @@ class Ending:
         process.enter(State.STOPPING, process.why)
         logger.info(f"child {process.spec.name} is to {reason}: {process.why}")
         await self._drain_and_stop(life, reason)
-        if process.wish is Wish.GIVEN_UP:
+        if process.wish is Wish.GIVEN_UP:  # a renewal that the policy did not allow; the child has worked until now
             process.enter(State.FAILED, process.why)
 
     async def unhealthy(self, life: Life, found: Unhealthy) -> float | None:
-        """End a child that does not serve as it should, in order or at once."""
+        """End a child that does not serve as it should: in order, or at once where nobody in it would act on a
+        request. Its stacks are written to its output first, so that the operator can see what has blocked it."""
         process, name, words = self._process, self._process.spec.name, found.cause.words
         process.hear(Heard.ENDED)
         likely = f": {found.likely}" if found.likely else ""
@@ -110,7 +113,7 @@ class Ending:
         if found.cause.kind is not Kind.LINK_LOST:  # then it mostly is ending already, and cannot be asked
             await stopping.show_stacks(life, process.hurry)
         process.enter(State.STOPPING, words)
-        process.ready_waiters.tell(process.starts, f"{name} {words}")
+        process.ready_waiters.tell(process.starts, f"{name} {words}")  # now, as the end may take long
         rung = await stopping.end(process.spec, life, words, process.hurry, kill=found.kill)
         process.last_exit = words
         how = describe_exit(life.exit_code)
@@ -123,7 +126,8 @@ class Ending:
         return self._aftermath.carry_out(decision, found.cause)
 
     async def unsupervised(self, error: Exception) -> float | None:
-        """End the child for certain: starting or ending it has failed half-way in the host."""
+        """End the child for certain: starting or ending it has failed half-way in the host, by *error*. A child that
+        runs on without a keeper could never be stopped, and would run twice after the next start."""
         process, life = self._process, self._process.life
         process.hear(Heard.ENDED)
         self._supervising.failed(error)
@@ -138,7 +142,8 @@ class Ending:
         return self._aftermath.carry_out(decision, cause)
 
     async def retire(self, old: Life) -> None:
-        """Let the replaced child *old* finish its work and end, beside the one that serves. Not to be cancelled."""
+        """Let the replaced child *old* finish its work and end, beside the one that serves. Cancelling it has no
+        effect: the child would be left behind."""
         with anyio.CancelScope(shield=True):
             try:
                 await self._hooks.before_shutdown()

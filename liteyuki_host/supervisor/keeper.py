@@ -80,6 +80,8 @@ class Keeper:
         self._process = KeptProcess(spec, events)
         """All that changes is in there."""
         self._supervising = Boundary(f"child {spec.name}: its supervision")
+        """Takes the errors of the task's own work, so that each kind is logged once and tried again later."""
+        # The parts of the work. They share the process and keep nothing of it themselves.
         self._hooks = ProcessHooks(self._process, events)
         self._succession = Succession(self._process)
         aftermath = Aftermath(self._process, on_unasked_end)
@@ -160,7 +162,7 @@ class Keeper:
 
     async def restarted(self) -> None:
         """Wait, after :meth:`restart`, until it is ready again. Raises ProcessFailed when the new start fails."""
-        await self._ready_or_why(self._process.starts + 1)
+        await self._ready_or_why(self._process.starts + 1)  # the child that is there does not count
 
     async def ready(self) -> None:
         """Wait until it is ready, through failed starts. Raises ProcessFailed when nothing will start it any more."""
@@ -169,17 +171,18 @@ class Keeper:
             cause = f": {process.last_exit}" if process.last_exit else ""
             raise ProcessFailed(f"{self.spec.name} is {process.state}{cause}")
         if not process.is_ready:
-            await self._ready_or_why(0, patient=True)
+            await self._ready_or_why(0, patient=True)  # any start will do
 
     async def stopped(self) -> None:
         """Wait, after :meth:`stop`, until no child of this process is there.
 
         Raises ProcessFailed when a start overtakes the stop.
         """
-        if self._process.phase.is_busy:
+        if self._process.phase.is_busy:  # also while a child is being spawned, which may come into being yet
             await self._process.gone_waiters.wait()
 
     async def _ready_or_why(self, start: int, *, patient: bool = False) -> None:
+        """Wait until start number *start*, or a later one, is ready. Raises ProcessFailed."""
         if self._process.closed:
             raise ProcessFailed(f"{self.spec.name} is not started: the host is stopping")
         await self._process.ready_waiters.wait(start, patient=patient)
@@ -188,10 +191,12 @@ class Keeper:
 
     @property
     def state(self) -> State:
+        """The state that people are shown."""
         return self._process.state
 
     @property
     def story(self) -> Story:
+        """The last steps from state to state."""
         return self._process.story
 
     @property
@@ -206,6 +211,7 @@ class Keeper:
 
     @property
     def is_wanted(self) -> bool:
+        """Whether a child is to be there."""
         return self._process.wish.wants_child
 
     @property
@@ -250,6 +256,8 @@ class Keeper:
         end."""
         process = self._process
         try:
+            # Closing leaves the wish as it is at first: a host that stops ends its processes one level after the
+            # other. So a child may go on for a while here, but no start begins after it.
             while not process.closed:
                 process.wake.clear()
                 try:
@@ -266,8 +274,8 @@ class Keeper:
         if process.step is Step.BEGIN:
             if await self._its_turn():
                 await self._live_once()
-            return
-        self._starting.release()
+            return  # and look again: the wish may have changed meanwhile
+        self._starting.release()  # from here on, another host may run the process
         if process.state not in (State.DECLARED, State.FAILED):
             process.enter(State.STOPPED, process.why)
             process.ready_waiters.tell_everybody(f"{self.spec.name} is stopped")
@@ -285,7 +293,7 @@ class Keeper:
     async def _its_turn(self) -> bool:
         """Wait for those it comes after. Returns whether it is still to be started."""
         process = self._process
-        told: set[str] = set()
+        told: set[str] = set()  # those that the log has named; their states may change without a new line
         while process.step is Step.BEGIN:
             process.wake.clear()
             missing = {other.spec.name: other.state for other in self.predecessors if other.is_in_the_way}
@@ -313,6 +321,7 @@ class Keeper:
             process.phase = Phase.ENDING
             delay = await self._ending.unsupervised(error)
         finally:
+            # A child that is still there at this point means that this task is cancelled: `_leave_nothing` ends it.
             if process.life is None or process.life.is_gone:
                 await self._succession.end_all()
                 self._now_gone()
@@ -320,12 +329,17 @@ class Keeper:
             await self._back_off(delay)
 
     async def _spawn_watch_and_end(self) -> float | None:
-        """Returns the seconds until the next start, if the restart policy was asked and allows one."""
+        """Go through the phases from the spawn to the end of the child.
+
+        Returns:
+            the seconds until the next start, if the restart policy was asked and allows one.
+        """
         process = self._process
-        if process.wish is Wish.RESTART:
+        if process.wish is Wish.RESTART:  # of a process that does not run; otherwise `Ending.asked` has called them
             await self._hooks.before_restart()
             if process.step is Step.CALL_OFF:
                 return None
+        # From here on, whoever asks for a restart means the child after this one.
         process.hear(Heard.BEGUN)
         process.starts += 1
         why = process.why  # of this start; a stop may arrive while the child is spawned
@@ -339,7 +353,7 @@ class Keeper:
             return self._starting.failed(exc)
         logger.info(f"child {self.spec.name} started (pid {life.live_child.pid}): {why}")
         process.phase = Phase.WATCHING
-        while True:
+        while True:  # once for each child that takes over from the one before
             try:
                 verdict = await self._watching.follow(life)
             except Exception as error:  # the child is not to blame, and goes on
@@ -360,7 +374,7 @@ class Keeper:
         """Wait *delay* seconds, unless somebody asks for something meanwhile or has done so already."""
         process = self._process
         process.phase = Phase.BACKING_OFF
-        if process.step is Step.GO_ON:
+        if process.step is Step.GO_ON:  # else somebody has asked since the policy decided; people see no back-off then
             process.enter(State.BACKING_OFF, process.why)
         deadline = time.monotonic() + delay
         while process.step is Step.GO_ON and (left := deadline - time.monotonic()) > 0:
@@ -380,6 +394,7 @@ class Keeper:
     async def _leave_nothing(self) -> None:
         """End the task: no child is left, and nobody waits in vain."""
         process = self._process
+        # The task may have been cancelled anywhere, so nothing is known but what is in `process`.
         process.closed = True
         process.want_stop()
         self._hooks.close()
@@ -400,7 +415,7 @@ class Keeper:
         life = process.life = self._succession.take()
         process.starts += 1
         logger.info(f"child {name}: pid {life.live_child.pid} takes over from pid {old.live_child.pid}")
-        for state in (State.STARTING, State.READY):
+        for state in (State.STARTING, State.READY):  # its start was the reloader's, but people are shown it here
             process.enter(state, process.why)
         tell_of_failed_plugins(life)
         self._succession.retire(self._ending.retire(old))

@@ -56,8 +56,9 @@ class ProcessHooks:
             task.cancel()
 
     async def _call(self, what: str, hook: Hook, context: Context) -> None:
+        """Call *hook* in a task and wait for it, with the limits that the class names. Logs what it raises."""
         spec, hurry_event = self._process.spec, self._process.hurry
-        limit = None if what == "after_restart" else spec.stop_timeout
+        limit = None if what == "after_restart" else spec.stop_timeout  # nobody waits for the former
         task = asyncio.ensure_future(hook(context))
         hurry = asyncio.ensure_future(hurry_event.wait())
         try:

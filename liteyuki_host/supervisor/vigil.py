@@ -97,6 +97,7 @@ class Vigil:
         May take the time of one measurement of its memory, in a thread.
         """
         now, life, spec = time.monotonic(), self._life, self._spec
+        # Each branch sets `next` to the moment at which its own answer may change.
         if life.link_closed_at is not None:
             # After a goodbye the interpreter may still be ending; a broken link explains itself soon.
             patience = spec.stop_timeout if life.link_cause is None else LINK_GRACE_SECONDS
@@ -112,11 +113,13 @@ class Vigil:
         self._renew_from = time.monotonic() + RENEWAL_AGAIN_SECONDS
 
     def _unhealthy(self, now: float) -> Unhealthy | None:
+        """Judge the signs of life of a ready child, and ask for one where they are missing."""
         spec, life = self._spec, self._life
         if self._watchdog is None:
+            # Beats are asked for from here on. A start may block the event loop for as long as ``ready_timeout``.
             self._watchdog = Watchdog(spec.loop_timeout, spec.freeze_timeout, now)
             life.live_session.watch(self._watchdog.interval)
-        if not self._watchdog.interval:
+        if not self._watchdog.interval:  # both limits are 0: the operator wants no such judgement
             self.next = None
             return None
         look = self._watchdog.look(now, beat_at=life.beat_at, pong_at=life.pong_at, excused_until=life.asked_until)
@@ -130,6 +133,7 @@ class Vigil:
         return None
 
     def _frozen(self, look: Look) -> Unhealthy:
+        """Tell a process that was stopped, by a signal or a debugger, from one whose interpreter's lock is held."""
         limits = [limit for limit in (self._spec.loop_timeout, self._spec.freeze_timeout) if 0 < limit <= look.silent]
         seconds = max(limits, default=look.silent)
         if is_stopped(self._life.live_child.pid):
@@ -138,6 +142,7 @@ class Vigil:
         return Unhealthy(exits.lock_held(seconds), likely, State.FROZEN, kill=True)
 
     async def _renewal(self, now: float) -> Renewal | None:
+        """Whether a healthy child is to be replaced, for its age or its memory."""
         spec = self._spec
         if now < self._renew_from:
             self._at_latest(self._renew_from)
@@ -166,10 +171,12 @@ class Vigil:
         self._weigh_at = time.monotonic() + MEMORY_SECONDS
 
     def _at_latest(self, moment: float) -> None:
+        """Look again at *moment*, or before."""
         self.next = moment if self.next is None else min(self.next, moment)
 
 
 def _not_ready(spec: ProcessSpec, life: Life) -> Unhealthy:
+    """What to say of a start that takes too long: which of its three parts has not ended."""
     if not life.greeting.is_set():
         likely = "it never reached the host"
     elif not life.hooks_done:
@@ -180,6 +187,7 @@ def _not_ready(spec: ProcessSpec, life: Life) -> Unhealthy:
 
 
 def _unreachable(spec: ProcessSpec, life: Life) -> Unhealthy:
+    """What to say of a process that is there without a link: after a goodbye, it does not come to its end."""
     if life.link_cause is None:
         return Unhealthy(exits.stuck(spec.stop_timeout), "a thread that is not a daemon?", kill=True)
     return Unhealthy(exits.link_lost(life.link_cause), "", kill=True)

@@ -51,6 +51,9 @@ class Watching:
     ) -> None:
         """
         Args:
+            hooks: are called after a restart that was announced, when the child is ready.
+            starting: is asked whether a new child could be started before this one is ended for it.
+            succession: has the child that is to take over, if there is one.
             supervising: is told whenever a look at the child has succeeded.
         """
         self._process = process
@@ -64,16 +67,19 @@ class Watching:
         is not to be followed any more."""
         process = self._process
         vigil = Vigil(process.spec, life)
+        # The order matters. An end that has happened goes before one that was asked for: a child that is gone cannot be
+        # asked to end. What was asked goes before a successor: after a stop, nobody takes over.
         while True:
             process.wake.clear()  # before looking: what happens from here on wakes us again
             if life.returncode is not None:
                 return Verdict.EXITED
             if process.step is Step.END:
                 if await self._restart_is_refused(life):
-                    continue
+                    continue  # that took time: look at everything again
                 return Verdict.ASKED
             if self._succession.has_successor:
                 return Verdict.REPLACED
+            # Usually both are found at once, as the hooks' end and the open port are told in a row.
             if life.hooks_done and process.state is State.STARTING:
                 process.enter(State.HOOKS_DONE, "its start-up hooks have returned")
                 logger.debug(f"child {process.spec.name}: its start-up hooks have returned")
@@ -88,23 +94,28 @@ class Watching:
                 await self._renew_if_possible(found, vigil)
             elif vigil.busy is not (process.state is State.BUSY):
                 self._now_busy_or_not(vigil)
-            until = vigil.next
+            until = vigil.next  # None: only when something is heard
             with anyio.move_on_after(None if until is None else max(until - time.monotonic(), 0)):
                 await process.wake.wait()
 
     def renew(self, renewal: Renewal) -> None:
-        """Ask for a restart, or for a stop for good when the policy allows no further restart."""
+        """Ask for a restart of a child that serves.
+
+        A renewal that counts is held against the process like a crash. When the policy allows no further restart, the
+        child is ended in order and the process is given up.
+        """
         process = self._process
         if renewal.counted:
             decision = process.decide(Cause(Kind.CRASH, renewal.why))
             if decision.state is not State.BACKING_OFF:
                 logger.error(f"child {process.spec.name}: {renewal.why}; {decision.words}")
                 process.hear(Heard.GIVE_UP, renewal.why)
-                process.want_stop()
+                process.want_stop()  # the wish stays GIVEN_UP; this tells whoever waits
                 return
         process.want_restart(renewal.why)
 
     def _now_ready(self, life: Life) -> None:
+        """Tell everybody that the child is ready."""
         process, name = self._process, self._process.spec.name
         seconds = time.monotonic() - life.live_child.started_at
         process.enter(State.READY, f"ready in {seconds:.1f} s")
@@ -116,6 +127,7 @@ class Watching:
         self._hooks.after_announced_restart()
 
     def _now_busy_or_not(self, vigil: Vigil) -> None:
+        """Tell people that the event loop of the child has stood still for a while, or turns again."""
         process = self._process
         if vigil.busy:
             words = f"its event loop has not turned for {vigil.silent:.1f} s"
@@ -133,13 +145,13 @@ class Watching:
             vigil.postpone_renewal()
 
     async def _restart_is_refused(self, life: Life) -> bool:
-        """Whether the child stays although a restart was asked: no new one can be started, and this one works. A stop
-        is never refused."""
+        """Find out, when a restart was asked, whether the child stays all the same: this one works, and no new one can
+        be started. Whoever waits for the restart is told why. A stop is never refused."""
         process = self._process
         if process.wish is not Wish.RESTART or not life.reachable or process.hurry.is_set():
             return False
         why = await self._starting.why_no_new_one(process.why)
-        if why is None or not process.wish.wants_child:
+        if why is None or not process.wish.wants_child:  # the answer took time, and somebody may have asked for a stop
             return False
         process.hear(Heard.REFUSED)
         process.ready_waiters.tell(process.starts + 1, why)
