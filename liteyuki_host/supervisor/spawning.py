@@ -1,4 +1,15 @@
-"""From a declared process to a child that runs: what its folder holds, its lock, its link, its output, its spawn."""
+"""From a declared process to a child that runs.
+
+The steps of one spawn, in this order:
+
+1. The *plan*: what the folder holds today, which interpreter runs it, and whether that one can (:meth:`Spawner.plan`).
+2. The *lock*, so that no other host runs the process. It is kept until :meth:`Spawner.release`, over all restarts.
+3. What the child inherits, and what the host keeps of it: the link, the leash, the pipe of its output (or the loan of
+   the terminal), the record of its own writes. Each is undone when a later step fails.
+4. The child itself, and then the session on its link.
+
+Whatever fails, nothing of that spawn is left; see :meth:`Spawner.spawn`.
+"""
 
 from __future__ import annotations
 
@@ -73,14 +84,21 @@ class Spawner:
         self._output = output
         self._inspect = inspect
         self._own_writes = own_writes or OwnWrites(wanted=False)
-        self._interpreters_seen = {host_python}
         self._locks = locks
         self._installation = installation
-        self._compared: Path | None = host_python  # the interpreter that needs no comparison before the next spawn
+        # Written by the tasks that plan and spawn: the keeper's and the reloader's, never both at a time.
+        self._interpreters_seen = {host_python}
+        """The interpreters that are known to be able to run a child of ours. Bounded by what the operator declares."""
+        self._compared: Path | None = host_python
+        """The interpreter whose lycomm need not be compared before the next spawn: it has just been."""
         self._lock: InstanceLock | None = None
+        """Held from the first spawn until :meth:`release`."""
         self._last: Life | None = None
-        self._planned: ProjectPlan | None = None  # of the last spawn
-        self._has_run = False  # a child has been ready
+        """The child that was spawned last."""
+        self._planned: ProjectPlan | None = None
+        """The plan of the last spawn, also of one that failed."""
+        self._has_run = False
+        """A child of this process has been ready."""
 
     async def plan(self) -> ProjectPlan:
         """How the process is started today. Call it before a child that works is ended for a new one.
@@ -94,6 +112,7 @@ class Spawner:
         return plan
 
     async def _plan(self) -> ProjectPlan:
+        """Inspect the folder and the interpreter, in threads. Raises as :meth:`plan` does."""
         plan = await in_thread(self._inspect, self._spec)
         try:
             await self._ask_interpreter(plan)
@@ -105,6 +124,7 @@ class Spawner:
         return plan
 
     async def _ask_interpreter(self, plan: ProjectPlan) -> None:
+        """Find out whether the interpreter has lycomm, and the version that the host runs. Raises ProcessFailed."""
         if plan.python not in self._interpreters_seen:
             # Asked once: a child that cannot import us can only say so in a traceback.
             problem = await in_thread(why_no_host_in, plan.python, plan.folder)
@@ -153,6 +173,8 @@ class Spawner:
         if not still_wanted():
             raise NoLongerWanted
         life.oom_kills = oom_kills()
+        # `theirs` closes our copies of what the child has inherited, whether or not it was spawned. `undo` gives back
+        # what is ours, and only when there is no child.
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as theirs:
             transport, link = open_link()
             theirs.callback(link.close)
@@ -185,6 +207,7 @@ class Spawner:
                 keyboard=loan is not None,
             )
             undo.pop_all()
+        # There is a child. From here on, `life.belongings` has what is given back at its end.
         if loan is not None:
             loan.begin(life.child.resize)
             life.belongings.callback(loan.end)
@@ -197,7 +220,7 @@ class Spawner:
         try:
             lock.note_child(life.child.pid)
             life.session = self._hub.connect(self._spec.name, transport, life, standby=standby)
-        except BaseException:
+        except BaseException:  # also a cancellation: it must not run without a session
             with anyio.CancelScope(shield=True):
                 life.link_closed.set()  # nothing is read from it
                 await stopping.end_at_once(self._spec, life)
@@ -205,13 +228,14 @@ class Spawner:
         return life
 
     async def _locked(self, plan: ProjectPlan) -> InstanceLock:
+        """The lock of this process, held. Raises AlreadyRuns (a ProcessFailed), or OSError for a shortage."""
         if self._lock is None:
             self._lock = self._locks.for_process(self._spec.name, plan.folder)
         await in_thread(self._lock.acquire)  # held already: returns at once
         return self._lock
 
     def release(self) -> None:
-        """No child is there, and none is wanted: another host may run it."""
+        """Allow another host to run the process. Only while no child is there and none is being spawned."""
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()

@@ -1,4 +1,12 @@
-"""How a child's life is brought to its end: it finishes its work, the stop ladder runs, its link is closed."""
+"""How a child is ended: it finishes its work, the stop ladder runs, its link is closed.
+
+:func:`drain` lets it finish, :func:`end` makes it go and :func:`close_link` reads what it has said and written until
+then, and gives back what the host holds for it. :func:`end_at_once` is for everything that went wrong: it kills, and
+cannot fail.
+
+The operator may get impatient at any moment, which is told by the event *hurry*: what waits for the child then goes on
+with the kill.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +44,11 @@ DRAIN_ANSWER_SECONDS = 1.0
 
 
 async def drain(spec: ProcessSpec, life: Life, hurry: asyncio.Event) -> None:
-    """Let running handlers finish and begin no new events, for ``drain_timeout`` seconds or what the child asks for."""
+    """Let running handlers finish and begin no new events, for ``drain_timeout`` seconds or what the child asks for.
+
+    Returns when the child has told the outcome, or its time is over, or it is gone. Does nothing for a child that is
+    not ready or cannot be reached.
+    """
     if not (life.ready and spec.drain_timeout > 0) or life.link_closed.is_set() or hurry.is_set():
         return
     life.is_to_end()
@@ -51,7 +63,8 @@ async def drain(spec: ProcessSpec, life: Life, hurry: asyncio.Event) -> None:
 
 
 async def show_stacks(life: Life, hurry: asyncio.Event) -> None:
-    """Before a kill: have the stack of every thread written to the child's output, and the child tell what it loses."""
+    """Have the stack of every thread written to the child's output, and the child tell what it loses. For before a
+    kill; waits for up to ``STACKS_SECONDS``, as nothing says when it is done."""
     if not life.greeting.is_set():  # it may not listen to that signal yet, and would die of it
         return
     life.live_child.show_stacks(over_link=life.live_session.dump_stacks)
@@ -60,7 +73,7 @@ async def show_stacks(life: Life, hurry: asyncio.Event) -> None:
 
 
 async def _last_report(life: Life) -> None:
-    """Before a kill that somebody is impatient for: let the child tell what it loses, if it can do so at once."""
+    """Let the child tell what it loses, if it can do so at once. For before a kill that somebody is impatient for."""
     if life.ready and not life.link_closed.is_set():
         life.drained.clear()
         life.live_session.drain(0.0)
@@ -99,6 +112,7 @@ async def end_at_once(spec: ProcessSpec, life: Life) -> None:
 
 
 async def _end(spec: ProcessSpec, life: Life, reason: str, hurry: asyncio.Event, *, kill: bool) -> str | None:
+    """Do what :func:`end` says, and fail where something is short."""
     if kill:
         rung = await climb(spec.name, [], life.live_child, gone=life.gone, hurry=hurry)
         await close_link(spec, life)
@@ -149,7 +163,7 @@ async def close_link(spec: ProcessSpec, life: Life) -> None:
 
 
 def _tell_losses(spec: ProcessSpec, life: Life) -> None:
-    """The events that a child had taken and that ended with it, as it told last."""
+    """Warn of the events that a child had taken and that ended with it, by what it told last."""
     if life.not_begun:
         events = _events(life.not_begun)
         logger.warning(f"child {spec.name}: {events} came while it was stopping, or before, and were not begun")
