@@ -29,7 +29,7 @@ from liteyuki_host.supervisor.installation import difference, loaded
 from liteyuki_host.supervisor.lock import Holder, holder_of, project_identity
 from liteyuki_host.supervisor.process import child_environment, why_no_host_in
 from liteyuki_host.supervisor.spec import ProcessSpec
-from liteyuki_host.supervisor.trial import Trouble, seconds_for, trial
+from liteyuki_host.supervisor.trial import TrialFailure, seconds_for, trial
 from liteyuki_host.wording import one_line, shown, why
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ async def _judge(bot: Bot, spec: ProcessSpec, survey: Mapping[str, Any], load: b
     overruled = is_script and plan.script is not None and _passes_settings(plan.script)
     if load and (is_script or not start):
         verdict: dict[str, Any] = {}
-        trouble = await trial(spec, plan, timeout=seconds_for(spec), on_verdict=verdict.update)
+        failure = await trial(spec, plan, timeout=seconds_for(spec), on_verdict=verdict.update)
         if "failed_plugins" in verdict:
             for name, words in verdict["failed_plugins"].items():
                 findings.fault(_without_plugin(name, str(words)))
@@ -118,10 +118,10 @@ async def _judge(bot: Bot, spec: ProcessSpec, survey: Mapping[str, Any], load: b
             elif verdict.get("listens") is not None:
                 bot.place = Place.of(verdict["listens"])
             return
-        assert trouble is not None
+        assert failure is not None
         # What the lines below say as well is said once.
-        if overruled or not any(line in trouble.words for line in start):
-            findings.fault(_in_one_line(trouble))
+        if overruled or not any(line in failure.words for line in start):
+            findings.fault(_in_one_line(failure))
     if overruled:
         bot.place = None
         return
@@ -138,9 +138,9 @@ def _without_plugin(name: str, words: str) -> str:
     return f"{start}; the bot would run without this plugin"
 
 
-def _in_one_line(trouble: Trouble) -> str:
-    last = trouble.output.rstrip().rpartition("\n")[2].strip()
-    return f"{trouble.words}; the last line it printed: {one_line(last, 300)}" if last else trouble.words
+def _in_one_line(failure: TrialFailure) -> str:
+    last = failure.output.rstrip().rpartition("\n")[2].strip()
+    return f"{failure.words}; the last line it printed: {one_line(last, 300)}" if last else failure.words
 
 
 def _placed(line: str, spec: ProcessSpec) -> str:

@@ -24,7 +24,7 @@ MOST_KINDS = 20
 
 
 @dataclass
-class _Trouble:
+class _WriteFailure:
     """Of one file, from the first write that failed to the next that succeeds."""
 
     why: str
@@ -53,7 +53,7 @@ class LogFiles:
         self._rotation = rotation
         self._retention = retention
         self._files: dict[str, LogFile] = {}
-        self._troubles: dict[str, _Trouble] = {}
+        self._failures: dict[str, _WriteFailure] = {}
         self._quiet_until: dict[str, float] = {}  # by the error's words
         self._backlog = Backlog("lycomm-log-files", self._write, idle=self._rest)
 
@@ -88,31 +88,31 @@ class LogFiles:
 
     def _append(self, name: str, text: str, lines: int) -> None:
         """Write *text* to the file of that process; or count its *lines* as missing."""
-        trouble = self._troubles.get(name)
-        if trouble is not None:
-            if time.monotonic() < trouble.retry_at:
-                trouble.missing += lines
+        failure = self._failures.get(name)
+        if failure is not None:
+            if time.monotonic() < failure.retry_at:
+                failure.missing += lines
                 return
-            missing = f"{trouble.missing:,} lines are missing here"
-            text = _note(f"{missing}: they could not be written ({trouble.why})") + text
+            missing = f"{failure.missing:,} lines are missing here"
+            text = _note(f"{missing}: they could not be written ({failure.why})") + text
         try:
             self._file_of(name).write(text)
         except Exception as error:  # for MemoryError and bugs the same holds as for a full disk
-            self._note_trouble(name, error, lines)
+            self._note_failure(name, error, lines)
         else:
             self._note_success(name)
 
-    def _note_trouble(self, name: str, error: Exception, lines: int) -> None:
+    def _note_failure(self, name: str, error: Exception, lines: int) -> None:
         why = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {error}"
         now = time.monotonic()
         # One line for all files of a full disk, and for one that is now and then not quite full.
-        shared = any(trouble.why == why and trouble.told for trouble in self._troubles.values())
+        shared = any(failure.why == why and failure.told for failure in self._failures.values())
         news = not shared and now >= self._quiet_until.get(why, 0.0)
-        trouble = self._troubles.setdefault(name, _Trouble(why, 0.0, told=False))
-        trouble.why = why
-        trouble.missing += lines
-        trouble.retry_at = now + RETRY_SECONDS
-        trouble.told |= shared or news
+        failure = self._failures.setdefault(name, _WriteFailure(why, 0.0, told=False))
+        failure.why = why
+        failure.missing += lines
+        failure.retry_at = now + RETRY_SECONDS
+        failure.told |= shared or news
         if news:
             if len(self._quiet_until) >= MOST_KINDS:
                 self._quiet_until.clear()
@@ -123,10 +123,10 @@ class LogFiles:
             )
 
     def _note_success(self, name: str) -> None:
-        trouble = self._troubles.pop(name, None)
-        if trouble is not None and trouble.told:
+        failure = self._failures.pop(name, None)
+        if failure is not None and failure.told:
             logger.info(
-                f"log file {self._folder / name}.log is written again: {trouble.missing:,} lines are missing in it"
+                f"log file {self._folder / name}.log is written again: {failure.missing:,} lines are missing in it"
             )
 
     def _file_of(self, name: str) -> LogFile:
@@ -136,7 +136,7 @@ class LogFiles:
 
     def _rest(self) -> None:
         """There is nothing to write for now: say what is missing, if that can be written, and close the files."""
-        for name in list(self._troubles):
+        for name in list(self._failures):
             self._append(name, "", 0)
         files, self._files = self._files, {}
         for file in files.values():

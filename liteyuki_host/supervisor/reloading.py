@@ -32,7 +32,7 @@ from liteyuki_host.supervisor.saves import Saves
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import Reload
 from liteyuki_host.supervisor.states import State
-from liteyuki_host.supervisor.trial import Trouble, seconds_for, trial
+from liteyuki_host.supervisor.trial import TrialFailure, seconds_for, trial
 
 MAX_TRIALS = 3
 """Trials before one restart. Another one is made when files were saved during the last one, so that what is started is
@@ -199,12 +199,12 @@ class Reloader:
     async def _can_start(self, saved: Sequence[Path]) -> bool:
         for _ in range(MAX_TRIALS):
             try:
-                trouble = await self._settings_trouble() or await self._try(saved)
+                failure = await self._settings_failure() or await self._try(saved)
             except OtherVersion as exc:
                 logger.error(f"child {self._spec.name} is not reloaded: {exc}; the running bot stays")
                 return False
-            if trouble is not None:
-                logger.error(f"child {self._spec.name}: the change cannot start: {trouble}; the running bot stays")
+            if failure is not None:
+                logger.error(f"child {self._spec.name}: the change cannot start: {failure}; the running bot stays")
                 return False
             if self._watch is not None:
                 await self._watch.look()
@@ -213,15 +213,15 @@ class Reloader:
                 break
         return True
 
-    async def _settings_trouble(self) -> Trouble | None:
+    async def _settings_failure(self) -> TrialFailure | None:
         """Why the host could not start with what is saved now: the bot would be restarted as if all were well."""
         problem = await self._shared_files.problem()
         if problem is None:
             return None
         self._to_begin = False
-        return Trouble(problem)
+        return TrialFailure(problem)
 
-    async def _try(self, saved: Sequence[Path]) -> Trouble | None:
+    async def _try(self, saved: Sequence[Path]) -> TrialFailure | None:
         """Raises OtherVersion: the bot's environment has changed, and not the bot. Shortages too, such as an update of
         lycomm that is under way."""
         spec, known = self._spec, self._keeper.failed_plugins
@@ -232,19 +232,19 @@ class Reloader:
                 self._to_begin = False  # what changes from here on, this trial may not see
             self._saves.trial_begins(saved)
             try:
-                trouble = await trial(
+                failure = await trial(
                     spec, plan, known_failed=known, timeout=seconds_for(spec), own_writes=self._own_writes
                 )
             finally:
                 self._saves.trial_ended()
-            hidden = await self._spawner.hidden_packages() if trouble is not None and trouble.output else ""
-            return Trouble(hidden) if hidden else trouble
+            hidden = await self._spawner.hidden_packages() if failure is not None and failure.output else ""
+            return TrialFailure(hidden) if hidden else failure
         except OtherVersion:
             raise
         except ProcessFailed as exc:
             if is_shortage(exc):
                 raise
-            return Trouble(str(exc))
+            return TrialFailure(str(exc))
 
     async def _restarted(self) -> None:
         try:

@@ -48,7 +48,7 @@ LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Trouble:
+class TrialFailure:
     """Why the changed code cannot start."""
 
     words: str
@@ -68,7 +68,7 @@ async def trial(
     timeout: float,
     on_verdict: Callable[[Mapping[str, Any]], None] = lambda verdict: None,
     own_writes: OwnWrites | None = None,
-) -> Trouble | None:
+) -> TrialFailure | None:
     """Load the project in a process of its own, which is gone afterwards with all it started; also when cancelled.
 
     Args:
@@ -99,7 +99,7 @@ async def trial(
         except ProcessFailed as exc:
             if is_shortage(exc):
                 raise
-            return Trouble(str(exc))
+            return TrialFailure(str(exc))
         belongings.callback(attempt.close)
         try:
             verdict, end = await attempt.verdict(timeout)
@@ -109,20 +109,20 @@ async def trial(
     if output.text:
         logger.debug(f"child {spec.name}: the trial printed:\n{output.text}")
     if verdict is None:
-        return Trouble(end, output.text)
+        return TrialFailure(end, output.text)
     on_verdict(verdict)
     return _judge(verdict, known_failed)
 
 
-def _judge(verdict: dict[str, Any], known_failed: Collection[str]) -> Trouble | None:
+def _judge(verdict: dict[str, Any], known_failed: Collection[str]) -> TrialFailure | None:
     if "error" in verdict:
-        return Trouble(verdict["error"])
+        return TrialFailure(verdict["error"])
     # The first one comes first: one that needs another plugin fails after it.
     failed = [words for name, words in verdict["failed_plugins"].items() if name not in known_failed]
     if not failed:
         return None
     others = len(failed) - 1
-    return Trouble(
+    return TrialFailure(
         failed[0] + (f" (and {others} more plugin{'s' if others > 1 else ''} cannot be loaded)" * (others > 0))
     )
 

@@ -173,7 +173,7 @@ BUGS = (
     Bug(
         "log files are not tried again after a full disk",
         "output/files.py",
-        "            if time.monotonic() < trouble.retry_at:\n",
+        "            if time.monotonic() < failure.retry_at:\n",
         "            if trouble:\n",
         "shortages",
         "log files written again",

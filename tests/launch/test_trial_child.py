@@ -12,7 +12,7 @@ from launch_kit import DEADLINE, PYPROJECT, make_project
 
 from liteyuki_host.project import inspect_project
 from liteyuki_host.supervisor.spec import ProcessSpec
-from liteyuki_host.supervisor.trial import Trouble, trial
+from liteyuki_host.supervisor.trial import TrialFailure, trial
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 
@@ -55,7 +55,7 @@ if __name__ == "__main__":
 )
 
 
-async def attempt(folder: Path, *known_failed: str) -> Trouble | None:
+async def attempt(folder: Path, *known_failed: str) -> TrialFailure | None:
     spec = ProcessSpec(name="mine", project=folder, env={"LOG_LEVEL": "WARNING"})
     plan = inspect_project(spec, host_main=None)
     return await asyncio.wait_for(trial(spec, plan, known_failed=known_failed, timeout=DEADLINE), 2 * DEADLINE)

@@ -17,7 +17,7 @@ from loguru import logger
 from supervisor_kit import DEADLINE, child, plan
 
 from liteyuki_host.supervisor import trial as trial_module
-from liteyuki_host.supervisor.trial import OUTPUT_BYTES, Trouble, trial
+from liteyuki_host.supervisor.trial import OUTPUT_BYTES, TrialFailure, trial
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the launchers speak over a socket")
 
@@ -33,7 +33,7 @@ def say(**verdict):
 
 LINGER = "print('up', flush=True); time.sleep(3600)"
 
-Attempt = Callable[..., "asyncio.Future[Trouble | None]"]
+Attempt = Callable[..., "asyncio.Future[TrialFailure | None]"]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def attempt(tmp_path: Path) -> Attempt:
 
     def run(
         code: str, *, timeout: float = DEADLINE, known_failed: tuple[str, ...] = ()
-    ) -> asyncio.Future[Trouble | None]:
+    ) -> asyncio.Future[TrialFailure | None]:
         package = tmp_path / "liteyuki_host"
         package.mkdir()
         (package / "__init__.py").touch()
@@ -95,7 +95,7 @@ async def test_plugins_that_the_running_bot_does_without_do_not_count(
     attempt: Attempt, failed: dict[str, str], words: str | None
 ) -> None:
     trouble = await attempt(f"say(failed_plugins={failed!r})", known_failed=("old", "other"))
-    assert trouble == (None if words is None else Trouble(words))
+    assert trouble == (None if words is None else TrialFailure(words))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ async def test_plugins_that_the_running_bot_does_without_do_not_count(
 )
 async def test_an_end_without_a_verdict_is_told_with_what_it_printed(attempt: Attempt, end: str, words: str) -> None:
     trouble = await attempt(f"print('about to', flush=True); print('break', file=sys.stderr, flush=True); {end}")
-    assert trouble == Trouble(words, "about to\nbreak")
+    assert trouble == TrialFailure(words, "about to\nbreak")
     assert str(trouble) == f"{words}; it printed:\nabout to\nbreak\n"
 
 
@@ -118,7 +118,7 @@ async def test_one_that_takes_too_long_is_killed_with_all_it_started(attempt: At
         "open('pids', 'w').write(f'{os.getpid()} {child.pid}')\n" + LINGER,
         timeout=1.0,
     )
-    assert trouble == Trouble(
+    assert trouble == TrialFailure(
         "it was not loaded in 1 s (an import that does not return, or a loop of its own in place of nonebot.run()?)",
         "up",
     )
@@ -151,7 +151,7 @@ async def test_a_cancelled_trial_leaves_nothing(attempt: Attempt, tmp_path: Path
 async def test_one_that_closes_its_pipe_and_goes_on(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script that makes a daemon of itself."""
     monkeypatch.setattr(trial_module, "GONE_SECONDS", 0.3)
-    assert await attempt("orders.close(); link.close(); " + LINGER) == Trouble(
+    assert await attempt("orders.close(); link.close(); " + LINGER) == TrialFailure(
         "it closed all its files while it was loaded", "up"
     )
 
@@ -199,4 +199,4 @@ async def test_what_it_prints_is_shown_to_who_wants_to_see_it(attempt: Attempt) 
 async def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
     spec = child(project=tmp_path / "nowhere")
     trouble = await trial(spec, plan(spec), timeout=DEADLINE)
-    assert trouble == Trouble(f"bot: the project folder {tmp_path / 'nowhere'} does not exist")
+    assert trouble == TrialFailure(f"bot: the project folder {tmp_path / 'nowhere'} does not exist")
