@@ -22,7 +22,7 @@ from liteyuki_host.supervisor.lock import HostLocks
 from liteyuki_host.supervisor.order import also_restarted, stop_levels
 from liteyuki_host.supervisor.own_writes import OwnWrites
 from liteyuki_host.supervisor.process_output import Output
-from liteyuki_host.supervisor.reloading import Reloader
+from liteyuki_host.supervisor.reloader import Reloader
 from liteyuki_host.supervisor.spawning import Spawner
 from liteyuki_host.supervisor.spec import ProcessSpec, Reload
 from liteyuki_host.supervisor.states import Transition

@@ -146,7 +146,7 @@ BUGS = (
     ),
     Bug(
         "new code is tried, and taken whatever came of it",
-        "supervisor/reloading.py",
+        "supervisor/reloader.py",
         "        if not (await self._can_start(saved) and self._is_wanted):\n",
         "        await self._can_start(saved)\n        if not self._is_wanted:\n",
         "reloads",
