@@ -102,7 +102,18 @@ class WorkerTask:
         detached: set by ``Worker.detach`` before it cancels the task.
     """
 
-    __slots__ = ("_begun", "_worker", "detached", "free", "handed", "loop", "parked", "started", "task")
+    __slots__ = (
+        "_begun",
+        "_left_message",
+        "_worker",
+        "detached",
+        "free",
+        "handed",
+        "loop",
+        "parked",
+        "started",
+        "task",
+    )
 
     def __init__(self, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
         self._worker = worker
@@ -114,6 +125,7 @@ class WorkerTask:
         self.handed: tuple[bytes, Source] | None = None
         self.detached = False
         self._begun: _Begun | None = None
+        self._left_message = False  # it has put a message back without having called a callback with it
 
     @property
     def busy(self) -> bool:
@@ -127,10 +139,24 @@ class WorkerTask:
         """
         self.started = True
         self.task = _Task(self._consume(), loop=self.loop, name=f"lycomm-{self._worker.name}")
+        self.task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        """See to what the task has left undone. Called on its loop, in the turn after its end."""
+        worker = self._worker
+        unbegun = self.started  # cancelled before its first step: nothing of `_consume` has run, also not its end
+        if unbegun:
+            self.started = False
+            worker.forget(self)
+        if self._left_message or (unbegun and (self.detached or worker.loop is not self.loop)):
+            worker.wake()
 
     def resume(self) -> None:
-        """Let the task go on, if it is parked. Called on its loop, in no task."""
-        if self.parked is not None:
+        """Let the task go on, if it is parked. Called on its loop, in no task.
+
+        While a callback runs in its name, which may have run the loop again, nothing happens: :meth:`take` sees to it.
+        """
+        if self.parked is not None and self.handed is None:
             self.parked.resume()
 
     @property
@@ -154,7 +180,8 @@ class WorkerTask:
         payload, source = handed
         callback = worker.callbacks.only
         loop, task, call = self.loop, self.task, parked.context.run
-        if callback is None or worker.current is not self or worker.loop is not loop:
+        if callback is None or worker.current is not self or worker.loop is not loop or parked.done():
+            self._left_message = parked.done()  # this task has been cancelled, so it is for the next one
             self._hand_to_task()
             return
         try:
@@ -195,7 +222,7 @@ class WorkerTask:
         source.count(len(payload) + MESSAGE_CHARGE)
         self.handed = None
         self.free = True
-        if worker.units:  # arrived while the task was not free, so that nobody has woken it
+        if worker.units or worker.loop is not loop:  # while the task was not free, so that nobody has woken it
             self.free = False
             parked.resume()
 
