@@ -395,7 +395,9 @@ class SharedReader:
             return
         try:
             watch.register(self._descriptor, select.EPOLLIN)
-            loop.add_reader(watch.fileno(), self._read_what_is_there, Turn(loop))
+            turn = Turn(loop)
+            loop.add_reader(watch.fileno(), self._read_what_is_there, turn)
+            turn.watches(watch.fileno())
         except (NotImplementedError, OSError):  # a loop that watches no descriptors, or not now: the guard reads
             watch.close()
             return

@@ -9,12 +9,13 @@ import functools
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from liteyuki_host.comm.errors import WouldBlockEventLoop
 
 if TYPE_CHECKING:
     import asyncio
+    from contextvars import Context
 
     from liteyuki_host.comm.waiting.parking import Parked
 
@@ -115,28 +116,45 @@ def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> 
 
 
 class Turn:
-    """What is done on a loop after what is read there just now. It may resume tasks: nothing else of the loop is in the
-    middle of anything then, neither a task nor the reader.
+    """Calls that are made on an event loop after one read of a link there. They may resume tasks and call users' code:
+    nothing else of the loop is in the middle of anything then, neither a task nor the reader.
+
+    Users' code may run the loop again from inside itself (``nest_asyncio``). asyncio runs the callback of a descriptor
+    in one context for all its calls, and a context cannot be entered twice, so that the inner run could not read. So
+    each call that leads to users' code leaves a new context behind for the next.
 
     Attributes:
-        thread: that of the loop.
+        thread: the loop's thread. Written by the reader, before it puts the turn into ``reading``.
+        due: the calls, oldest first. Used on the loop's thread only.
     """
 
-    __slots__ = ("due", "loop", "thread")
+    __slots__ = ("_context", "_handle", "due", "loop", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.thread = 0
         self.due: list[Callable[[], object]] = []
+        self._handle: Any = None
+        self._context: Context | None = None
+
+    def watches(self, descriptor: int) -> None:
+        """Note that *descriptor* has just been given to ``loop.add_reader``. On the loop's thread."""
+        try:  # asyncio has no public way to the handle
+            handle = self.loop._selector.get_key(descriptor).data[0]  # type: ignore[attr-defined]
+            self._handle, self._context = handle, handle._context
+        except AttributeError:
+            pass  # not asyncio's own loop. uvloop is one; it refuses to be run from inside itself
 
     def end(self) -> None:
-        """Do what is due, now that everything has been read. On the loop's thread, in no task."""
+        """Make the calls that are due. On the loop's thread, in no task, after everything has been read."""
         due = self.due
+        if self._context is not None:
+            self._handle._context = self._context.copy()
         try:
             while due:
                 due.pop(0)()
         finally:
-            while due:  # of one that ends the process, the rest is the loop's
+            while due:  # an exception that ends the process came out of one: the loop makes the others
                 self.loop.call_soon(due.pop(0))
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 __all__ = ["Parked"]
 
+LOOK_AGAIN_SECONDS = 0.01
+"""Seconds between two looks at whether a cancelled task can go on, while its context is in use."""
+
 
 class Parked(asyncio.Future[None]):
     """A future for one task, which goes on the moment it is resumed instead of in the loop's next turn: that would look
@@ -36,9 +39,23 @@ class Parked(asyncio.Future[None]):
                 self.context.run(self._wake_up, self)
 
     def cancel(self, msg: Any = None) -> bool:
-        """As that of a future: the task goes on in the loop's next turn."""
+        """Cancel the future, as any other: its task goes on in the loop's next turn. False: it was done before."""
         if not super().cancel(msg):
             return False
-        if self._wake_up is not None:
-            self.get_loop().call_soon(self._wake_up, self, context=self.context)
+        if self.context is not None:
+            self.get_loop().call_soon(self._go_on)
+        elif self._wake_up is not None:  # of a caller that is no task, such as `asyncio.wait_for`
+            self.get_loop().call_soon(self._wake_up, self)
         return True
+
+    def _go_on(self) -> None:
+        assert self.context is not None
+        assert self._wake_up is not None
+        try:
+            self.context.run(int)  # raises RuntimeError if the context has been entered already
+        except RuntimeError:
+            # A callback runs in this task's name (`WorkerTask.take`) and has run the loop again. No event tells when it
+            # has returned.
+            self.get_loop().call_later(LOOK_AGAIN_SECONDS, self._go_on)
+            return
+        self.context.run(self._wake_up, self)
