@@ -35,13 +35,15 @@ from liteyuki_host.settings import Settings, load_settings
 from liteyuki_host.settings_files import SettingsFiles
 from liteyuki_host.supervisor import terminal
 from liteyuki_host.supervisor.installation import HostInstallation
+from liteyuki_host.supervisor.life import Context
 from liteyuki_host.supervisor.process_output import Output, to_the_console
 from liteyuki_host.supervisor.states import Transition
 from liteyuki_host.supervisor.supervisor import Supervisor
 
 __all__ = ["Host", "get_bot"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+H = TypeVar("H", bound=Callable[[], Any])
+P = TypeVar("P", bound=Callable[[], Any] | Callable[[str], Any] | Callable[[str, Context], Any])
 T = TypeVar("T")
 
 SHUTDOWN_HOOK_SECONDS = 3.0
@@ -139,29 +141,29 @@ class Host:
 
     # --- hooks ----------------------------------------------------------------------------------------------
 
-    def on_before_start(self, hook: F) -> F:
+    def on_before_start(self, hook: H) -> H:
         """Run before the first process is started; waited for."""
         return self._lifespan.register(lifespan.BEFORE_START, hook)
 
-    def on_after_start(self, hook: F) -> F:
+    def on_after_start(self, hook: H) -> H:
         """Run once the processes have been started. It may go on for ever; it is cancelled when the host stops."""
         return self._lifespan.register(lifespan.AFTER_START, hook)
 
     # Process hooks may take the process's name, and after it a `Context`: why, pid, uptime, restarts, last exit.
 
-    def on_before_process_shutdown(self, hook: F) -> F:
+    def on_before_process_shutdown(self, hook: P) -> P:
         """Run with the process's name and context before it is asked to end, also for a restart."""
         return self._lifespan.register(lifespan.BEFORE_PROCESS_SHUTDOWN, hook)
 
-    def on_before_process_restart(self, hook: F) -> F:
+    def on_before_process_restart(self, hook: P) -> P:
         """Run with the process's name and context before a planned restart: asked, reload, memory, age."""
         return self._lifespan.register(lifespan.BEFORE_PROCESS_RESTART, hook)
 
-    def on_after_restart(self, hook: F) -> F:
+    def on_after_restart(self, hook: P) -> P:
         """Run with the process's name and context once it is ready again after a planned restart."""
         return self._lifespan.register(lifespan.AFTER_RESTART, hook)
 
-    def on_after_shutdown(self, hook: F) -> F:
+    def on_after_shutdown(self, hook: H) -> H:
         """Run when all processes are gone, before ``run`` returns."""
         return self._lifespan.register(lifespan.AFTER_SHUTDOWN, hook)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from liteyuki_host.boundary import in_thread
+from liteyuki_host.comm.channel.registering import check_callback
 from liteyuki_host.comm.waiting.loops import call_on
 from liteyuki_host.embedding import await_on
 
@@ -27,6 +28,9 @@ BEFORE_PROCESS_SHUTDOWN = "on_before_process_shutdown"
 BEFORE_PROCESS_RESTART = "on_before_process_restart"
 AFTER_RESTART = "on_after_restart"
 AFTER_SHUTDOWN = "on_after_shutdown"
+
+OF_A_PROCESS = (BEFORE_PROCESS_SHUTDOWN, BEFORE_PROCESS_RESTART, AFTER_RESTART)
+"""Their hooks may take the process's name, and after it a `Context`."""
 
 
 class Lifespan:
@@ -50,9 +54,15 @@ class Lifespan:
         self._loop = loop
 
     def register(self, moment: Moment, hook: F) -> F:
-        """Add *hook* to *moment*; the decorators of ``Host``."""
+        """Add *hook* to *moment*; the decorators of ``Host``.
+
+        Raises:
+            TypeError: it is no function, or could never be called: it takes other arguments, or has a ``yield``.
+        """
         if not callable(hook):
             raise TypeError(f"{moment} takes a function; write @host.{moment} without parentheses")
+        offered = ("name", "context") if moment in OF_A_PROCESS else ()
+        check_callback(hook, f"an {moment} hook", *offered[: _how_many(hook, len(offered))])
         self._hooks.setdefault(moment, []).append(hook)
         return hook
 

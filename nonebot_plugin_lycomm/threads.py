@@ -11,11 +11,12 @@ from nonebot import get_driver
 from nonebot.drivers import Driver
 from nonebot.log import logger
 
+from liteyuki_host.comm.channel.registering import check_callback
 from liteyuki_host.comm.errors import ChannelClosed, HostNotAttached
 
 __all__ = ["background_thread"]
 
-F = TypeVar("F", bound=Callable[[], Any])
+F = TypeVar("F", bound=Callable[[], None])  # not Any: an async function would pass
 
 
 def background_thread(function: F) -> F:
@@ -36,10 +37,12 @@ def background_thread(function: F) -> F:
     A blocking ``on_startup`` hook instead would keep NoneBot from ever opening its port.
 
     Raises:
-        TypeError: the function is async. Start it as a task; a thread would only make the coroutine.
+        TypeError: the function is async (start it as a task; a thread would only make the coroutine), or it could never
+            run: it takes arguments, or has a ``yield``.
     """
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
         raise TypeError(f"background_thread runs blocking functions; {_name(function)} is async: start it as a task")
+    check_callback(function, "a background thread's function")
 
     def start() -> None:
         # Not AnyIO's worker threads: those are no daemons, and a loop parked in one would hang the exit.

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.calling import Callback
+from liteyuki_host.comm.channel.registering import check_callback
 from liteyuki_host.comm.codec import decode_payload
 from liteyuki_host.comm.errors import ChannelFull, ValueRefused, ValueTooLarge
 from liteyuki_host.comm.process.current import current
@@ -25,7 +26,7 @@ from liteyuki_host.comm.waiting.loops import on_event_loop
 
 __all__ = ["STATES_TOPIC", "apublish", "publish", "subscribe", "unsubscribe"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[[Any], Any])
 
 STATES_TOPIC = "lycomm.states"
 """The host publishes each state transition of each process here: a dict of ``process``, ``previous``, ``state``,
@@ -64,10 +65,17 @@ def subscribe(topic: str, *, exchange: Exchange | None = None) -> Callable[[F], 
 
     It runs on the process's event loop, one publication at a time and in order. One that raises is logged with its
     name; the next publication is handled as usual.
+
+    Raises:
+        TypeError: the topic was forgotten, or what is registered could never be called with a publication.
+        ValueError: the topic is no usable name.
     """
+    if callable(topic):
+        raise TypeError('@subscribe registers nothing without a topic; write @subscribe("topic")')
     check_name(topic, "topic")
 
     def register(function: F) -> F:
+        check_callback(function, "a subscriber", "data")
         (exchange or current()).subscribe(topic, Callback(function, None, decode_payload))
         return function
 
@@ -75,7 +83,12 @@ def subscribe(topic: str, *, exchange: Exchange | None = None) -> Callable[[F], 
 
 
 def unsubscribe(topic: str, function: Callable[..., Any] | None = None, *, exchange: Exchange | None = None) -> int:
-    """Take callbacks of *topic* away: *function*, or all of this process. Returns how many there were."""
+    """Take callbacks of *topic* away: *function*, or all of this process. Returns how many there were.
+
+    Raises:
+        TypeError, ValueError: the topic is no usable name.
+    """
+    check_name(topic, "topic")
     return (exchange or current()).unsubscribe(topic, function)
 
 

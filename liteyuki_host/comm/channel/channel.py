@@ -6,11 +6,12 @@ import time
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.calling import Callback, redelivered
 from liteyuki_host.comm.channel.end import ChannelEnd, ChannelStatistics
+from liteyuki_host.comm.channel.registering import check_callback, refuse_forgotten_parentheses
 from liteyuki_host.comm.channel.unit import Taken
 from liteyuki_host.comm.codec import decode_payload, decode_plain, encode_plain, encode_quickly, may_be_plain
 from liteyuki_host.comm.errors import (
@@ -42,12 +43,20 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
 blocking_receive_hook: ContextVar[Callable[[], None] | None] = ContextVar("lycomm_blocking_receive", default=None)
 """Called by ``receive()`` without a timeout before it blocks: how a start-up hook that never returns is found."""
 
 DEFAULT_REQUEST_TIMEOUT = 30.0  # seconds; a chat user has given up by then
+
+
+class Registers(Protocol[T]):
+    """A decorator for callbacks that take messages of type ``T``; what :meth:`Channel.on_receive` returns."""
+
+    def __call__(self, function: Callable[[T], R], /) -> Callable[[T], R]:
+        """Register *function* and return it."""
+        ...
 
 
 class Channel(Generic[T]):
@@ -70,6 +79,12 @@ class Channel(Generic[T]):
 
     __slots__ = ("__orig_class__", "_decoder", "_end", "_epoch", "_exchange", "_kind", "_limit", "_name")
 
+    # A type checker takes `Channel("x", str)` for a Channel[str]. `str | None` and the like are no classes: of such a
+    # `kind` it knows nothing, so there write Channel[str | None]("x").
+    @overload
+    def __init__(self, name: str, kind: type[T], *, exchange: Exchange | None = None) -> None: ...
+    @overload
+    def __init__(self: Channel[Any], name: str, kind: Any = None, *, exchange: Exchange | None = None) -> None: ...
     def __init__(self, name: str, kind: Any = None, *, exchange: Exchange | None = None) -> None:
         self._name = check_name(name, "channel")
         self._kind = kind
@@ -203,27 +218,31 @@ class Channel(Generic[T]):
 
     # --- receiving ------------------------------------------------------------------------------------------
 
-    def on_receive(self, filter_func: Callable[[T], Any] | None = None) -> Callable[[F], F]:
+    def on_receive(self, filter_func: Callable[[T], object] | None = None) -> Registers[T]:
         """Register a callback (passive mode).
 
         ``@channel.on_receive()`` on a sync or async function; it runs on the process's event loop (NoneBot's), so
         ``await bot.send(...)`` works in it. Messages are handled one at a time and in order; several callbacks each
         get every message, in the order of registration. Messages that no callback has handled yet are handed over too,
-        however long ago they arrived. What a
-        callback returns answers a request.
+        however long ago they arrived. What a callback returns answers a request.
+
+        A callback or filter that raises is logged with its name; the next message is handled as usual.
 
         Args:
             filter_func: sync or async; the callback gets only data for which it returns something true.
 
-        A callback or filter that raises is logged with its name; the next message is handled as usual.
-
         Raises:
+            TypeError: the parentheses were forgotten, or what is registered could never be called with a message.
             ChannelModeError: this process reads the channel with ``receive()``.
         """
-        if filter_func is not None and not callable(filter_func):
-            raise TypeError("on_receive takes a filter function; write @channel.on_receive() with its parentheses")
+        if filter_func is not None:
+            if not callable(filter_func):
+                raise TypeError("on_receive takes a filter function; write @channel.on_receive() with its parentheses")
+            refuse_forgotten_parentheses(filter_func, "channel.on_receive", depth=1)
+            check_callback(filter_func, "a filter", "data")
 
-        def register(function: F) -> F:
+        def register(function: Callable[[T], R]) -> Callable[[T], R]:
+            check_callback(function, "a callback", "data")
             end = self._own_end()
             decode = decode_payload if self._typed() is None else self._decode
             callback = Callback(function, filter_func, decode)
@@ -494,8 +513,15 @@ passive_channel: Channel[Any] = _OwnChannel("passive")
 """``{process}-passive`` of this process: meant for ``on_receive`` callbacks."""
 
 
+@overload
+def get_channel(name: str, kind: type[T]) -> Channel[T]: ...
+@overload
+def get_channel(name: str, kind: Any = None) -> Channel[Any]: ...
 def get_channel(name: str, kind: Any = None) -> Channel[Any]:
     """The channel that some process has declared under *name*. Answers at once, from any process.
+
+    Args:
+        kind: the type of the messages, as in ``Channel(name, kind)``.
 
     Raises:
         UnknownChannel: (a KeyError) there is none.

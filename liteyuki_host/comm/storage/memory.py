@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedMemory", "shared_memory"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[[Any], Any])
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds that a confirmed operation waits for the host; it normally answers within a millisecond."""

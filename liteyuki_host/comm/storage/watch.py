@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.calling import Callback, Callbacks, call_each
 from liteyuki_host.comm.channel.inbox import Inbox
+from liteyuki_host.comm.channel.registering import check_callback
 from liteyuki_host.comm.channel.unit import Here, Received
 from liteyuki_host.comm.errors import ValueUnreadable, WatchOverrun
 from liteyuki_host.comm.process.exchange import Exchange
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Changed", "Watch"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound="Callable[[Changed], Any]")
 
 _SENDER = Here()
 
@@ -52,6 +53,11 @@ class Watch:
     """Changes that may wait to be read; more end the watch with WatchOverrun instead of growing without bound."""
 
     def __init__(self, exchange: Exchange, prefix: str) -> None:
+        if not isinstance(prefix, str):
+            raise TypeError(
+                f"watch takes the text that keys begin with, not {prefix!r:.80}; "
+                "as a decorator write @shared_memory.watch() with its parentheses"
+            )
         self._exchange = exchange
         self._prefix = prefix
         self._callbacks = Callbacks()
@@ -65,7 +71,16 @@ class Watch:
         exchange.add_watcher(self)
 
     def __call__(self, function: F) -> F:
-        """Call *function* (sync or async) with every :class:`Changed`, on the process's event loop."""
+        """Call *function* (sync or async) with every :class:`Changed`, on the process's event loop.
+
+        Raises:
+            TypeError: what is registered could never be called with a change. The watch is closed.
+        """
+        try:
+            check_callback(function, "a watcher", "change")
+        except TypeError:
+            self.close()
+            raise
         self._callbacks.add(Callback(function, None, self._decode))
         self._changes.use("passive")
         loop = self._exchange.loop
