@@ -53,6 +53,9 @@ FAILED = 1
 """Exit code of a host that ends because a process has failed and none runs."""
 
 _current: Host | None = None
+"""The host of this process, from its making until it has ended. Written under ``_current_lock``."""
+
+_current_lock = threading.Lock()
 
 
 def get_bot() -> Host:
@@ -70,7 +73,9 @@ def get_bot() -> Host:
 
 
 class Host:
-    """A host with its declared processes. One per process at a time.
+    """A host with its declared processes.
+
+    A process has one host: the next can be made when the first has ended, or, if it has not run, after its ``stop()``.
 
     Args:
         folder: where ``.env`` and ``pyproject.toml`` are looked for and relative paths begin; default: the current one.
@@ -79,12 +84,12 @@ class Host:
 
     Raises:
         SettingsError: with a line for each wrong setting.
-        HostError: this process is itself a host's child.
+        HostError: this process is itself a host's child, or has another host.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, **settings: Any) -> None:
-        global _current
         refuse_inside_child()
+        _refuse_another_host()
         given = Path() if folder is None else Path(folder)
         environ = dict(os.environ)
         self.settings: Settings = load_settings(settings, folder=given, environ=environ)
@@ -124,8 +129,7 @@ class Host:
             self.hub.declare_process(name)
         self._child_requests = ChildRequests(self, self._supervisor, lambda: self._stop_asked)
         self.hub.on_control = self._child_requests.answer
-        set_current(self.hub)
-        _current = self
+        self._become_current()
 
     # --- the operator's own modules ---------------------------------------------------------------------------
 
@@ -193,7 +197,10 @@ class Host:
             self._supervisor.reload(process)
 
     def stop(self) -> None:
-        """Ask the host to end: every process by its stop ladder, then ``run`` returns. More calls do nothing."""
+        """Ask the host to end: every process by its stop ladder, then ``run`` returns. More calls do nothing.
+
+        A host that has not run is given up: another can be made.
+        """
         self._stop_asked = True
         if self._stopping is not None:
             self._post(self._stopping.set)
@@ -339,10 +346,20 @@ class Host:
             self_watch.start()
             await self._serve_processes()
 
+    def _become_current(self) -> None:
+        global _current
+        with _current_lock:
+            _refuse_another_host()  # again: another thread may have been faster
+            _current = self
+        set_current(self.hub)
+
     def _begin(self) -> None:
-        if self._begun:
-            raise HostError("a host runs once; make a new Host(...)")
-        self._begun = True
+        with _current_lock:
+            if self._begun:
+                raise HostError("a host runs once; make a new Host(...)")
+            if _current is not self:  # which was stopped before it ran
+                raise HostError("this host was stopped, and another Host(...) has been made since; run that one")
+            self._begun = True
 
     async def _prepare(self) -> None:
         """Load the modules and run the first hooks, on the loop that callbacks and hooks run on from now on."""
@@ -400,7 +417,7 @@ class Host:
             self.hub.close("the host stopped")
             self.hub.detach_loop()
             set_current(None)
-            if _current is self:
+            with _current_lock:
                 _current = None
             if not self._loop_known.done():
                 self._loop_known.set_exception(HostNotRunning("the host has ended"))
@@ -478,3 +495,16 @@ def _log_files(settings: Settings) -> LogFiles | None:
     if settings.log_folder is None:
         return None
     return LogFiles(settings.log_folder, rotation=settings.log_rotation, retention=settings.log_retention)
+
+
+def _refuse_another_host() -> None:
+    """Raise HostError if this process has a host that has not ended: its bots and channels would be cut off."""
+    host = _current
+    if host is None or (host._stop_asked and not host._begun):
+        return
+    if host._begun:
+        raise HostError("this process has a host already, and it runs; declare further bots as its `processes`")
+    raise HostError(
+        "this process has made a host already, which has not run; use that one (get_bot() returns it), "
+        "or call its stop() before you make another"
+    )
