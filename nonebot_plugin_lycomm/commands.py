@@ -25,7 +25,7 @@ from nonebot_plugin_lycomm import texts
 from nonebot_plugin_lycomm.config import Config
 from nonebot_plugin_lycomm.names import Argument, Names, tell_taken
 from nonebot_plugin_lycomm.pending import EXPIRES_AFTER, PendingReply, key_of
-from nonebot_plugin_lycomm.threads import has_started
+from nonebot_plugin_lycomm.starting import on_start
 
 __all__ = ["register"]
 
@@ -72,10 +72,7 @@ def register(driver: Driver, config: Config) -> list[type[Matcher]]:
     async def tell_what_is_taken() -> None:
         tell_taken(short)
 
-    if has_started(driver):
-        driver.task_group.start_soon(tell_what_is_taken)
-    else:
-        driver.on_startup(tell_what_is_taken)
+    on_start(driver, tell_what_is_taken)
     driver.on_bot_connect(answer_after_restart)
     return list(ours)
 

@@ -14,21 +14,25 @@ from nonebot.log import logger
 
 from liteyuki_host.comm import pydantic_version
 from liteyuki_host.comm.process.current import current_node
-from nonebot_plugin_lycomm.threads import has_started
+from nonebot_plugin_lycomm.starting import on_start
 
 __all__ = ["register"]
 
 
 def register(driver: Driver) -> None:
-    """Add the two hooks. Nothing happens before the driver starts; in one that has started, it happens now."""
+    """Add the two hooks. Nothing happens before the bot starts; in one that has started, the first is called soon.
+
+    From any thread.
+    """
     unfit = pydantic_version.unfit(pydantic.VERSION)
     if unfit is not None:  # what needs no host works all the same; a host refuses such a bot
         logger.warning(unfit)
-    if has_started(driver):
-        driver.task_group.start_soon(_attach_loop)
-    else:
-        driver.on_startup(_attach_loop)
     driver.on_shutdown(_detach_loop)
+    if not on_start(driver, _attach_loop):
+        logger.warning(
+            "lycomm was loaded in a bot that has started, and cannot find its event loop: callbacks of channels and "
+            "topics are not called; load the plugin before the bot starts"
+        )
 
 
 # Both are async so that they run on the loop they are about; a sync hook would run in a worker thread.

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from nonebot import get_driver
-from nonebot.drivers import Driver
 from nonebot.log import logger
 
 from liteyuki_host.comm.channel.registering import check_callback
 from liteyuki_host.comm.errors import ChannelClosed, HostNotAttached
+from nonebot_plugin_lycomm.starting import has_started
 
 __all__ = ["background_thread"]
 
@@ -57,14 +57,6 @@ def background_thread(function: F) -> F:
     else:
         driver.on_startup(start_hook)
     return function
-
-
-def has_started(driver: Driver) -> bool:
-    try:
-        _ = driver.task_group
-    except RuntimeError:
-        return False
-    return True
 
 
 def _run(function: Callable[[], Any]) -> None:
