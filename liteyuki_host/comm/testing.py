@@ -10,9 +10,10 @@ under test sees the pair as its host::
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import pytest
 
@@ -25,9 +26,38 @@ if TYPE_CHECKING:
 
 __all__ = ["Pair", "connected_pair", "lycomm_pair"]
 
+T = TypeVar("T")
+
+
+class _Expiry:
+    """Deletes keys of the shared memory when their ttl ends, as a host does on its event loop; here in a thread."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._woken = threading.Event()
+        self._over = False
+        hub.on_deadline(self._woken.set)
+        self._thread = threading.Thread(target=self._run, name="lycomm-expiry", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over:
+            self._woken.clear()
+            delay = self._hub.authority.expire()
+            if not self._over:  # said before the wake-up
+                self._woken.wait(delay)
+
+    def end(self) -> None:
+        self._hub.on_deadline(self._woken.set, remove=True)
+        self._over = True
+        self._woken.set()
+        self._thread.join()
+
 
 class Pair:
     """A hub and a node, joined by a memory transport. Made by :func:`connected_pair`.
+
+    Keys with a ttl expire, by the real time. End it with :meth:`close`.
 
     Attributes:
         host: the host's exchange.
@@ -48,6 +78,7 @@ class Pair:
         self.host.declare_process(process)
         self.host.on_control = self._control
         self.connect()
+        self._expiry = _Expiry(self.host)
 
     def connect(self) -> None:
         """Attach the child (again), as a new incarnation."""
@@ -67,12 +98,20 @@ class Pair:
         if session is not None:
             session.link.join(5.0)
 
+    @overload
+    def host_channel(self, name: str, kind: type[T]) -> Channel[T]: ...
+    @overload
+    def host_channel(self, name: str, kind: Any = None) -> Channel[Any]: ...
     def host_channel(self, name: str, kind: Any = None) -> Channel[Any]:
         """The host's side of a channel."""
         from liteyuki_host.comm.channel.channel import Channel
 
         return Channel(name, kind, exchange=self.host)
 
+    @overload
+    def child_channel(self, name: str, kind: type[T]) -> Channel[T]: ...
+    @overload
+    def child_channel(self, name: str, kind: Any = None) -> Channel[Any]: ...
     def child_channel(self, name: str, kind: Any = None) -> Channel[Any]:
         """The child's side of a channel."""
         from liteyuki_host.comm.channel.channel import Channel
@@ -99,6 +138,7 @@ class Pair:
 
     def close(self) -> None:
         """End both sides; the child is a process without a host again."""
+        self._expiry.end()
         self.child.reset()
         self.host.close("the test is over")
 

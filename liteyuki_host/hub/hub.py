@@ -132,7 +132,7 @@ class Hub(Exchange):
         self._laggards_boundary = Boundary("watching for processes that do not read the shared memory")
         self._room = Waiters()
         self._requests = itertools.count(1)
-        self._wake_expiry: Callable[[], None] | None = None
+        self._wake_expiry: tuple[Callable[[], None], ...] = ()  # replaced as a whole, under the authority's lock
         self._closed = False
 
     # --- children come and go ---------------------------------------------------------------------------------
@@ -598,7 +598,7 @@ class Hub(Exchange):
             except RuntimeError:  # the loop is closed
                 pass
 
-        self._wake_expiry = wake
+        self.on_deadline(wake)
         boundary = Boundary("deleting keys of the shared memory at their time")
         try:
             while True:
@@ -611,11 +611,18 @@ class Hub(Exchange):
                 with anyio.move_on_after(delay):  # None: until a key with a ttl is written
                     await woken.wait()
         finally:
-            self._wake_expiry = None
+            self.on_deadline(wake, remove=True)
+
+    def on_deadline(self, wake: Callable[[], None], *, remove: bool = False) -> None:
+        """Call *wake* whenever a key with a ttl is written; or no longer, to *remove* it. It is called under the
+        authority's lock, and must not wait."""
+        with self.authority.lock:
+            others = tuple(each for each in self._wake_expiry if each != wake)
+            self._wake_expiry = others if remove else (*others, wake)
 
     def _deadline_set(self) -> None:
-        if self._wake_expiry is not None:
-            self._wake_expiry()
+        for wake in self._wake_expiry:
+            wake()
 
     # --- looking --------------------------------------------------------------------------------------------
 
