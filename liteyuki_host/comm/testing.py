@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import pytest
 
 if TYPE_CHECKING:
+    from types import UnionType
+
     from liteyuki_host.comm.channel.channel import Channel
     from liteyuki_host.comm.process.node import Node
     from liteyuki_host.comm.storage import SharedMemory
@@ -101,7 +103,7 @@ class Pair:
     @overload
     def host_channel(self, name: str, kind: type[T]) -> Channel[T]: ...
     @overload
-    def host_channel(self, name: str, kind: Any = None) -> Channel[Any]: ...
+    def host_channel(self, name: str, kind: UnionType | None = None) -> Channel[Any]: ...
     def host_channel(self, name: str, kind: Any = None) -> Channel[Any]:
         """The host's side of a channel."""
         from liteyuki_host.comm.channel.channel import Channel
@@ -111,7 +113,7 @@ class Pair:
     @overload
     def child_channel(self, name: str, kind: type[T]) -> Channel[T]: ...
     @overload
-    def child_channel(self, name: str, kind: Any = None) -> Channel[Any]: ...
+    def child_channel(self, name: str, kind: UnionType | None = None) -> Channel[Any]: ...
     def child_channel(self, name: str, kind: Any = None) -> Channel[Any]:
         """The child's side of a channel."""
         from liteyuki_host.comm.channel.channel import Channel

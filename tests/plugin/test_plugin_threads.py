@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -121,3 +122,27 @@ async def test_an_async_function_is_refused_where_it_is_decorated(app: object) -
 
     with pytest.raises(TypeError, match=r"blocking functions; .*loop is async"):
         background_thread(loop)
+
+
+class Async:
+    async def __call__(self) -> None: ...
+
+
+def with_yield() -> Any:
+    yield
+
+
+NEVER: dict[str, tuple[Any, str]] = {
+    "a partial coroutine": (functools.partial(Async.__call__, Async()), "is async: start it as a task"),
+    "an async object": (Async(), "is async: start it as a task"),
+    "a generator": (with_yield, "has a `yield`"),
+    "an argument": (lambda channel: None, "is called without arguments, but takes \\(channel\\)"),
+    "no function": (None, "is a function, not None"),
+}
+
+
+@pytest.mark.parametrize(("function", "words"), NEVER.values(), ids=NEVER)
+async def test_useless_functions_are_refused(app: object, function: Any, words: str) -> None:
+    """Nothing of them ran, and nothing said so, or only the log."""
+    with pytest.raises(TypeError, match=words):
+        background_thread(function)

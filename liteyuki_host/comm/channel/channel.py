@@ -6,7 +6,8 @@ import time
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
-from typing import Any, Generic, Protocol, TypeVar, cast, overload
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.calling import Callback, redelivered
@@ -42,8 +43,13 @@ __all__ = [
     "set_channel",
 ]
 
-T = TypeVar("T")
 R = TypeVar("R")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    T = TypeVarWithDefault("T", default=Any)  # so that a plain `Channel` is a Channel[Any]
+else:
+    T = TypeVar("T")
 
 blocking_receive_hook: ContextVar[Callable[[], None] | None] = ContextVar("lycomm_blocking_receive", default=None)
 """Called by ``receive()`` without a timeout before it blocks: how a start-up hook that never returns is found."""
@@ -79,12 +85,14 @@ class Channel(Generic[T]):
 
     __slots__ = ("__orig_class__", "_decoder", "_end", "_epoch", "_exchange", "_kind", "_limit", "_name")
 
-    # A type checker takes `Channel("x", str)` for a Channel[str]. `str | None` and the like are no classes: of such a
-    # `kind` it knows nothing, so there write Channel[str | None]("x").
+    # A type checker takes `Channel("x", str)` for a Channel[str]. A `kind` that is no class, such as `str | None`, may
+    # tell it nothing; Channel[str | None]("x") does.
     @overload
     def __init__(self, name: str, kind: type[T], *, exchange: Exchange | None = None) -> None: ...
     @overload
-    def __init__(self: Channel[Any], name: str, kind: Any = None, *, exchange: Exchange | None = None) -> None: ...
+    def __init__(self, name: str, kind: None = None, *, exchange: Exchange | None = None) -> None: ...
+    @overload
+    def __init__(self: Channel[Any], name: str, kind: UnionType, *, exchange: Exchange | None = None) -> None: ...
     def __init__(self, name: str, kind: Any = None, *, exchange: Exchange | None = None) -> None:
         self._name = check_name(name, "channel")
         self._kind = kind
@@ -516,7 +524,7 @@ passive_channel: Channel[Any] = _OwnChannel("passive")
 @overload
 def get_channel(name: str, kind: type[T]) -> Channel[T]: ...
 @overload
-def get_channel(name: str, kind: Any = None) -> Channel[Any]: ...
+def get_channel(name: str, kind: UnionType | None = None) -> Channel[Any]: ...
 def get_channel(name: str, kind: Any = None) -> Channel[Any]:
     """The channel that some process has declared under *name*. Answers at once, from any process.
 
