@@ -79,7 +79,11 @@ class OnFailed(str, Enum):
 
 
 class Supervision(BaseModel):
-    """How a process is supervised: for all in `Settings`, for one in `ProcessSettings`. Defaults: `ProcessSpec`."""
+    """How a process is supervised: for all in `Settings`, for one in `ProcessSettings`. Defaults: `ProcessSpec`.
+
+    The descriptions of all settings are what users read: ``python -m tests.docs.write`` puts them, with the defaults,
+    units and bounds of the fields, into the README and ``.env.example``. docs/settings.zh-CN.toml translates them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -87,86 +91,95 @@ class Supervision(BaseModel):
     # everything; draining comes before them, and only while handlers run.
     ready_timeout: ReadyTimeout = Field(
         default=ProcessSpec.ready_timeout,
-        description="seconds from the start of a process until it is ready, at least 1; longer is a failed start",
+        description="longest time from the start of a process until it is ready; after it the start has failed",
     )
     drain_timeout: Seconds = Field(
         default=ProcessSpec.drain_timeout,
-        description="seconds running handlers get to finish before an asked stop or restart; "
-        "none pass when none run; 0: do not wait",
+        description="longest time for which a planned stop or restart waits until running handlers (functions of "
+        'plugins that answer an event) have finished; meanwhile the bot begins nothing new (it "drains"); '
+        "no wait if none is running",
     )
     stop_timeout: Seconds = Field(
         default=ProcessSpec.stop_timeout,
-        description="seconds a process gets to end by itself after the host's stop message",
+        description="time that a process has to end by itself once it is asked to",
     )
     interrupt_timeout: Seconds = Field(
-        default=ProcessSpec.interrupt_timeout, description="seconds after that, once it has got SIGINT"
+        default=ProcessSpec.interrupt_timeout,
+        description="further time to end, after it is sent SIGINT (the signal of Ctrl+C)",
     )
     terminate_timeout: Seconds = Field(
         default=ProcessSpec.terminate_timeout,
-        description="seconds after that, once it has got SIGTERM; then it is killed",
+        description="further time to end, after it is sent SIGTERM (the system's request to end); then it is killed",
     )
 
     # Restarts
     restart: Annotated[Restart, BeforeValidator(OneOf(tuple(Restart)))] = Field(
         default=ProcessSpec.restart,
-        description=f"whether a process that ended unasked is started again: {', '.join(Restart)}",
+        description="whether a process that ended without being asked to is started again: `always`, `on-failure` (not "
+        "when it ended by itself with code 0; before it was ready that is a failure, and is not tried again "
+        "either), `never`",
     )
     max_restarts: Annotated[int, BeforeValidator(Number(int, 0, 1000, "restarts"))] = Field(
         default=ProcessSpec.max_restarts,
-        description="restarts within restart_window, 0 to 1000; one more, and the process has failed",
+        description="the most within `restart_window`; if one more is needed, the process has failed and is not "
+        "started again",
     )
     restart_window: Annotated[float, BeforeValidator(Number(float, 0.1, DAY, "seconds"))] = Field(
-        default=ProcessSpec.restart_window, description="seconds over which restarts are counted, at least 0.1"
+        default=ProcessSpec.restart_window, description="time over which restarts are counted"
     )
     backoff_base: Seconds = Field(
         default=ProcessSpec.backoff_base,
-        description="seconds before the first restart in a row; doubled for each further one",
+        description="wait before the first restart in a row; doubled for each further one",
     )
     backoff_max: Seconds = Field(
         default=ProcessSpec.backoff_max,
-        description="seconds a restart waits at most, at least backoff_base",
+        description="longest wait before a restart, not less than `backoff_base`",
     )
 
     # Watchdog
     loop_timeout: WatchSeconds = Field(
         default=ProcessSpec.loop_timeout,
-        description="seconds the event loop may be blocked before the process is replaced, at least 1; 0: not watched",
+        description="how long the bot's event loop (the one thread in which all of its `async` code runs in turn) may "
+        "be blocked (by code that waits without `await`) before the bot is replaced; `0`: not watched",
     )
     freeze_timeout: WatchSeconds = Field(
         default=ProcessSpec.freeze_timeout,
-        description="seconds the whole process may be silent before it is replaced, at least 1; 0: not watched",
+        description="how long the whole process may give no sign of life before it is replaced; `0`: not watched",
     )
 
     # Limits
     memory_limit: Annotated[int, BeforeValidator(Size(32 * MiB, 1024 * GiB, off=True))] = Field(
         default=ProcessSpec.memory_limit,
-        description="bytes of memory of a process and all it started, 32 MiB to 1024 GiB; "
-        "with more it is restarted as if asked; 0: no limit",
+        description="the most memory of a process and all that it started, such as `512MiB`; with more it is restarted "
+        "as by `/restart`; `0`: no limit",
     )
     max_age: Age = Field(
         default=ProcessSpec.max_age,
-        description="seconds after which a process is restarted as if asked, 60 to 31536000, varied by 10 %; 0: never",
+        description="time after which a process is restarted as by `/restart`, varied by 10 %; `0`: never",
     )
 
     # Reload
     reload: Annotated[Reload, BeforeValidator(reload_mode)] = Field(
         default=ProcessSpec.reload,
-        description=f"what a change of the project's files leads to: {', '.join(Reload)}; true is swap",
+        description="what happens when the project's files change. `off`: nothing. `swap` or `true`: if the new code "
+        "can start, the bot is stopped and started anew. `overlap`: the same, but the new one is ready "
+        "before the old one is stopped",
     )
     reload_dirs: Annotated[tuple[Path, ...], BeforeValidator(ListOf(text, "folders"))] = Field(
         default=tuple(ProcessSpec.reload_dirs),
-        description="folders that are watched, relative to the host's folder; none: the project's",
+        description="folders that are watched; `[]`: the project's",
     )
 
     # Order
     after: Annotated[tuple[str, ...], BeforeValidator(ListOf(process_name, "process names"))] = Field(
         default=tuple(ProcessSpec.after),
-        description="processes that are to be ready before this one is started; "
-        "for all processes: it applies to those that it does not name",
+        description="processes that must be ready before this one is started. For all processes: those named here come "
+        "first, then all others",
     )
     strategy: Annotated[Strategy, BeforeValidator(OneOf(tuple(Strategy)))] = Field(
         default=ProcessSpec.strategy,
-        description=f"who is restarted when a process ends unasked: {', '.join(Strategy)} (it and later ones)",
+        description="which processes are restarted when one ends without being asked to: `one` (only that one), `all`, "
+        "`rest` (that one and those declared after it)",
     )
 
 
@@ -177,25 +190,25 @@ class ProcessSettings(Supervision):
     has what is in force.
     """
 
-    project: Text = Field(default=".", description="folder of the NoneBot project, relative to the host's folder")
+    project: Text = Field(default=".", description="folder of the NoneBot project")
     entry: Text | None = Field(
         default=None,
-        description="script that calls nonebot.run(), relative to project; None: bot.py, else [tool.nonebot]",
+        description="script that calls `nonebot.run()`; without it `bot.py`, else `[tool.nonebot]`",
     )
     python: Text | None = Field(
         default=None,
-        description="interpreter, a command on PATH or a path relative to the host's folder; "
-        "None: project's .venv or venv, else the host's",
+        description="interpreter; without it the project's `.venv` or `venv`, else the host's",
     )
     env: Annotated[dict[str, str], BeforeValidator(environment_table)] = Field(
         default={},
-        description="environment variables for this process; numbers, lists and tables are passed as JSON",
+        description="environment variables for this process",
     )
     autostart: Switch = Field(default=True, description="start it with the host")
     terminal: Switch = Field(
         default=False,
-        description="give it the host's terminal, for one process: keyboard and screen; its output is not captured, "
-        "and ready_timeout and loop_timeout are off unless they stand beside it",
+        description="give it the host's terminal, for one process: `breakpoint()`, `input()` and the console adapter "
+        "work; its output is then not captured, and `ready_timeout` and `loop_timeout` are off unless they "
+        "stand beside it",
     )
 
     @model_validator(mode="before")
@@ -213,47 +226,50 @@ class Settings(Supervision):
     _written: dict[str, str] = PrivateAttr(default_factory=dict)
 
     plugins: Annotated[list[str], BeforeValidator(ListOf(module_name, "module names"))] = Field(
-        default=[], description="modules loaded into the host, in this order"
+        default=[], description="modules loaded into the host process, in this order"
     )
     processes: Annotated[dict[Name, ProcessSettings], BeforeValidator(process_table)] = Field(
-        default={}, description="the bots by name; empty: one, nonebot, in the host's folder"
+        default={},
+        description="the bots by name, as JSON; `{}` is one bot, `nonebot`, in this folder; easier to write "
+        "as tables in `pyproject.toml`",
     )
 
     on_failed: Annotated[OnFailed, BeforeValidator(OneOf(tuple(OnFailed)))] = Field(
         default=OnFailed.END,
-        description="what the host does when no process runs and none will start by itself: "
-        "end (exit code 1 after a failure, else 0), stay",
+        description="what the host does when no process runs and none will start by itself: `end` (exit code 1 after a "
+        "failure, else 0), `stay`",
     )
 
     # Communication
     channel_window: Annotated[int, BeforeValidator(Size(64 * KiB, 256 * MiB))] = Field(
         default=4 * MiB,
-        description="bytes under way in each direction of a channel before senders wait, 64 KiB to 256 MiB",
+        description="the most that may be sent and not yet received, in each direction of a channel; beyond it senders "
+        "wait",
     )
     message_limit: Annotated[int, BeforeValidator(Size(KiB, 256 * MiB))] = Field(
-        default=16 * MiB, description="bytes of one message or value, encoded, 1 KiB to 256 MiB"
+        default=16 * MiB, description="the most that one message or value may have"
     )
     shared_memory_limit: Annotated[int, BeforeValidator(Size(64 * KiB, 64 * GiB))] = Field(
         default=256 * MiB,
-        description="bytes of all keys and values of the shared memory, encoded, 64 KiB to 64 GiB",
+        description="the most that the whole shared memory may hold",
     )
 
     # Logs
     log_level: Annotated[str, BeforeValidator(OneOf(LOG_LEVELS))] = Field(
-        default="INFO", description=f"least level of the host's log lines: {', '.join(LOG_LEVELS)}"
+        default="INFO", description="lowest level of the host's log lines that are shown"
     )
     log_dir: Annotated[str | None, BeforeValidator(text_or_none)] = Field(
-        default=None, description="folder for log files, relative to the host's folder; None or empty: no files"
+        default=None, description="folder for log files; without it no files"
     )
     log_rotation: Annotated[int, BeforeValidator(Size(64 * KiB, GiB))] = Field(
-        default=10 * MiB, description="bytes of a log file before a new one is begun, 64 KiB to 1 GiB"
+        default=10 * MiB, description="size of a log file at which a new one is begun"
     )
     log_retention: Annotated[int, BeforeValidator(Number(int, 0, 1000, "files"))] = Field(
-        default=5, description="files that are kept of each process besides the current one, 0 to 1000"
+        default=5, description="old log files that are kept of each process"
     )
     output_buffer: Annotated[int, BeforeValidator(Size(64 * KiB, 256 * MiB))] = Field(
         default=MiB,
-        description="bytes of each process's last output that the host keeps in memory, 64 KiB to 256 MiB",
+        description="how much of each process's last output the host keeps in memory",
     )
 
     @property

@@ -6,7 +6,6 @@ import ast
 import datetime
 import json
 import re
-import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -21,63 +20,42 @@ from liteyuki_host.comm import codec, errors
 from liteyuki_host.comm.protocol import connection, frames, messages
 from liteyuki_host.comm.protocol.states import TRANSITIONS, Input, State
 from liteyuki_host.comm.storage import store
-from liteyuki_host.settings import PLUGIN_SETTINGS, ProcessSettings, Settings, Supervision, load_settings
+from liteyuki_host.settings import load_settings
 from liteyuki_host.supervisor.exits import describe_exit
-from liteyuki_host.supervisor.spec import Reload, Restart, Strategy
 from tests.docs.lines import findings, lines_of_the_log, reasons
 from tests.docs.pages import PAGES, ROOT, blocks, code_in, table_rows, without_blocks
-from tests.settings.fields import unit_of
+from tests.docs.settings_texts import GENERATED, Setting, all_settings, generated, problems_of_texts
 from tests.values.adapter_events import TRIED
 
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 DOCS = ROOT / "docs"
-UNITS = {
-    **{unit: unit for unit in ("seconds", "bytes", "files", "restarts", "")},
-    **{"秒": "seconds", "字节": "bytes", "个": "files", "次": "restarts"},
-}
-
 
 # Settings and commands
 
 
-def _settings_of(readme: Path) -> dict[str, tuple[str, str]]:
-    """Name, default, unit of the rows of the settings tables."""
-    names = {name.upper() for name in PLUGIN_SETTINGS} | set(ProcessSettings.model_fields)
-    return {
-        code_in(row[0]): (code_in(row[2]), UNITS[row[3]])
-        for row in table_rows(readme)
-        if len(row) == 5 and (code_in(row[0]).startswith("LYCOMM_") or code_in(row[0]) in names)
-    }
+def test_every_setting_has_a_text_in_both_languages() -> None:
+    assert not (problems := problems_of_texts()), "\n".join(problems)
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
-def test_the_settings_tables_are_the_models(readme: Path) -> None:
-    plugin = runpy.run_path(str(ROOT / "nonebot_plugin_lycomm" / "config.py"))["Config"]()
-    shown = _settings_of(readme)
-    rows: list[tuple[str, Any, Any, str]] = []  # name, default of the model, what is shown as a value, unit
-    for name in type(plugin).model_fields:
-        rows.append((name.upper(), getattr(plugin, name), json.loads(shown[name.upper()][0]), ""))
-    of_all = Supervision.model_fields
-    of_host = {name: field for name, field in Settings.model_fields.items() if name not in of_all}
-    for name, field in {**of_host, **of_all}.items():
-        text = shown[f"LYCOMM_{name.upper()}"][0]
-        given = load_settings({}, folder=ROOT / "docs", environ={f"LYCOMM_{name.upper()}": text})
-        rows.append((f"LYCOMM_{name.upper()}", field.default, getattr(given, name), unit_of(field)))
-    for name, field in ProcessSettings.model_fields.items():
-        if name not in of_all:
-            text = shown[name][0]
-            rows.append((name, field.default, json.loads(text) if text else None, ""))
-    assert {name: (value, shown[name][1]) for name, _, value, _ in rows} == {
-        name: (default, unit) for name, default, _, unit in rows
-    }
-    assert list(shown) == [name for name, *_ in rows], "in the order of the models"
+@pytest.mark.parametrize("name", GENERATED)
+def test_what_is_generated_is_written(name: str) -> None:
+    assert (ROOT / name).read_text("utf-8") == generated(name), f"{name} is out of date: python -m tests.docs.write"
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda page: page.name)
-def test_the_settings_tables_have_every_word_that_may_be_written(readme: Path) -> None:
-    meanings = {code_in(row[0]): row[4] for row in table_rows(readme) if len(row) == 5}
-    for setting, words in (("RESTART", Restart), ("RELOAD", Reload), ("STRATEGY", Strategy)):
-        assert [word for word in words if f"`{word}`" not in meanings[f"LYCOMM_{setting}"]] == []
+def _settings_of(readme: Path) -> dict[str, str]:
+    """The name and default of each setting in the tables."""
+    names = {setting.shown_name for setting in all_settings()}
+    return {name: code_in(row[2]) for row in table_rows(readme) if len(row) == 5 and (name := code_in(row[0])) in names}
+
+
+@pytest.mark.parametrize("setting", all_settings(), ids=lambda setting: setting.shown_name)
+def test_a_default_in_the_tables_is_what_a_user_may_write(setting: Setting) -> None:
+    text = _settings_of(READMES[0])[setting.shown_name]
+    if setting.group in ("host", "supervision"):
+        given = load_settings({}, folder=ROOT / "docs", environ={setting.shown_name: text})
+        assert getattr(given, setting.name) == setting.field.default
+    else:
+        assert (json.loads(text) if text else None) == setting.field.default
 
 
 def test_both_readmes_have_the_same_settings_and_commands() -> None:
@@ -111,7 +89,7 @@ def test_a_readme_has_exactly_two_set_up_commands_and_ci_can_extract_them(readme
     chat_names = {name for name in _settings_of(readme) if name.endswith("_COMMAND")}
     text = readme.read_text("utf-8")
     for name in chat_names:
-        for alias in json.loads(_settings_of(readme)[name][0]):
+        for alias in json.loads(_settings_of(readme)[name]):
             assert f"`/{alias}`" in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from liteyuki_host.cli.arguments import settings_arguments
 from liteyuki_host.comm.command import lycomm
 from liteyuki_host.comm.errors import SettingsError
 from liteyuki_host.settings import ProcessSettings, Settings, Supervision, load_settings
+from tests.settings.field_values import another_value
 from tests.settings.test_cli import lycomm as run
 
 BOT = 'import nonebot\n\nnonebot.init(driver="~none")\nnonebot.run()\n'
@@ -58,16 +60,16 @@ def test_a_script_is_relative_to_the_current_folder_and_not_to_the_projects(fold
 
 
 def test_the_only_declared_process_keeps_what_was_written_of_it(folder: Path) -> None:
-    for name in ("bots", "bots/qq", "src"):
+    for name in ("bots", "bots/qq", "first"):
         (folder / name).mkdir()
     (folder / "bots" / "qq" / "main.py").write_text(BOT)
+    values = {name: another_value(field) for name, field in Supervision.model_fields.items()}
     (folder / "pyproject.toml").write_text(
         "[tool.lycomm]\nmemory_limit = '64MiB'\n[tool.lycomm.processes.qq]\n"
         "project = 'bots/qq'\npython = 'python3'\nenv = { PORT = 8081, SUPERUSERS = ['1'], NAME = 'a b' }\n"
-        "autostart = false\nready_timeout = 5\ndrain_timeout = 1.5\nstop_timeout = 2\ninterrupt_timeout = 2\n"
-        "terminate_timeout = 2\nrestart = 'never'\nmax_restarts = 3\nrestart_window = 10\nbackoff_base = 2\n"
-        "backoff_max = 3\nloop_timeout = 0\nfreeze_timeout = 7\nmemory_limit = '512MiB'\nmax_age = 3600\n"
-        "reload = 'overlap'\nreload_dirs = ['src']\nafter = []\nstrategy = 'all'\nterminal = false\n"
+        "autostart = false\nterminal = false\n"
+        + "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items() if name != "after")
+        + "after = []\n"
     )
     before = settings_of(folder).processes["qq"]
     assert before.model_fields_set == ProcessSettings.model_fields.keys() - {"entry"}, "every setting is tried"
