@@ -1,4 +1,4 @@
-"""The lines that an operator may read, collected from the source: log calls, and the texts of the errors they carry."""
+"""Texts that an operator may read beside those of log calls (`logged`): reasons not to start, findings of a check."""
 
 from __future__ import annotations
 
@@ -8,39 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-
-LOGGING = [
-    "liteyuki_host/boundary.py",
-    "liteyuki_host/child_requests.py",
-    "liteyuki_host/host.py",
-    "liteyuki_host/idle.py",
-    "liteyuki_host/self_watch.py",
-    "liteyuki_host/settings_files.py",
-    "liteyuki_host/lifespan.py",
-    "liteyuki_host/launch.py",
-    "liteyuki_host/supervisor/*.py",
-    "liteyuki_host/_child/*.py",
-    "liteyuki_host/hub/*.py",
-    "liteyuki_host/output/*.py",
-    "liteyuki_host/comm/process/exchange.py",
-    "nonebot_plugin_lycomm/*.py",
-]
-LEVELS = {"info", "success", "warning", "error", "exception"}
-
-
-def lines_of_the_log() -> Iterator[tuple[str, str]]:
-    """(place, regular expression) of every log call with a text of its own."""
-    for pattern in LOGGING:
-        for path in sorted(ROOT.glob(pattern)):
-            tree = ast.parse(path.read_text("utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
-                    ours = "logger" in ast.unparse(node.func.value)
-                    if node.func.attr in LEVELS and ours:
-                        for text in _patterns(_value_of(node.args[0], tree)):
-                            if re.search(r"\w{3}", text.replace(ANY, "")):
-                                yield f"{path.relative_to(ROOT)}:{node.lineno}", text
-
 
 REASONS = [
     "liteyuki_host/project.py",
@@ -59,26 +26,26 @@ REASON_ERRORS = {"ProcessFailed", "CannotRun", "FileProblem"}
 
 
 def reasons() -> Iterator[tuple[str, str]]:
-    """The same of every reason not to start."""
+    """(place, regular expression) of every reason not to start."""
     for name in REASONS:
         for node in ast.walk(ast.parse((ROOT / name).read_text("utf-8"))):
             if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
                 continue
             if ast.unparse(node.exc.func) in REASON_ERRORS:
-                for text in _patterns(node.exc.args[0]):
+                for text in patterns_of(node.exc.args[0]):
                     if re.search(r"\w{3}", text.replace(ANY, "")) or ": " in text.replace("\\", ""):
                         yield f"{name}:{node.lineno}", text
     for name, functions in REASON_FUNCTIONS.items():
         for function in ast.walk(ast.parse((ROOT / name).read_text("utf-8"))):
             if isinstance(function, ast.FunctionDef) and function.name in functions:
                 for node in ast.walk(function):
-                    value = _value_of_reason(node)
+                    value = _text_of_reason(node)
                     if value is not None:
-                        for text in _patterns(value):
+                        for text in patterns_of(value):
                             yield f"{name}:{node.lineno}", text
 
 
-def _value_of_reason(node: ast.AST) -> ast.expr | None:
+def _text_of_reason(node: ast.AST) -> ast.expr | None:
     """What such a function returns, or raises as the text of an error."""
     if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and ast.unparse(node.exc.func) in REASON_ERRORS:
         return node.exc.args[0] if isinstance(node.exc.args[0], ast.JoinedStr) else None
@@ -99,15 +66,15 @@ TELLING = {"fault", "note", "tell", "append", "Refused"}
 
 
 def findings() -> Iterator[tuple[str, str]]:
-    """The same of what ``lycomm check`` finds: the texts that are told and yielded there, and returned by ``no_...``
-    and ``wrong_...``."""
+    """(place, regular expression) of what ``lycomm check`` finds: the texts that are told and yielded there, and those
+    that ``no_...`` and ``wrong_...`` return."""
     for pattern in FOUND:
         for path in sorted(ROOT.glob(pattern)):
             tree = ast.parse(path.read_text("utf-8"))
             for node in ast.walk(tree):
                 for told in _told_by(node):
-                    told = _value_of(told, tree)
-                    for text in _patterns(told) if isinstance(told, ast.JoinedStr) else ():
+                    told = value_of(told, tree)
+                    for text in patterns_of(told) if isinstance(told, ast.JoinedStr) else ():
                         if len(re.findall(r"[a-z]{2}", text.replace(ANY, ""))) > 3:
                             yield f"{path.relative_to(ROOT)}:{node.lineno}", text
 
@@ -124,30 +91,43 @@ def _told_by(node: ast.AST) -> Iterator[ast.expr]:
 ANY = "(?:.*)"
 
 
-def _value_of(node: ast.expr, tree: ast.Module) -> ast.expr:
-    """What was assigned to a name last, above it."""
+def value_of(node: ast.expr, tree: ast.Module) -> ast.expr:
+    """What was assigned to a name last, above it and in the function that it stands in; else the name."""
     if not isinstance(node, ast.Name):
         return node
+    functions = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+    around = [each for each in functions if each.lineno <= node.lineno <= (each.end_lineno or 0)]
     assigned = [
         other
-        for other in ast.walk(tree)
-        if isinstance(other, ast.Assign) and other.lineno < node.lineno and ast.unparse(other.targets[0]) == node.id
+        for other in ast.walk(max(around, key=lambda each: each.lineno) if around else tree)
+        if isinstance(other, ast.Assign) and other.lineno < node.lineno
+        if node.id in (ast.unparse(target) for target in other.targets)
     ]
     return max(assigned, key=lambda other: other.lineno).value if assigned else node
 
 
-def _patterns(node: ast.expr) -> list[str]:
-    """What the expression may give, as regular expressions: one for each way through its conditions."""
+def patterns_of(node: ast.expr, tree: ast.Module | None = None) -> list[str]:
+    """What the expression may give, as regular expressions: one for each way through its conditions.
+
+    Args:
+        tree: the module, to look up the names that are put into a text; without it they may be anything.
+    """
     if isinstance(node, ast.Constant):
         return [re.escape(str(node.value))]
     if isinstance(node, ast.JoinedStr):
         result = [""]
         for part in node.values:
-            more = _patterns(part) if isinstance(part, ast.Constant) else [ANY]
-            result = [head + tail for head in result for tail in more]
+            result = [head + tail for head in result for tail in _patterns_of_part(part, tree)]
         return result
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        return [head + tail for head in _patterns(node.left) for tail in _patterns(node.right)]
+        return [head + tail for head in patterns_of(node.left, tree) for tail in patterns_of(node.right, tree)]
     if isinstance(node, ast.IfExp):
-        return _patterns(node.body) + _patterns(node.orelse)
+        return patterns_of(node.body, tree) + patterns_of(node.orelse, tree)
     return [ANY]
+
+
+def _patterns_of_part(part: ast.expr, tree: ast.Module | None) -> list[str]:
+    if isinstance(part, ast.FormattedValue) and tree is not None and isinstance(part.value, ast.Name):
+        value = value_of(part.value, tree)
+        return patterns_of(value, tree) if isinstance(value, ast.JoinedStr | ast.Constant) else [ANY]
+    return patterns_of(part) if isinstance(part, ast.Constant) else [ANY]
