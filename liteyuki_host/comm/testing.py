@@ -11,7 +11,7 @@ under test sees the pair as its host::
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from liteyuki_host.comm.channel.channel import Channel
     from liteyuki_host.comm.process.node import Node
     from liteyuki_host.comm.storage import SharedMemory
-    from liteyuki_host.comm.transport.memory import MemoryTransport
+    from liteyuki_host.comm.transport import Transport
     from liteyuki_host.hub import Hub
 
 __all__ = ["Pair", "connected_pair", "lycomm_pair"]
@@ -57,17 +57,20 @@ class _Expiry:
 
 
 class Pair:
-    """A hub and a node, joined by a memory transport. Made by :func:`connected_pair`.
+    """A hub and a node, joined by a link. Made by :func:`connected_pair`.
 
     Keys with a ttl expire, by the real time. End it with :meth:`close`.
 
     Attributes:
         host: the host's exchange.
         child: the bot process's exchange; the current one, when made by the fixture.
+        transports: the two ends of the current link, the host's and the child's.
         controls: the control requests (verb, process) that the child made; each is answered with ``control_answers``.
     """
 
-    def __init__(self, process: str, node: Node, **limits: int) -> None:
+    def __init__(
+        self, process: str, node: Node, transports: Callable[[], tuple[Transport, Transport]], **limits: int
+    ) -> None:
         from liteyuki_host.hub import Hub
 
         self.process = process
@@ -76,7 +79,8 @@ class Pair:
         self.listener = _noting_listener()
         self.controls: list[tuple[str, str | None]] = []
         self.control_answers: dict[str, Any] = {}
-        self._transports: list[MemoryTransport] = []
+        self._make_transports = transports
+        self.transports: tuple[Transport, Transport]
         self.host.declare_process(process)
         self.host.on_control = self._control
         self.connect()
@@ -84,17 +88,14 @@ class Pair:
 
     def connect(self) -> None:
         """Attach the child (again), as a new incarnation."""
-        from liteyuki_host.comm.transport.memory import memory_link
-
-        ours, theirs = memory_link()
-        self._transports = [ours, theirs]
+        self.transports = ours, theirs = self._make_transports()
         self.host.connect(self.process, ours, self.listener)
         self.child.attach(theirs, self.process, on_stop=lambda reason: None, on_host_gone=lambda cause: None)
 
     def cut(self) -> None:
         """Break the link without a goodbye, as a killed process would. Both sides know when it returns."""
         session = self.host.session(self.process)
-        for transport in self._transports:
+        for transport in self.transports:
             transport.close()
         self.child.wait_detached(5.0)
         if session is not None:
@@ -167,16 +168,24 @@ def _noting_listener() -> Any:
 
 
 @contextmanager
-def connected_pair(process: str = "nonebot", *, node: Node | None = None, **limits: int) -> Iterator[Pair]:
+def connected_pair(
+    process: str = "nonebot",
+    *,
+    node: Node | None = None,
+    transports: Callable[[], tuple[Transport, Transport]] | None = None,
+    **limits: int,
+) -> Iterator[Pair]:
     """A connected pair for one block.
 
     Args:
         node: the child's exchange; by default one of its own, so several pairs can live side by side.
+        transports: makes the two ends of each link, the host's and the child's; by default in memory.
         limits: ``window``, ``message_limit``, ``memory_limit`` of the hub, in bytes.
     """
     from liteyuki_host.comm.process.node import Node
+    from liteyuki_host.comm.transport.memory import memory_link
 
-    pair = Pair(process, Node() if node is None else node, **limits)
+    pair = Pair(process, Node() if node is None else node, transports or memory_link, **limits)
     try:
         yield pair
     finally:

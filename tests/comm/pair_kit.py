@@ -1,26 +1,76 @@
-"""More than one child of one host, in memory; and waiting for facts."""
+"""Pairs over each kind of link, more than one child of one host; and waiting for facts."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
+import pytest
+from links import LINKS, Maker
 from loguru import logger
 
-from liteyuki_host.comm import Channel
+from liteyuki_host.comm import Channel, testing
 from liteyuki_host.comm.process.exchange import Exchange
 from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.storage import SharedMemory
-from liteyuki_host.comm.testing import Pair, connected_pair
+from liteyuki_host.comm.testing import Pair
+from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.hub import SessionListener
 
-__all__ = ["DEADLINE", "Child", "channel", "children", "eventually", "logged", "loops", "memory", "until"]
+__all__ = [
+    "DEADLINE",
+    "Child",
+    "channel",
+    "children",
+    "connected_pair",
+    "each_link",
+    "eventually",
+    "logged",
+    "loops",
+    "make_link",
+    "memory",
+    "until",
+]
 
 DEADLINE = 10.0
+
+_maker: Maker = memory_link
+_made: list[Transport] | None = None  # while `each_link` is in use: what it closes
+
+
+@pytest.fixture(params=LINKS)
+def each_link(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test once over each kind of link: every pair and child that it makes is joined by it."""
+    global _maker, _made
+    _maker, _made = LINKS[request.param], []
+    before = set(threading.enumerate())
+    yield
+    made, _maker, _made = _made, memory_link, None
+    for transport in made:  # one that no link has taken is nobody else's to close
+        transport.close()
+    for thread in set(threading.enumerate()) - before:  # no descriptor may go while a thread reads it
+        if thread.name.startswith("lycomm-"):
+            thread.join(DEADLINE)
+    for transport in made:
+        getattr(transport, "release", lambda: None)()
+
+
+def make_link() -> tuple[Transport, Transport]:
+    """The two ends of a link of the kind that the test runs over; closed after it."""
+    ours, theirs = _maker()
+    if _made is not None:
+        _made.extend((ours, theirs))
+    return ours, theirs
+
+
+def connected_pair(process: str = "nonebot", **options: Any) -> contextlib.AbstractContextManager[Pair]:
+    """A pair that is joined by the link of the test, see :func:`each_link`; otherwise the test kit's."""
+    return testing.connected_pair(process, **{"transports": make_link, **options})
 
 
 async def eventually(condition: Callable[[], object], *, deadline: float = DEADLINE) -> None:
@@ -64,14 +114,14 @@ class Listener(SessionListener):
 class Child:
     """One more child of a pair's host."""
 
-    def __init__(self, pair: Pair, name: str, *, transports: Callable[[], tuple[Any, Any]] = memory_link) -> None:
+    def __init__(self, pair: Pair, name: str, *, transports: Maker | None = None) -> None:
         self.node = Node()
         self.name = name
         self.gone: list[str] = []
         self.stopped: list[str] = []
         self.listener = Listener()
         pair.host.declare_process(name)
-        ours, theirs = transports()
+        ours, theirs = (transports or make_link)()
         self.transports = (ours, theirs)
         self.session = pair.host.connect(name, ours, self.listener)
         self.node.attach(theirs, name, on_stop=self.stopped.append, on_host_gone=self.gone.append)

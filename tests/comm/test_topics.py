@@ -8,14 +8,17 @@ import threading
 from typing import Any
 
 import pytest
-from pair_kit import DEADLINE, children, eventually, logged, loops, until
+from pair_kit import DEADLINE, children, connected_pair, each_link, eventually, logged, loops, until
 
 from liteyuki_host.comm.errors import ChannelFull, HostNotAttached, ValueRefused, ValueTooLarge
 from liteyuki_host.comm.process.exchange import Exchange
 from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.storage import SharedMemory
-from liteyuki_host.comm.testing import connected_pair
 from liteyuki_host.comm.topics import apublish, publish, subscribe, unsubscribe
+
+__all__ = ["each_link"]  # the fixture, for pytest
+
+pytestmark = pytest.mark.usefixtures("each_link")
 
 
 class Subscriber:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-from pair_kit import DEADLINE, Child, children, eventually, logged, memory, until
+from pair_kit import DEADLINE, Child, children, connected_pair, each_link, eventually, logged, make_link, memory, until
 
 from liteyuki_host.comm.errors import HostError, HostNotAttached, LinkBroken, LinkClosed, LinkError, RequestTimeout
 from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.frames import Kind, encode_frame
 from liteyuki_host.comm.storage import SharedMemory
-from liteyuki_host.comm.testing import Pair, connected_pair
-from liteyuki_host.comm.transport.memory import memory_link
+from liteyuki_host.comm.testing import Pair
 from liteyuki_host.hub import Hub, SessionListener
+
+__all__ = ["each_link"]  # the fixture, for pytest
+
+pytestmark = pytest.mark.usefixtures("each_link")
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
+def pair(each_link: None) -> Iterator[Pair]:
     with connected_pair() as made:
         yield made
 
@@ -48,14 +52,14 @@ def test_attaching_loads_the_snapshot_and_the_channels_before_it_returns(pair: P
 
 def test_an_attached_node_is_not_attached_again(pair: Pair) -> None:
     with pytest.raises(HostError, match="this process is already attached to a host"):
-        attach(pair.child, memory_link()[0])
+        attach(pair.child, make_link()[0])
 
 
 class Dumb:
     """A host that answers a greeting with these bytes, and keeps silent."""
 
     def __init__(self, answer: bytes = b"", *, close: bool = False) -> None:
-        self.ours, self.theirs = memory_link()
+        self.ours, self.theirs = make_link()
         if answer:
             self.ours.write_all([answer])
         if close:
@@ -63,27 +67,33 @@ class Dumb:
 
 
 @pytest.mark.parametrize(
-    ("host", "error", "words"),
+    ("make_host", "error", "words"),
     [
-        (Dumb(), LinkClosed, "the host did not answer the greeting within 0.1 s"),
-        (Dumb(close=True), LinkBroken, "the host went away without a goodbye"),
+        (partial(Dumb), LinkClosed, "the host did not answer the greeting within 0.1 s"),
+        (partial(Dumb, close=True), LinkBroken, "the host went away without a goodbye"),
         (
-            Dumb(encode_frame(Kind.CONTROL, m.encode_message(m.Hello(2, "host", 1, "lycomm 2")))),
+            partial(Dumb, encode_frame(Kind.CONTROL, m.encode_message(m.Hello(2, "host", 1, "lycomm 2")))),
             LinkBroken,
             "the host broke the link's protocol: the other side speaks version 2 of the link, this side version 1",
         ),
-        (Dumb(b"HTTP/1.1 400 Bad Request\r\n\r\n"), LinkBroken, "the host broke the link's protocol: a frame of"),
         (
-            Dumb(encode_frame(Kind.CONTROL, m.encode_message(m.Goodbye("no bots today"))), close=True),
+            partial(Dumb, b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+            LinkBroken,
+            "the host broke the link's protocol: a frame of",
+        ),
+        (
+            partial(Dumb, encode_frame(Kind.CONTROL, m.encode_message(m.Goodbye("no bots today"))), close=True),
             LinkClosed,
             "no bots today",
         ),
     ],
     ids=["silent", "gone", "another version", "not ours", "refused"],
 )
-def test_a_greeting_that_fails_leaves_the_node_as_it_was(host: Dumb, error: type[LinkError], words: str) -> None:
+def test_a_greeting_that_fails_leaves_the_node_as_it_was(
+    make_host: Callable[[], Dumb], error: type[LinkError], words: str
+) -> None:
     """It used to count as a host that is gone, so even the bot's own memory was closed."""
-    node = Node()
+    node, host = Node(), make_host()
     mine = SharedMemory(node)
     mine.set("a", 1)
     threads = {thread for thread in threading.enumerate() if thread.name.startswith("lycomm-")}
@@ -100,7 +110,7 @@ def test_a_greeting_that_fails_leaves_the_node_as_it_was(host: Dumb, error: type
 def test_a_link_of_another_process_is_refused() -> None:
     hub = Hub()
     hub.declare_process("a")
-    ours, theirs = memory_link()
+    ours, theirs = make_link()
     hub.connect("a", ours, SessionListener())
     with pytest.raises(LinkClosed, match="this link belongs to process 'a', not 'b'"):
         attach(Node(), theirs, "b")
@@ -125,7 +135,7 @@ def test_the_supervisor_hears_of_hello_hooks_and_ready_in_order() -> None:
 
     hub, node = Hub(), Node()
     hub.declare_process("bot")
-    ours, theirs = memory_link()
+    ours, theirs = make_link()
     stops: list[str] = []
     session = hub.connect("bot", ours, Listener())
     node.attach(theirs, "bot", on_stop=stops.append, on_host_gone=ignore)

@@ -11,7 +11,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from pair_kit import DEADLINE, Child, channel, children, eventually, logged, loops, memory, until
+from pair_kit import (
+    DEADLINE,
+    Child,
+    channel,
+    children,
+    connected_pair,
+    each_link,
+    eventually,
+    logged,
+    loops,
+    memory,
+    until,
+)
 
 from liteyuki_host.comm.codec import encode
 from liteyuki_host.comm.errors import (
@@ -32,18 +44,22 @@ from liteyuki_host.comm.protocol.messages import decode_change, encode_change
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.storage import watch as watch_module
 from liteyuki_host.comm.storage.watch import Changed, Watch
-from liteyuki_host.comm.testing import Pair, connected_pair
+from liteyuki_host.comm.testing import Pair
 from liteyuki_host.comm.waiting.loops import Turn, reading
+
+__all__ = ["each_link"]  # the fixture, for pytest
+
+pytestmark = pytest.mark.usefixtures("each_link")
 
 
 @pytest.fixture
-def pair() -> Iterator[Pair]:
+def pair(each_link: None) -> Iterator[Pair]:
     with connected_pair() as made:
         yield made
 
 
 @pytest.fixture(params=["host", "child", "alone"])
-def any_memory(request: pytest.FixtureRequest) -> Iterator[SharedMemory]:
+def any_memory(request: pytest.FixtureRequest, each_link: None) -> Iterator[SharedMemory]:
     """The same promises hold in the host, in a child and without a host."""
     with connected_pair() as made:
         yield {"host": made.host_memory, "child": made.child_memory, "alone": memory(Node())}[request.param]
@@ -425,7 +441,7 @@ def test_when_the_host_is_gone_waiting_calls_fail_and_reading_goes_on(pair: Pair
     with pair.host.authority.lock:  # the host answers nothing meanwhile
         waiting = [in_thread(lambda: child.incr("n")), in_thread(child.sync), in_thread(child.lock("x").__enter__)]
         until(lambda: len(pair.child._replica._replies) == 3)
-        for transport in pair._transports:
+        for transport in pair.transports:
             transport.close()
         for join in waiting:
             error = join()
@@ -451,7 +467,7 @@ def test_a_node_that_is_attached_again_follows_the_host_again(pair: Pair) -> Non
     child = pair.child_memory
     with pair.host.authority.lock:
         child.set("a", "mine")
-        for transport in pair._transports:
+        for transport in pair.transports:
             transport.close()
         pair.child.wait_detached(DEADLINE)
     session = pair.host.session("nonebot")
@@ -674,16 +690,17 @@ async def test_a_watch_sees_every_change_of_its_prefix_in_order(pair: Pair) -> N
 
 
 def test_a_watch_in_a_thread_and_its_end(any_memory: SharedMemory) -> None:
-    watch = any_memory.watch()
-    join = in_thread(lambda: [change.key for change in watch])
+    watch, keys = any_memory.watch(), list[str]()
+    join = in_thread(lambda: [keys.append(change.key) for change in watch])
     any_memory.set("a", 1)
     any_memory.set("b", 2)
-    until(lambda: not watch._changes.units and watch._changes.arrived.callbacks)
+    until(lambda: keys == ["a", "b"])
     watch.close()
     watch.close()
-    assert join() in (["a", "b"], [])
+    join()
     any_memory.set("c", 3)
-    assert not watch._changes.units
+    assert keys == ["a", "b"]
+    assert list(watch) == []
 
 
 def test_what_a_closed_watch_has_not_handed_out_is_dropped(any_memory: SharedMemory) -> None:
