@@ -32,6 +32,14 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_I
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts hosts and bots is slow; some other tests carry the mark themselves."""
+    for item in items:
+        if item.get_closest_marker("e2e") is not None:
+            item.add_marker("slow")
+
+
 # Several processes at once, by `pytest -n auto`.
 
 

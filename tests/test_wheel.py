@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]
         yield opened
 
 
-pytestmark = pytest.mark.timeout(300)  # pip fetches the build backend
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # pip fetches the build backend
 
 
 def metadata_of(wheel: zipfile.ZipFile) -> EmailMessage:

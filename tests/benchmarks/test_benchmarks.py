@@ -25,6 +25,8 @@ from benchmarks.runner import CAN_PIN, ROOT, Figures, Outcome, Plan, TurnFailed,
 from benchmarks.svg import count, plot, seconds
 from benchmarks.timing import LEAST_TRIPS, microseconds, rate, trips
 
+pytestmark = pytest.mark.slow
+
 posix = pytest.mark.skipif(sys.platform == "win32", reason="the limit is a socket pair that is passed on")
 
 

@@ -14,7 +14,10 @@ import pytest
 
 from tests.compatibility.running import Program, started
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ctrl+C is a signal to a process group")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="Ctrl+C is a signal to a process group"),
+]
 
 # They take the signal where they wait for it: a handler might run just before the wait begins.
 BOT = """

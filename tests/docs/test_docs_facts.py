@@ -6,6 +6,7 @@ import ast
 import datetime
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +23,7 @@ from liteyuki_host.comm.protocol.states import TRANSITIONS, Input, State
 from liteyuki_host.comm.storage import store
 from liteyuki_host.settings import load_settings
 from liteyuki_host.supervisor.exits import describe_exit
+from liteyuki_host.supervisor.states import State as ProcessState
 from tests.docs.lines import ANY, findings, reasons
 from tests.docs.logged import built_texts, lines_of_the_log, log_calls, unknown_sources, unused_sources
 from tests.docs.pages import PAGES, ROOT, blocks, code_in, table_rows, without_blocks
@@ -365,7 +367,26 @@ def test_the_ends_of_processes_are_put_into_these_words(page: Path) -> None:
         assert describe_exit(int(code_in(code)), platform="linux") == code_in(words)
 
 
-# Architecture, changes
+# Architecture, changes, contributing
+
+
+def test_the_files_that_contributing_names_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    named = set(re.findall(r"`([\w./-]+/[\w./-]+)`", text)) - {".venv/bin", ".ci/run"}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_contributing_is_one_page() -> None:
+    assert len((ROOT / "CONTRIBUTING.md").read_text("utf-8").splitlines()) <= 60
+
+
+@pytest.mark.parametrize("page", OPERATIONS, ids=lambda page: page.name)
+def test_every_state_of_a_process_is_explained(page: Path) -> None:
+    states = {str(state) for state in ProcessState}
+    assert {code for row in table_rows(page) if (code := code_in(row[0])) in states} == states
+    # By its file: NoneBot refuses to load a plugin that was imported before, and other tests want to load it.
+    assert runpy.run_path(str(ROOT / "nonebot_plugin_lycomm" / "texts.py"))["STATES"].keys() == states
 
 
 def test_every_room_is_on_the_architecture_page() -> None:

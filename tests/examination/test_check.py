@@ -19,6 +19,8 @@ from liteyuki_host.cli import main
 from liteyuki_host.settings import ProcessSettings, Settings
 from liteyuki_host.supervisor.trial import seconds_for
 
+pytestmark = pytest.mark.slow
+
 TABLE = "[tool.nonebot]\n"
 NONE = "DRIVER=~none\n"
 BOT = "import nonebot\nnonebot.init()\nnonebot.run()\n"

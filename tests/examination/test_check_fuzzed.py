@@ -24,6 +24,8 @@ from liteyuki_host.examination import bot
 from liteyuki_host.settings import ProcessSettings, Settings
 from liteyuki_host.wording import LINE_LIMIT
 
+pytestmark = pytest.mark.slow
+
 INPUTS = 2500
 CONFIGURATIONS = 400
 LONGEST = LINE_LIMIT + 100  # "lycomm: NAME: " comes before a line

@@ -22,7 +22,10 @@ with open(os.path.join(os.path.dirname(os.__file__), "types.py")) as file:
 """
 
 
-pytestmark = pytest.mark.timeout(180)  # each file with the name of a package costs an import of NoneBot
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(180),
+]  # each file with the name of a package costs an import of NoneBot
 
 
 @pytest.fixture
