@@ -43,18 +43,27 @@ sys.exit(main({arguments!r}))
 BOT = "from liteyuki_host import Host\nif __name__ == '__main__':\n    Host().run()\n"
 
 
-def run(folder: Path, code: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
+def started(folder: Path, *command: str) -> subprocess.Popen[str]:
+    """A Python that runs *command*; its output and errors go into one pipe."""
+    return subprocess.Popen(
+        [sys.executable, *command],
         cwd=folder,
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=40,
     )
-    return done.returncode, done.stdout
+
+
+def run(folder: Path, code: str) -> tuple[int, str]:
+    """Run *code* to its end: exit code and output."""
+    with started(folder, "-c", code) as process:
+        try:
+            shown, _ = process.communicate(timeout=40)
+        finally:
+            process.kill()
+    return process.returncode, shown
 
 
 RUN = [("run", name) for name in ("argparse", "loguru", "pydantic", "liteyuki_host.host", "liteyuki_host.hub")]
@@ -112,15 +121,7 @@ def test_at_any_time(tmp_path: Path, command: list[str]) -> None:
         },
     )
     for tenths in range(1, 8):
-        host = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=tmp_path,
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        host = started(tmp_path, *command)
         time.sleep(tenths / 10)  # what is due is the moment
         host.send_signal(signal.SIGINT)
         shown, _ = host.communicate(timeout=20)

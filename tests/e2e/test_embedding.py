@@ -291,19 +291,20 @@ def test_a_loop_that_is_left_without_a_word(tmp_path: Path, close: str) -> None:
         host.wait_for("child nonebot stopped after the stop message")
 
 
+JOIN_THEN_STOP = """
+thread.start()
+try:
+    while thread.is_alive():
+        thread.join(0.2)
+except KeyboardInterrupt:
+    host.stop()
+    thread.join()
+"""
+
+
 def test_a_join_that_ctrl_c_interrupts(tmp_path: Path) -> None:
     """Until Python 3.12 the thread then passes for ended, though it serves the host."""
-    code = """
-        import threading
-        thread = threading.Thread(target=lambda: asyncio.run(host.serve()))
-        thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(0.2)
-        except KeyboardInterrupt:
-            host.stop()
-            thread.join()
-    """
+    code = "import threading\nthread = threading.Thread(target=lambda: asyncio.run(host.serve()))\n" + JOIN_THEN_STOP
     with host_process(program(tmp_path, code, seconds=3), "program.py") as host:
         host.wait_for("child nonebot ready")
         host.tree()
@@ -334,16 +335,7 @@ IN_A_THREAD = {
         thread.start()
         thread.join()
     """,
-    "join, then stop and join": """
-        thread = threading.Thread(target=host.run)
-        thread.start()
-        try:
-            while thread.is_alive():
-                thread.join(0.2)
-        except KeyboardInterrupt:
-            host.stop()
-            thread.join()
-    """,
+    "join, then stop and join": "\nthread = threading.Thread(target=host.run)\n" + JOIN_THEN_STOP,
     "join, then stop": """
         thread = threading.Thread(target=host.run)
         thread.start()
