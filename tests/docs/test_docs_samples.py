@@ -21,6 +21,8 @@ from ports import free_port
 from liteyuki_host.settings import load_settings
 from tests.docs.pages import PAGES, PAIRS, ROOT, Block, blocks, files_of
 
+pytestmark = pytest.mark.slow
+
 RUN_PAGE = Path(__file__).parent / "children" / "run_page.py"
 COMMUNICATION = ROOT / "docs" / "communication.md"
 README = ROOT / "README.md"

@@ -8,9 +8,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from child_kit import Watched, watched
 from launch_kit import free_port, make_project
 from onebot_client import OneBotClient, onebot_client
+
+pytestmark = pytest.mark.slow
 
 PLUGIN = """
 import asyncio, gc

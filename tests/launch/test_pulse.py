@@ -15,6 +15,8 @@ from liteyuki_host._child.orders import Orders
 from liteyuki_host._child.pulse import Pulse
 from liteyuki_host.comm.protocol.messages import Drain, DumpStacks, WatchLoop
 
+pytestmark = pytest.mark.slow
+
 
 class ManualLoop:
     """A loop's clock and timers, turned by hand."""

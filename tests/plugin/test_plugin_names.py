@@ -34,6 +34,8 @@ from nonebot_plugin_lycomm import texts
 from nonebot_plugin_lycomm.others import owner_of
 from tests.plugin.support import RecordingBot, in_private
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CHAT = Path(__file__).parent / "children" / "chat.py"
 OTHER = ["other"]

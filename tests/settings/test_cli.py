@@ -15,6 +15,8 @@ import liteyuki_host
 from liteyuki_host.cli import main
 from liteyuki_host.comm.errors import ProcessFailed, SettingsError
 
+pytestmark = pytest.mark.slow
+
 PYTHON = os.path.normpath(sys.executable)  # a shell's "../venv/bin/python" does not reach the program as such
 
 

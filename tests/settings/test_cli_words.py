@@ -19,6 +19,8 @@ from liteyuki_host.settings import ProcessSettings, Settings, Supervision, load_
 from tests.settings.field_values import another_value
 from tests.settings.test_cli import lycomm as run
 
+pytestmark = pytest.mark.slow
+
 BOT = 'import nonebot\n\nnonebot.init(driver="~none")\nnonebot.run()\n'
 HOST = "from liteyuki_host import Host\n\nHost().run()\n"
 

@@ -451,6 +451,7 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "words", "helps"),
     [

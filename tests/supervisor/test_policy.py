@@ -32,6 +32,7 @@ def changed(**fields: object) -> Policy:
     return dataclasses.replace(POLICY, **fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_ten_thousand_sequences_go_as_the_model_says() -> None:
     tally = policy_model.compare(10_000)
     reachable = set()

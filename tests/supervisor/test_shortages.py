@@ -32,7 +32,7 @@ from liteyuki_host.supervisor.spec import ProcessSpec, Strategy
 from liteyuki_host.supervisor.states import State
 from liteyuki_host.supervisor.supervisor import Supervisor
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="POSIX limits and signals")]
 
 NO_FILES = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 NO_PROCESS = BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -20,7 +20,10 @@ from liteyuki_host.supervisor.spec import Restart, Strategy
 from liteyuki_host.supervisor.states import State, Transition
 from liteyuki_host.supervisor.supervisor import Supervisor
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the fake child speaks over an inherited descriptor")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="the fake child speaks over an inherited descriptor"),
+]
 
 SHORT: dict[str, Any] = {"loop_timeout": 1.0, "freeze_timeout": 1.0, "backoff_base": 0.05}
 

@@ -19,7 +19,7 @@ from supervisor_kit import DEADLINE, child, plan
 from liteyuki_host.supervisor import trial as trial_module
 from liteyuki_host.supervisor.trial import OUTPUT_BYTES, TrialFailure, trial
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the launchers speak over a socket")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="the launchers speak over a socket")]
 
 HEAD = """
 import json, os, socket, subprocess, sys, time

@@ -29,6 +29,8 @@ from liteyuki_host.comm.codec.differences import difference
 from liteyuki_host.comm.codec.plain import is_safe
 from liteyuki_host.comm.errors import ValueRefused, ValueTooLarge, ValueUnreadable
 
+pytestmark = pytest.mark.slow
+
 
 class Colour(enum.Enum):
     RED = "red"

@@ -134,7 +134,8 @@ class ChannelEnd:
             raise ChannelTaken(self.refused)
         self._before_use(self)
         self.usable = True
-        if not self.outbox.bound:  # asked last, so that no end of the link goes unnoticed
+        # Both are asked last: the end of the link and the refusal may arrive meanwhile, in the thread that reads.
+        if self.refused is not None or not self.outbox.bound:
             self.usable = False
 
     # --- the link comes and goes ----------------------------------------------------------------------------

@@ -1184,13 +1184,13 @@ def test_a_third_process_is_refused_and_told_who_the_two_are() -> None:
         until(lambda: "x" in pair.host.channel_names())
         channel(b.node, "x").send(2)
         until(lambda: pair.child_channel("x").statistics().received == 1)
-        third = channel(c.node, "x")
-        with pytest.raises(ChannelTaken, match="channel 'x' already joins nonebot and b"):
+        third, taken = channel(c.node, "x"), "channel 'x' already joins (nonebot and b|b and nonebot)"
+        with pytest.raises(ChannelTaken, match=taken):
             third.receive(DEADLINE)  # it waits, until the host has refused
         for attempt in (lambda: third.send(3), lambda: third.receive(0)):
-            with pytest.raises(ChannelTaken, match="channel 'x' already joins nonebot and b; a channel has two ends"):
+            with pytest.raises(ChannelTaken, match=f"{taken}; a channel has two ends"):
                 attempt()
-        with pytest.raises(ChannelTaken, match="already joins nonebot and b"):
+        with pytest.raises(ChannelTaken, match=taken):
             pair.host_channel("x").send(4)
         assert channel(b.node, "x").receive(DEADLINE) == 1
 
