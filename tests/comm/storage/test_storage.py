@@ -707,7 +707,6 @@ def test_what_a_closed_watch_has_not_handed_out_is_dropped(any_memory: SharedMem
     watch = any_memory.watch()
     any_memory.set("a", 1)
     any_memory.sync(timeout=DEADLINE)
-    assert len(watch._changes.units) == 1
     watch.close()
     assert list(watch) == []
 
@@ -716,7 +715,6 @@ def test_a_watch_in_a_thread_ends_when_the_process_leaves(pair: Pair) -> None:
     watch = pair.child_memory.watch()
     join = in_thread(lambda: [change.key for change in watch])
     pair.child_memory.set("a", 1)
-    until(lambda: watch._changes.arrived.callbacks)
     pair.cut()
     assert join() in (["a"], [])
 
@@ -959,7 +957,7 @@ async def test_the_host_itself_waits_in_threads_and_is_refused_on_the_loop() -> 
         await asyncio.to_thread(slow.node.reset)
 
 
-def test_credit_that_was_withheld_when_the_laggard_caught_up_is_not_forgotten() -> None:
+def test_credit_that_was_withheld_when_the_laggard_caught_up_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between looking for laggards and noting the credit, the last one may catch up: then nobody came back for it."""
     from liteyuki_host.hub import Hub
 
@@ -970,12 +968,15 @@ def test_credit_that_was_withheld_when_the_laggard_caught_up_is_not_forgotten() 
         def consumed(self, cost: int) -> None:
             granted.append(cost)
 
-    class Laggard:  # that none of the hub's sessions is any more
+    class Laggard:
         memory_backlog = 0
 
-    hub.withhold(Source(), 77, [Laggard()])  # type: ignore[arg-type, list-item]
+    looks = iter([[Laggard()]])  # the first look finds one, every later one nobody
+    monkeypatch.setattr(hub, "laggards", lambda: next(looks, []))
+    hub.withhold(Source(), 77)  # type: ignore[arg-type]
     assert granted == [77]
-    assert hub._withheld == []
+    hub.memory_read()
+    assert granted == [77]
 
 
 def test_a_process_that_never_reads_is_disconnected_once() -> None:
