@@ -27,20 +27,11 @@ from liteyuki_host.comm.transport.posix import socket_link
 DEADLINE = 10.0
 
 
-class SocketPair(Pair):
-    """A host and a bot's half over sockets, as in use: there the event loop reads the link."""
-
-    def connect(self) -> None:
-        ours, theirs = socket_link()
-        self.host.connect(self.process, ours, self.listener)
-        self.child.attach(theirs, self.process, on_stop=lambda reason: None, on_host_gone=lambda cause: None)
-
-
 class Kit:
     """Both halves, with what the loop of the bot's half complains of."""
 
     def __init__(self) -> None:
-        self.pair = SocketPair("bot", Node())
+        self.pair = Pair("bot", Node(), socket_link)  # sockets, as in use: there the event loop reads the link
         self.loop = asyncio.get_running_loop()
         self.loop.set_exception_handler(lambda loop, context: self.errors.append(str(context["exception"])))
         self.errors: list[str] = []

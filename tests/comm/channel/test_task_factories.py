@@ -42,15 +42,6 @@ else:
     LOOPS["uvloop"] = uvloop.new_event_loop
 
 
-class SocketPair(Pair):
-    """A host and a bot's half over sockets, as in use: there the event loop reads the link."""
-
-    def connect(self) -> None:
-        ours, theirs = socket_link()
-        self.host.connect(self.process, ours, self.listener)
-        self.child.attach(theirs, self.process, on_stop=lambda reason: None, on_host_gone=lambda cause: None)
-
-
 Run = Callable[[Callable[[Pair], Awaitable[None]]], None]
 
 
@@ -64,7 +55,7 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run]:
     loop.set_task_factory(FACTORIES[factory])
 
     async def with_pair(test: Callable[[Pair], Awaitable[None]]) -> None:
-        pair = SocketPair("nonebot", Node())
+        pair = Pair("nonebot", Node(), socket_link)
         try:
             async with loops(pair.child, pair.host):
                 await asyncio.wait_for(test(pair), DEADLINE)
