@@ -5,6 +5,7 @@
     LycommError
     ├── HostNotAttached              this process does not run under a host
     ├── WouldBlockEventLoop          a call that waits was made on a running event loop
+    ├── AsyncioNeeded                an ``a...`` form was awaited where no event loop of asyncio runs (trio)
     ├── ValueRefused                 (TypeError) this value cannot travel; the message names the place in it
     ├── ValueTooLarge                (ValueError) it can, but not at this size
     ├── ValueUnreadable              (ValueError) what arrived or was stored cannot be decoded; only this call fails
@@ -16,6 +17,7 @@
     │   └── LinkBroken               it went away; the message has the cause
     ├── RequestError
     │   ├── RequestTimeout           (TimeoutError) no answer in time; the other end may still do the work
+    │   ├── RequestCycle             the two ends' callbacks wait for each other's answer
     │   └── RemoteError              the peer's handler failed; its traceback is in ``remote_traceback``
     ├── ChannelError
     │   ├── UnknownChannel           (KeyError) no channel of that name has been declared
@@ -29,6 +31,7 @@
     │   ├── SharedMemoryFull         the shared memory has reached its size limit; nothing was written
     │   ├── NotANumber               (TypeError) ``incr`` of something that is not a number
     │   ├── LockNotHeld              releasing a lock that is not, or no longer, ours
+    │   ├── LockTimeout              (RequestTimeout) another holder kept the lock too long
     │   └── WatchOverrun             a watch was read too slowly; read the current state and watch again
     └── HostError
         ├── HostNotRunning           there is no running host in this process
@@ -44,6 +47,7 @@ channel over it gets a ChannelError, whoever waited for an answer a RequestError
 from __future__ import annotations
 
 __all__ = [
+    "AsyncioNeeded",
     "ChannelBroken",
     "ChannelClosed",
     "ChannelError",
@@ -58,6 +62,7 @@ __all__ = [
     "LinkError",
     "LocalProtocolError",
     "LockNotHeld",
+    "LockTimeout",
     "LycommError",
     "NotANumber",
     "ProcessError",
@@ -66,6 +71,7 @@ __all__ = [
     "ReceiveTimeout",
     "RemoteError",
     "RemoteProtocolError",
+    "RequestCycle",
     "RequestError",
     "RequestTimeout",
     "SettingsError",
@@ -98,6 +104,11 @@ class HostNotAttached(LycommError):
 
 class WouldBlockEventLoop(LycommError, RuntimeError):
     """A call that waits was made on a running event loop, which it would freeze. Use its ``a...`` form."""
+
+
+class AsyncioNeeded(LycommError, RuntimeError):
+    """An ``a...`` form was awaited, or a hook called, where no event loop of asyncio runs: on trio, or on none. Nothing
+    was done."""
 
 
 class ValueRefused(LycommError, TypeError):
@@ -145,6 +156,11 @@ class RequestError(LycommError):
 
 class RequestTimeout(RequestError, TimeoutError):
     """No answer in time. The other end may still do the work."""
+
+
+class RequestCycle(RequestError):
+    """The request could never be answered: the other end's callback on this channel is waiting for this end's callback,
+    which made the request. It was not handled there."""
 
 
 class RemoteError(RequestError):
@@ -207,6 +223,21 @@ class NotANumber(SharedMemoryError, TypeError):
 
 class LockNotHeld(SharedMemoryError):
     """The lock to release is not, or no longer, held by this holder."""
+
+
+class LockTimeout(SharedMemoryError, RequestTimeout):
+    """The lock was held by somebody else for the whole time limit. The host has decided so: who asked waits no longer.
+    Also a RequestTimeout, and so a TimeoutError, for programs that treat all time limits alike.
+
+    Attributes:
+        key: the lock's name.
+        holder: the process that held it when the time was up.
+    """
+
+    def __init__(self, message: str, *, key: str, holder: str) -> None:
+        super().__init__(message)
+        self.key = key
+        self.holder = holder
 
 
 class WatchOverrun(SharedMemoryError):

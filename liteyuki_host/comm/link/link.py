@@ -79,6 +79,7 @@ class Link:
         "detach_loop",
         "flush",
         "lead",
+        "look",
         "name",
         "on_credit",
         "on_message",
@@ -132,6 +133,7 @@ class Link:
         self._reader = (reader or _fastest_reader)(transport, self, name)
         self.wait = self._reader.wait
         self.lead = self._reader.lead
+        self.look = self._reader.look
         self.attach_loop = self._reader.attach_loop
         self.detach_loop = self._reader.detach_loop
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from liteyuki_host.comm.link.tuning import HAND_ON_SECONDS
 from liteyuki_host.comm.protocol.connection import Connection
 from liteyuki_host.comm.protocol.frames import FrameDecoder
 from liteyuki_host.comm.protocol.stream import Stream
@@ -86,6 +87,13 @@ class Reader(Protocol):
         """
         ...
 
+    def look(self) -> float:
+        """Read what has arrived, without waiting, if this thread may read just now.
+
+        Returns the seconds within which another thread will have handed on what has arrived; 0: nobody has anything.
+        """
+        ...
+
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """There is an event loop, which may read."""
         ...
@@ -127,6 +135,10 @@ class ThreadReader:
         self, ready: Callable[[], object], deadline: float | None, wanted: Stream | None = None
     ) -> Alone | Nothing:
         return NOTHING
+
+    def look(self) -> float:
+        has_arrived = getattr(self._transport, "has_arrived", None)  # of the memory transport; others cannot tell
+        return HAND_ON_SECONDS if has_arrived is not None and has_arrived() else 0.0
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         pass

@@ -44,7 +44,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from liteyuki_host.comm.link.reader import Alone, ReadTarget
 from liteyuki_host.comm.link.tuning import (
+    BETWEEN_SECONDS,
     GRACE,
+    HAND_ON_SECONDS,
     LONG_GRACE,
     MOST_SPINS_LEFT_OUT,
     MUCH,
@@ -260,6 +262,20 @@ class SharedReader:
                     self._call_next()  # somebody has to lead, and it will not be us
                 return gate.opened
         return gate.opened or gate.wait(_left(deadline))
+
+    def look(self) -> float:
+        if threading.get_ident() != MAIN_THREAD:
+            self._read_what_is_there()
+        if self._over:
+            return 0.0
+        if self._is_readable():
+            return HAND_ON_SECONDS
+        return BETWEEN_SECONDS if self._role.locked() else 0.0
+
+    def _is_readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _spin(self) -> int:
         """Read without sleeping, for a moment. Returns how many bytes that brought; 0: none, or the end."""

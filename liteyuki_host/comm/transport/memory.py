@@ -19,17 +19,26 @@ class _Pipe:
         self._capacity = capacity
         self._changed = threading.Condition()
         self._ended = False
+        self._reader_waits = False  # inside read_into, for bytes; under the condition's lock
 
     def read_into(self, buffer: memoryview) -> int:
         with self._changed:
             # No deadline: the reader's owner ends it by closing the transport.
+            self._reader_waits = True
             while not self._data and not self._ended:
                 self._changed.wait()
+            self._reader_waits = False
             count = min(len(buffer), len(self._data))
             buffer[:count] = self._data[:count]
             del self._data[:count]
             self._changed.notify_all()
             return count
+
+    @property
+    def busy(self) -> bool:
+        """Whether bytes wait to be read, or the reader has taken some and has not come back for more."""
+        with self._changed:
+            return not self._ended and (bool(self._data) or not self._reader_waits)
 
     def write(self, data: bytes | bytearray | memoryview, *, wait: bool) -> int:
         view = memoryview(data)
@@ -65,6 +74,10 @@ class MemoryTransport:
 
     def read_into(self, buffer: memoryview) -> int:
         return self._incoming.read_into(buffer)
+
+    def has_arrived(self) -> bool:
+        """Whether the other end has written something that the reader has not handed on yet."""
+        return self._incoming.busy
 
     def send(self, data: bytes, at_once: int) -> int:
         return self.try_write([data])

@@ -9,9 +9,9 @@ import functools
 import sys
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from liteyuki_host.comm.errors import WouldBlockEventLoop
+from liteyuki_host.comm.errors import AsyncioNeeded, WouldBlockEventLoop
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,11 +25,14 @@ __all__ = [
     "call_soon_on",
     "event_loops",
     "handed_over",
+    "no_asyncio",
     "on_event_loop",
     "parked_type",
     "reading",
     "refuse_event_loop",
+    "refuse_trio",
     "running_loop",
+    "trio_runs",
     "turn_of",
 ]
 
@@ -80,17 +83,52 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
     return event_loops.running()
 
 
+def trio_runs() -> bool:
+    """Whether the calling thread runs trio just now. lycomm's tasks are asyncio's; trio's loop must not be blocked."""
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return False
+    try:
+        trio.lowlevel.current_trio_token()
+    except (AttributeError, RuntimeError):  # it is just being imported; or it does not run here
+        return False
+    return True
+
+
+def refuse_trio() -> None:
+    """Raise AsyncioNeeded when the calling thread runs trio."""
+    if trio_runs():
+        raise AsyncioNeeded(
+            "lycomm's `a...` forms and hooks run on asyncio, and this task runs on trio. Run the program on asyncio, "
+            "as NoneBot does, or call the form without the `a` in a thread: `await trio.to_thread.run_sync(...)`"
+        )
+
+
+def no_asyncio() -> NoReturn:
+    """Raise AsyncioNeeded: the calling thread runs no event loop of asyncio."""
+    refuse_trio()
+    raise AsyncioNeeded(
+        "lycomm's `a...` forms and hooks run on asyncio, and this thread runs no event loop of it. Await them in a "
+        "task of asyncio, or call the form without the `a`"
+    )
+
+
 def on_event_loop() -> bool:
     """Whether the calling thread is running an event loop just now, so that blocking it would freeze it."""
-    return running_loop() is not None
+    return event_loops.running() is not None or trio_runs()
 
 
 def refuse_event_loop(call: str, instead: str) -> None:
-    """Raise WouldBlockEventLoop when called on a running event loop."""
-    if on_event_loop():
+    """Raise WouldBlockEventLoop when called on a running event loop, of asyncio or trio."""
+    if event_loops.running() is not None:
         raise WouldBlockEventLoop(
             f"{call} waits, and on the event loop it would freeze the whole bot; "
             f"write `await {instead}` here, or call it in a thread of its own"
+        )
+    if trio_runs():
+        raise WouldBlockEventLoop(
+            f"{call} waits, and on trio's loop it would freeze everything; "
+            "call it in a thread: `await trio.to_thread.run_sync(...)`"
         )
 
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
-from liteyuki_host.comm.waiting.loops import call_soon_on, event_loops, parked_type, running_loop
+from liteyuki_host.comm.waiting.checkpoints import checkpoint, had_turn, turn_is_due
+from liteyuki_host.comm.waiting.loops import call_soon_on, event_loops, no_asyncio, parked_type
 
 if TYPE_CHECKING:
     import asyncio
@@ -77,6 +78,10 @@ class Bringer(Protocol):
 
     def lead(self, ready: Callable[[], object], deadline: float | None, wanted: Any = None) -> Any:
         """As ``Reader.lead``."""
+        ...
+
+    def look(self) -> float:
+        """As ``Reader.look``."""
         ...
 
     @property
@@ -156,7 +161,11 @@ class Waiters:
                 return result
 
     async def wait_async(self, attempt: Callable[[], T | Nothing], timeout: float | None) -> T | Nothing:
-        """The same for a task. Cancelling it leaves everything as it was."""
+        """Repeat *attempt* in this task until it gives something; NOTHING after *timeout* seconds.
+
+        Cancelling it leaves everything as it was. When the first attempt succeeds the loop has not turned: a caller
+        whose attempt may succeed at once makes a checkpoint before.
+        """
         result = attempt()
         if result is not NOTHING:
             return result
@@ -183,6 +192,11 @@ class Answer(Generic[T]):
     _gate: Gate | None = None  # of a thread that waits
     _parked: Parked | None = None  # of a task
 
+    @property
+    def value(self) -> T | Nothing:
+        """The value; NOTHING until it has come."""
+        return self._value
+
     def give(self, value: T) -> None:
         """Here it is. Never waits."""
         self._value = value  # before the look at who waits, who in turn says so before looking here
@@ -205,10 +219,15 @@ class Answer(Generic[T]):
         return self._value
 
     async def wait_async(self, timeout: float | None) -> T | Nothing:
-        """The same for a task."""
-        if self._value is NOTHING:
+        """Wait for the value in this task; NOTHING after *timeout* seconds. The loop turns meanwhile, unless it has
+        turned recently."""
+        if self._value is not NOTHING:
+            if turn_is_due():
+                await checkpoint()
+        else:
             loop = event_loops.running()
-            assert loop is not None
+            if loop is None:
+                no_asyncio()
             parked = self._parked = parked_type()(loop=loop)
             if self._value is NOTHING:
                 if timeout is None:
@@ -226,6 +245,7 @@ class Answer(Generic[T]):
                         del limit.until[parked]
                         if _TimeLimit.latest is not limit:
                             limit.end_if_unused()
+                had_turn()
         return self._value
 
 
@@ -235,8 +255,9 @@ class _Bell:
     __slots__ = ("in_time", "loop", "rung")
 
     def __init__(self) -> None:
-        loop = running_loop()
-        assert loop is not None
+        loop = event_loops.running()
+        if loop is None:
+            no_asyncio()
         self.loop = loop
         self.rung: Parked = parked_type()(loop=loop)
         self.in_time = True
@@ -253,12 +274,14 @@ class _Bell:
         """Whether it was rung within *timeout* seconds."""
         if timeout is None:
             await self.rung
+            had_turn()
             return True
         timer = self.loop.call_later(timeout, self.time_out)
         try:
             await self.rung
         finally:
             timer.cancel()
+        had_turn()
         return self.in_time
 
 
