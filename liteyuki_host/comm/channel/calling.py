@@ -28,6 +28,7 @@ __all__ = [
     "call",
     "call_each",
     "call_one",
+    "callback_of",
     "error_text",
     "is_awaitable",
     "is_failure",
@@ -37,6 +38,9 @@ __all__ = [
 redelivered: ContextVar[bool] = ContextVar("lycomm_redelivered", default=False)
 """Whether the message being handled was given to a callback before: in an earlier incarnation of this process, or here,
 when that call was cancelled."""
+
+callback_of: ContextVar[str | None] = ContextVar("lycomm_callback_of", default=None)
+"""The channel whose callback runs in this context, or has started the task that does."""
 
 UNDECODABLE = "a message that cannot be decoded"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import typing
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +19,7 @@ from liteyuki_host.comm.codec import decode_payload, decode_plain, encode_plain,
 from liteyuki_host.comm.errors import (
     ChannelClosed,
     ChannelFull,
+    ChannelTaken,
     HostNotAttached,
     ReceiveTimeout,
     RequestTimeout,
@@ -30,6 +32,7 @@ from liteyuki_host.comm.process.current import current
 from liteyuki_host.comm.process.exchange import Exchange
 from liteyuki_host.comm.process.names import check_name
 from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.waiting.checkpoints import checkpoint, is_cancelled, may_go_on
 from liteyuki_host.comm.waiting.loops import event_loops, on_event_loop, refuse_event_loop
 from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing
 
@@ -53,6 +56,8 @@ else:
 
 blocking_receive_hook: ContextVar[Callable[[], None] | None] = ContextVar("lycomm_blocking_receive", default=None)
 """Called by ``receive()`` without a timeout before it blocks: how a start-up hook that never returns is found."""
+
+_modules = sys.modules
 
 DEFAULT_REQUEST_TIMEOUT = 30.0  # seconds; a chat user has given up by then
 
@@ -158,11 +163,15 @@ class Channel(Generic[T]):
             self._send_when_there_is_room(*refused)
 
     async def asend(self, data: T) -> None:
-        """Queue a message, waiting for room without blocking the loop. Cancelling it sends nothing.
+        """Queue a message, waiting for room without blocking the loop. Cancelled, it sends nothing.
 
         Raises:
-            the same as :meth:`send`, except ChannelFull.
+            ValueRefused, ValueTooLarge, HostNotAttached, ChannelTaken: as :meth:`send` does.
+            ChannelClosed: this process is shutting down.
+            AsyncioNeeded: awaited where asyncio does not run.
         """
+        if not may_go_on():
+            await checkpoint()
         refused = self._send_now(data)
         if refused is not None:
             end, payload, flags = refused
@@ -177,25 +186,40 @@ class Channel(Generic[T]):
             timeout: seconds, counted from now and including the wait for room. None waits as long as the other
                 process lives.
 
+        Cancelled before it is sent, it asks nothing. Cancelled later, the other end may still do the work.
+
+        Two ends whose callbacks ask each other on the same channel would wait for each other: each handles one message
+        at a time. The request that closes the circle is answered by RequestCycle at once, if the callback itself awaits
+        it. If a task that the callback has started does, that cannot be known, and RequestTimeout names the
+        possibility.
+
         Raises:
             RequestTimeout: no answer in time. The other end may still do the work.
+            RequestCycle: the callback there is itself waiting for the callback here that asks.
             RemoteError: its callback raised, or nothing there can answer.
             ChannelBroken: the other process ended before it answered. Whether the work was done is unknown.
+            ChannelTaken: two other processes are this channel's ends.
+            AsyncioNeeded: awaited where asyncio does not run.
         """
+        if is_cancelled():
+            await checkpoint()
         end = self._usable_end()
         payload, flags = self._encode(data)
+        flags |= Flag.REQUEST
         number = end.new_request()
+        if end.inbox.in_callback():
+            flags |= Flag.BY_CALLBACK
+            end.asked_by_callback = number
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             outbox = end.outbox
-            sent = await outbox.room.wait_async(
-                lambda: self._offer(end, payload, flags | Flag.REQUEST, number), timeout
-            )
+            sent = await outbox.room.wait_async(lambda: self._offer(end, payload, flags, number), timeout)
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             answer = sent if sent is NOTHING else await end.reply_to(number, left)
             if answer is NOTHING:
                 raise RequestTimeout(
                     f"channel {self.name!r}: no answer within {timeout} s; the other end may still do the work"
+                    + end.possible_cycle()
                 )
             try:
                 return decode_payload(answer[1], answer[0] & Flag.RAW)
@@ -210,12 +234,18 @@ class Channel(Generic[T]):
         Raises:
             RequestTimeout: (a TimeoutError) not within *timeout* seconds.
             ChannelClosed: this process is shutting down.
+            ChannelTaken: two other processes are this channel's ends; what was sent is lost, and reported.
+            AsyncioNeeded: awaited where asyncio does not run.
         """
+        if not may_go_on():
+            await checkpoint()
         end = self._usable_end()
         outbox = end.outbox
         consumed = outbox.mark()
 
         def attempt() -> bool | Nothing:
+            if end.refused is not None:
+                raise ChannelTaken(end.refused)
             done = consumed()
             if done is NOTHING and end.inbox.closed:
                 raise self._closed()
@@ -280,7 +310,9 @@ class Channel(Generic[T]):
         """Wait in this thread for the next message (active mode).
 
         Args:
-            timeout: seconds; None waits as long as the process lives.
+            timeout: seconds; None waits as long as the process lives. 0 takes what has arrived. On Linux that includes
+                what lies in the link's socket and nobody has read yet; on macOS and Windows a thread reads the link
+                all the time, and what it has not handed on counts as not arrived.
 
         Raises:
             ReceiveTimeout: nothing arrived in time; the channel is as it was.
@@ -290,7 +322,7 @@ class Channel(Generic[T]):
             ChannelModeError: this process reads the channel with callbacks.
             HostNotAttached: this process does not run under a host.
         """
-        if event_loops.running() is not None:
+        if event_loops.running() is not None or "trio" in _modules:
             refuse_event_loop(f"channel {self.name!r}: receive()", "channel.areceive()")
         end = self._end if self._epoch == handles.epoch else self._own_end()
         if not end.usable or end.inbox.mode != "active":
@@ -309,12 +341,19 @@ class Channel(Generic[T]):
         return self._received(end, message, timeout)
 
     async def areceive(self, timeout: float | None = None) -> T:
-        """Wait for the next message without blocking the loop. Cancelling it loses no message.
+        """Wait for the next message without blocking the loop. Cancelled, it takes no message.
+
+        Args:
+            timeout: seconds; None waits as long as the process lives. 0 takes what has arrived, after the loop has
+                turned once.
 
         Raises:
-            the same as :meth:`receive`, except WouldBlockEventLoop.
+            ReceiveTimeout, ValueUnreadable, ChannelClosed, ChannelModeError, HostNotAttached: as :meth:`receive` does.
+            AsyncioNeeded: awaited where asyncio does not run.
         """
         end = self._receiving_end()
+        if not may_go_on():
+            await checkpoint()
         message = await end.inbox.arrived.wait_async(end.inbox.take, timeout)
         return self._received(end, message, timeout)
 

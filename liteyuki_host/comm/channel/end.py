@@ -8,11 +8,26 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from liteyuki_host.comm import codec
-from liteyuki_host.comm.channel.calling import SKIPPED, Callback, Callbacks, Failure, call_one, error_text
+from liteyuki_host.comm.channel.calling import (
+    SKIPPED,
+    Callback,
+    Callbacks,
+    Failure,
+    call_one,
+    callback_of,
+    error_text,
+)
 from liteyuki_host.comm.channel.inbox import Inbox
 from liteyuki_host.comm.channel.outbox import Outbox
 from liteyuki_host.comm.channel.unit import Received, Source
-from liteyuki_host.comm.errors import ChannelBroken, ChannelTaken, LycommError, RemoteError, ValueUnreadable
+from liteyuki_host.comm.errors import (
+    ChannelBroken,
+    ChannelTaken,
+    LycommError,
+    RemoteError,
+    RequestCycle,
+    ValueUnreadable,
+)
 from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
@@ -20,6 +35,9 @@ from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
 
 __all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
+
+CYCLE = "lycomm: request cycle"
+"""In the place of an error's type, in the answer to a request that could never be answered. No class is called so."""
 
 MAX_TRACEBACK = 16 * 1024  # characters of a remote traceback that travel; its end says what happened
 
@@ -117,7 +135,12 @@ class ChannelEnd:
         self.outbox = Outbox(window=window, on_lost=lambda count, why: on_lost(name, count, why))
         self.callbacks = Callbacks()
         self.inbox = Inbox(
-            name, self._handle, callbacks=self.callbacks, failed=self._callback_failed, replied=self._on_reply
+            name,
+            self._handle,
+            callbacks=self.callbacks,
+            failed=self._callback_failed,
+            replied=self._on_reply,
+            answers=self._closes_a_cycle,
         )
         self.usable = False  # known to be usable: `use` has nothing to find out
         self.refused: str | None = None
@@ -125,6 +148,9 @@ class ChannelEnd:
         self._before_use = before_use
         self._replies: dict[int, Nothing | tuple[int, bytes] | LycommError] = {}
         self._replied = Waiters()
+        # The request that the callback in progress here has made last on this channel. Written by its task, read by
+        # the link's reader; it counts as long as no answer has come.
+        self.asked_by_callback = 0
         # Not from 1: an answer to this process's predecessor, by way of the host, must not look like one to us.
         self._request_numbers = itertools.count(int.from_bytes(os.urandom(3), "big") << 32)
 
@@ -162,11 +188,13 @@ class ChannelEnd:
             self.fail_request(request_id, cause)
 
     def refuse(self, reason: str) -> None:
-        """The host refuses this process as an end."""
+        """Be no end of the channel, as the host has decided: whoever waits for something of it gets ChannelTaken."""
         self.refused = reason
         self.usable = False
         self.outbox.give_up(reason)
         self.inbox.close(reason)
+        for number in list(self._replies):
+            self._fail_request(number, ChannelTaken(reason))
 
     def close(self, reason: str) -> None:
         """This process leaves: whoever waits is woken with an error."""
@@ -244,16 +272,30 @@ class ChannelEnd:
     # --- requests -------------------------------------------------------------------------------------------
 
     def new_request(self) -> int:
-        """A number for a request, waited for from now on."""
+        """Return a number for a request, whose answer is kept from now until :meth:`forget_request`.
+
+        Raises:
+            ChannelTaken: the host has refused this process as an end.
+        """
         number = next(self._request_numbers)
         self._replies[number] = NOTHING
+        if self.refused is not None:  # asked after the entry was made, which `refuse` may not have seen
+            del self._replies[number]
+            raise ChannelTaken(self.refused)
         return number
 
     def fail_request(self, number: int, cause: str) -> None:
-        if number in self._replies:
-            self._replies[number] = ChannelBroken(
+        """Raise ChannelBroken in the asker."""
+        self._fail_request(
+            number,
+            ChannelBroken(
                 f"channel {self.name!r}: no answer can come any more ({cause}); whether the work was done is unknown"
-            )
+            ),
+        )
+
+    def _fail_request(self, number: int, error: LycommError) -> None:
+        if number in self._replies:
+            self._replies[number] = error
             self._replied.wake()
 
     def forget_request(self, number: int) -> None:
@@ -275,8 +317,36 @@ class ChannelEnd:
             type_name, text, trace = _read_error(answer[1])
             if type_name == ChannelBroken.__name__:  # said by the host, between the two ends
                 raise ChannelBroken(text)
+            if type_name == CYCLE:
+                raise RequestCycle(text)
             raise RemoteError(type_name, text, trace)
         return answer
+
+    def _closes_a_cycle(self, flags: int, request_id: int, source: Source) -> bool:
+        """Answer a request at once that could never be answered otherwise. Called by the link's reader, before the
+        request is queued.
+
+        That is so when a callback of this channel asks, there, while the callback in progress here awaits an answer on
+        this channel: each end handles one message at a time, so neither goes on. An answer to our own request that
+        was sent before this one has arrived before it, so ours is still open.
+        """
+        if not flags & Flag.BY_CALLBACK or self._replies.get(self.asked_by_callback) is not NOTHING:
+            return False
+        text = (
+            f"channel {self.name!r}: the callbacks of both ends ask each other on this channel, and would wait for "
+            "ever; ask on another channel, or answer before you ask back"
+        )
+        self._reply_error(CYCLE, text, "", request_id, source)
+        return True
+
+    def possible_cycle(self) -> str:
+        """What a request that got no answer in time may have waited for, as the end of a sentence."""
+        if callback_of.get() != self.name:
+            return ""
+        return (
+            ". A callback of this channel asked, or a task that it has started: if the other end's callback asks back "
+            "on this channel, the two wait for each other; ask on another channel"
+        )
 
     def statistics(self) -> ChannelStatistics:
         return ChannelStatistics(

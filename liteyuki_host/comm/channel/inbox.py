@@ -59,6 +59,8 @@ class Inbox:
         keep: whether messages wait while no callback is registered; False: *handle* takes them then, too.
         failed: called with what has failed, the callback and the error, when such a single callback fails.
         replied: called by the link's reader with each answer to a request: its number, flags and payload.
+        answers: called by the link's reader with the flags, number and source of each request; True: it has been
+            answered, and is not queued.
 
     Attributes:
         units: what waits. Appended to by the link's reader; its front is taken off under ``_lock``.
@@ -79,9 +81,11 @@ class Inbox:
         keep: bool = True,
         failed: Callable[[str, Callback, BaseException], None] = lambda what, callback, error: None,
         replied: Callable[[int, int, bytes], None] = lambda request_id, flags, payload: None,
+        answers: Callable[[int, int, Source], bool] = lambda flags, request_id, source: False,
     ) -> None:
         self.name = name
         self._replied = replied
+        self._answers = answers
         self._lock = threading.Lock()
         self.units: deque[Unit] = deque()
         self._callbacks = Callbacks() if callbacks is None else callbacks
@@ -135,6 +139,9 @@ class Inbox:
         ):
             return
         self.received += len(payloads)
+        if flags & Flag.REQUEST and self._answers(flags, request_id, source):
+            source.consumed(len(payloads[0]) + MESSAGE_CHARGE)
+            return
         self.units.append(Unit(payloads, flags, request_id, source))
         if self.arrived.callbacks:
             self.arrived.wake()
@@ -209,6 +216,8 @@ class Inbox:
         does."""
         link = self.arrived.link
         if link is not None and not self.units and not self.closed:
+            if timeout is not None and timeout <= 0:
+                return self.arrived.wait(self.take, link.look())
             deadline = None if timeout is None else time.monotonic() + timeout
             message: Taken | Nothing = link.lead(self._ready, deadline, self.stream)
             if message is not NOTHING:
@@ -234,6 +243,10 @@ class Inbox:
                 unit.payloads.clear()  # the worker may be in the middle of it
             self.units.clear()
             self.closed = False
+
+    def in_callback(self) -> bool:
+        """Whether the calling task is the one that calls the callbacks: it handles nothing else meanwhile."""
+        return self.worker.calls_here()
 
     # --- passive mode ---------------------------------------------------------------------------------------
 

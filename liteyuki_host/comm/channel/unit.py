@@ -20,6 +20,10 @@ class Source(Protocol):
         """*cost* bytes have been consumed. By one consumer at a time."""
         ...
 
+    def consumed(self, cost: int) -> None:
+        """*cost* bytes have been consumed, also when others consume at the same time."""
+        ...
+
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
         """Answer a request. Replies have no credit: who sends them awaits :meth:`replied` before the next."""
         ...
@@ -33,6 +37,9 @@ class Here:
     """A sender in this very process: nobody waits to be told."""
 
     def count(self, cost: int) -> None:
+        pass
+
+    def consumed(self, cost: int) -> None:
         pass
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:

@@ -79,6 +79,15 @@ class Worker:
         if current is not None:
             call_soon_on(current.loop, current.resume)
 
+    def calls_here(self) -> bool:
+        """Whether the calling task is the one that calls the callbacks. On its loop."""
+        current = self.current
+        if current is None or current.task is None:
+            return False
+        import asyncio
+
+        return asyncio.current_task() is current.task
+
     def wake(self) -> None:
         """Have the task look at the queue, and start it if there is none. Called when a message has arrived, or a
         callback or a loop has come. From any thread; never waits."""

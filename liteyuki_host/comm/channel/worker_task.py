@@ -28,7 +28,7 @@ from itertools import islice
 from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from liteyuki_host.comm.channel.calling import UNDECODABLE, Callback, is_awaitable, is_failure
+from liteyuki_host.comm.channel.calling import UNDECODABLE, Callback, callback_of, is_awaitable, is_failure
 from liteyuki_host.comm.channel.unit import Received, Source, Unit
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
@@ -243,6 +243,7 @@ class WorkerTask:
         yielded = time.monotonic()  # when the loop was last free to do something else
         assert task is not None
         ended_from_outside = False
+        callback_of.set(worker.name)  # in the task's own context, which tasks that callbacks start inherit
         try:
             while self._current:
                 if units and worker.wanted and (unit := self._first()) is not None:

@@ -64,6 +64,7 @@ class Flag:
     REQUEST: Final = 4  # wants a reply with the same request id
     REPLY: Final = 8  # answers a request
     ERROR: Final = 16  # with REPLY: the handler failed; the payload describes how
+    BY_CALLBACK: Final = 16  # with REQUEST: a callback of this channel asks, and handles nothing else meanwhile
     FIRST: Final = 32  # CHUNK only: begins a message
     LAST: Final = 64  # CHUNK only: completes it
     UNCREDITED: Final = 128  # sent without credit: small, and bounded by whoever waits for its answer
