@@ -22,6 +22,7 @@ from liteyuki_host.comm.process.current import current
 from liteyuki_host.comm.process.exchange import Exchange
 from liteyuki_host.comm.process.names import check_name
 from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.waiting.checkpoints import checkpoint, may_go_on
 from liteyuki_host.comm.waiting.loops import on_event_loop
 
 __all__ = ["STATES_TOPIC", "apublish", "publish", "subscribe", "unsubscribe"]
@@ -51,13 +52,19 @@ def publish(topic: str, data: Any, *, exchange: Exchange | None = None) -> None:
 
 
 async def apublish(topic: str, data: Any, *, exchange: Exchange | None = None) -> None:
-    """The same, waiting for room without blocking the loop."""
-    import anyio.to_thread
+    """Send *data* to every subscriber of *topic*, waiting for room without blocking the loop. Cancelled, it publishes
+    nothing.
 
+    Raises:
+        ValueRefused, ValueTooLarge: the value cannot travel.
+        AsyncioNeeded: awaited where asyncio does not run.
+    """
     exchange = exchange or current()
     payload, flags = _encode(topic, data, exchange.message_limit)
+    if not may_go_on():
+        await checkpoint()
     if not exchange.publish(topic, payload, flags, may_wait=False):
-        await anyio.to_thread.run_sync(lambda: exchange.publish(topic, payload, flags, may_wait=True))
+        await exchange.wait_to_publish(lambda: exchange.publish(topic, payload, flags, may_wait=False))
 
 
 def subscribe(topic: str, *, exchange: Exchange | None = None) -> Callable[[F], F]:

@@ -64,7 +64,8 @@ from liteyuki_host.comm.storage.store import DEFAULT_MEMORY_LIMIT
 from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.loops import call_on
-from liteyuki_host.comm.waiting.waiting import NOTHING, Waiters
+from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
+from liteyuki_host.hub.barriers import Barriers
 from liteyuki_host.hub.listener import SessionListener
 from liteyuki_host.hub.routes import Route
 from liteyuki_host.hub.session import Session
@@ -130,6 +131,7 @@ class Hub(Exchange):
         self._withheld_lock = threading.Lock()
         self._watching_laggards = False  # a thread does; there is at most one
         self._laggards_boundary = Boundary("watching for processes that do not read the shared memory")
+        self._barriers = Barriers()
         self._room = Waiters()
         self._requests = itertools.count(1)
         self._wake_expiry: tuple[Callable[[], None], ...] = ()  # replaced as a whole, under the authority's lock
@@ -240,6 +242,7 @@ class Hub(Exchange):
                         self.end(route.name).unbind(session.link, cause)
             if successor is not None:
                 self._begin(successor)
+        self._barriers.gone(session)
         self.memory_read()
 
     def session(self, process: str) -> Session | None:
@@ -467,8 +470,51 @@ class Hub(Exchange):
     def release(self, key: str, holder: int) -> None:
         self.authority.perform(HOST, messages.Release(next(self._requests), key, holder), lambda outcome: None)
 
+    def withdraw(self, key: str, holder: int, done: Callable[[Outcome], None]) -> None:
+        self.authority.perform(HOST, messages.Withdraw(next(self._requests), key, holder), done)
+
     def sync(self, done: Callable[[Outcome], None]) -> None:
-        done(Outcome(None, None, self.revision))
+        self._at_barrier(None, lambda: done(Outcome(None, None, self.revision)))
+
+    def sync_session(self, session: Session, reply: Callable[[Outcome], None]) -> None:
+        """A child asks for everything that any process has written."""
+
+        def done() -> None:
+            with self.authority.lock:  # behind every change that has been ordered
+                reply(Outcome(None, None, self.revision))
+
+        self._at_barrier(session, done)
+
+    def barrier_reached(self, session: Session, number: int) -> None:
+        """A child has handed over what it had written before barrier *number*."""
+        if number != messages.LOADED:
+            self._barriers.reached(session, number)
+            return
+        with self.authority.lock:
+            session.loaded = True
+            session.send_memory(messages.encode_message(messages.Barrier(number)))
+
+    def _at_barrier(self, asker: Session | None, done: Callable[[], None]) -> None:
+        """Call *done* when all children have handed over what they have written until now. The asker's own writes have
+        come before its question."""
+        with self.authority.lock:
+            # One that has not loaded its snapshot has not written anything yet.
+            others = [session for session in self._everybody if session is not asker and session.loaded]
+            number = self._barriers.open(others, done)
+            if number is not None:
+                payload = messages.encode_message(messages.Barrier(number))
+                for session in others:
+                    session.send_memory(payload)
+        if number is None:
+            done()
+
+    async def wait_to_write(self, write: Callable[[], bool]) -> None:
+        while not write():
+            if await self._room.wait_async(self._nobody_lags, LAG_SECONDS) is NOTHING:
+                self._disconnect_laggards()
+
+    async def wait_to_publish(self, publish: Callable[[], bool]) -> None:
+        publish()  # there is always room: what does not fit for one subscriber is dropped for that one
 
     def _may_write(self, may_wait: bool) -> bool:
         """Whether nobody lags, perhaps after a while."""
@@ -522,9 +568,15 @@ class Hub(Exchange):
 
     def _wait_for_laggards(self) -> None:
         """Wait until nobody lags; who still does after LAG_SECONDS is disconnected."""
-        if self._room.wait(lambda: NOTHING if self.laggards() else True, LAG_SECONDS) is NOTHING:
-            for session in self.laggards():
-                self._disconnect(session)
+        if self._room.wait(self._nobody_lags, LAG_SECONDS) is NOTHING:
+            self._disconnect_laggards()
+
+    def _nobody_lags(self) -> bool | Nothing:
+        return NOTHING if self.laggards() else True
+
+    def _disconnect_laggards(self) -> None:
+        for session in self.laggards():
+            self._disconnect(session)
 
     def memory_read(self) -> None:
         """A child has read memory events, or is gone: let the writers go on when nobody lags."""

@@ -104,6 +104,9 @@ class Session:
         # Written once after __init__, by :meth:`take_over`, under the hub's lock of comings and goings.
         self._standby = Standby() if standby else None
         """Keeps what the child does before its turn; None when the turn has come, or was never waited for."""
+        # Guarded by the authority's lock; only ever changes from False to True.
+        self.loaded = False
+        """The child has its snapshot, and may write from now on."""
         # Guarded by the authority's lock.
         self._snapshot_end = 0
         """Position in the store stream behind the snapshot."""
@@ -383,6 +386,10 @@ class _Requests:
                 hub.declare(other.channel)
                 with authority.lock:
                     session.send_memory(messages.encode_message(messages.Done(other.id)))
+            elif isinstance(other, messages.Sync):
+                hub.sync_session(session, _Reply(session, other))
+            elif isinstance(other, messages.Reached):
+                hub.barrier_reached(session, other.barrier)
             else:
                 authority.perform(session.owner, other, _Reply(session, other))
         cost = sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads)

@@ -6,6 +6,7 @@ alone, so that ``session.py`` does not import ``hub.py`` in turn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from liteyuki_host.comm.channel.end import StreamSource
@@ -13,6 +14,7 @@ from liteyuki_host.comm.process.losses import LossReport
 from liteyuki_host.comm.protocol.messages import ControlRequest
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.storage.authority import Authority
+from liteyuki_host.comm.storage.outcome import Outcome
 
 __all__ = ["SessionHub"]
 
@@ -77,6 +79,14 @@ class SessionHub(Protocol[S]):
 
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
         """Give a publication to every subscriber."""
+        ...
+
+    def sync_session(self, session: S, reply: Callable[[Outcome], None]) -> None:
+        """Call *reply* when everything that any process has written is ordered and sent to the child."""
+        ...
+
+    def barrier_reached(self, session: S, number: int) -> None:
+        """Note that the child has handed over everything that it had written before barrier *number*."""
         ...
 
     # Flow control of the shared memory.

@@ -25,11 +25,13 @@ from liteyuki_host.hub import SessionListener
 __all__ = [
     "DEADLINE",
     "Child",
+    "Gate",
     "channel",
     "children",
     "connected_pair",
     "each_link",
     "eventually",
+    "gated",
     "logged",
     "loops",
     "make_link",
@@ -132,6 +134,29 @@ class Child:
             transport.close()
         self.session.link.join(DEADLINE)
         self.node.wait_detached(DEADLINE)
+
+
+class Gate:
+    """A transport whose reads wait at a gate: a process that does not read its link."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.open = threading.Event()
+        self.open.set()
+
+    def read_into(self, buffer: memoryview) -> int:
+        count = self._inner.read_into(buffer[:4096])
+        self.open.wait(DEADLINE)
+        return count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def gated() -> tuple[Any, Any]:
+    """A link whose child's end is behind a :class:`Gate`."""
+    ours, theirs = memory_link()
+    return ours, Gate(theirs)
 
 
 @contextlib.contextmanager

@@ -260,8 +260,23 @@ class Exchange(abc.ABC):
         """Give the lock back, or stop waiting for it."""
 
     @abc.abstractmethod
+    def withdraw(self, key: str, holder: int, done: Callable[[Outcome], None]) -> None:
+        """Stop waiting for the lock that was asked for as *holder*, unless it has been granted. *done* is called with
+        the host's decision: no error, and then it has been granted; or ``held``, with the holding process's name."""
+
+    @abc.abstractmethod
     def sync(self, done: Callable[[Outcome], None]) -> None:
-        """*done* is called when everything that the host had ordered before is visible here."""
+        """Call *done* when everything that any process had written before is visible here."""
+
+    @abc.abstractmethod
+    async def wait_to_write(self, write: Callable[[], bool]) -> None:
+        """Repeat *write*, a :meth:`put` or :meth:`remove` that may not wait, until it has found room. Cancelled, it has
+        written nothing."""
+
+    @abc.abstractmethod
+    async def wait_to_publish(self, publish: Callable[[], bool]) -> None:
+        """Repeat *publish*, a :meth:`publish` that may not wait, until it has found room. Cancelled, it has published
+        nothing."""
 
     def add_watcher(self, watcher: Watcher) -> None:
         """Tell *watcher* of every change in order."""

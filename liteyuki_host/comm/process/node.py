@@ -29,7 +29,7 @@ from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.storage.authority import Authority
-from liteyuki_host.comm.storage.outcome import Outcome
+from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.storage.replica import Replica
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
@@ -429,6 +429,22 @@ class Node(Exchange):
             self._ask(lambda number: messages.Release(number, key, holder), None)
         except HostNotAttached:  # it was freed when the host saw us go
             pass
+
+    def withdraw(self, key: str, holder: int, done: Callable[[Outcome], None]) -> None:
+        alone = self._phase is _Phase.ALONE
+
+        def decided(outcome: Outcome) -> None:
+            if alone and outcome.error == Refusal.HELD:  # without a host it is always this process that holds it
+                outcome = Outcome(outcome.error, self.process.encode(), outcome.revision)
+            done(outcome)
+
+        self._ask(lambda number: messages.Withdraw(number, key, holder), decided)
+
+    async def wait_to_write(self, write: Callable[[], bool]) -> None:
+        await self._replica.room.wait_async(lambda: write() or NOTHING, None)
+
+    async def wait_to_publish(self, publish: Callable[[], bool]) -> None:
+        await self._room.wait_async(lambda: publish() or NOTHING, None)
 
     def sync(self, done: Callable[[Outcome], None]) -> None:
         self._ask(messages.Sync, done)

@@ -223,8 +223,8 @@ class Increment(Message, frozen=True, tag=3):
 
 
 class Compare(Message, frozen=True, tag=4):
-    """Write `value` (None: delete) only if the key holds `expected` (None: is missing), or, when `revision` is
-    given, only if the key was last changed at that revision (0: is missing)."""
+    """Write `value` (None: delete) only if the key holds `expected` (None: is missing; an encoded nil: holds that, or
+    is missing), or, when `revision` is given, only if the key was last changed at that revision (0: is missing)."""
 
     id: int
     key: str
@@ -247,7 +247,7 @@ class Release(Message, frozen=True, tag=6):
 
 
 class Sync(Message, frozen=True, tag=7):
-    """Answered after everything that the host has ordered before."""
+    """Answered when everything that any process had written before is ordered, and sent to who asks."""
 
     id: int
 
@@ -257,7 +257,28 @@ class Declare(Message, frozen=True, tag=8):
     channel: str
 
 
-Request = Put | Remove | Increment | Compare | Acquire | Release | Sync | Declare
+class Withdraw(Message, frozen=True, tag=9):
+    """Stop waiting for the lock that the Acquire with id `holder` asked for, unless it has been granted. If it has not,
+    the answer is the error `held`, and its value is the name of the process that holds it."""
+
+    id: int
+    key: str
+    holder: int
+
+
+LOADED = 0
+"""The first barrier of every child, which it reaches by itself when it has loaded its snapshot. The host answers with
+the same number: from then on it waits for this child at barriers, and the child may write."""
+
+
+class Reached(Message, frozen=True, tag=10):
+    """Everything written before the Barrier with this number has been sent. `id` is 0: no Done answers it."""
+
+    id: int
+    barrier: int
+
+
+Request = Put | Remove | Increment | Compare | Acquire | Release | Sync | Declare | Withdraw | Reached
 
 # --- the shared memory: events from the host ----------------------------------------------------------------
 
@@ -308,7 +329,13 @@ class Declared(Message, frozen=True, tag=5):
     channel: str
 
 
-Event = Change | Done | Ordered | SnapshotPart | SnapshotEnd | Declared
+class Barrier(Message, frozen=True, tag=7):
+    """Answer with Reached, behind everything that has been written. Done by whoever reads the link, without a loop."""
+
+    number: int
+
+
+Event = Change | Done | Ordered | SnapshotPart | SnapshotEnd | Declared | Barrier
 
 
 class Publication(Message, frozen=True):

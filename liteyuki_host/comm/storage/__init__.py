@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     from liteyuki_host.comm.storage.lock import Lock as Lock
     from liteyuki_host.comm.storage.memory import SharedMemory as SharedMemory
     from liteyuki_host.comm.storage.memory import shared_memory as shared_memory
+    from liteyuki_host.comm.storage.values import MISSING as MISSING
     from liteyuki_host.comm.storage.watch import Changed as Changed
     from liteyuki_host.comm.storage.watch import Watch as Watch
 
-__all__ = ["Changed", "Lock", "SharedMemory", "Watch", "shared_memory"]
+__all__ = ["MISSING", "Changed", "Lock", "SharedMemory", "Watch", "shared_memory"]
 
 _HOMES = {
+    "MISSING": ".values",
     "Lock": ".lock",
     "SharedMemory": ".memory",
     "shared_memory": ".memory",

@@ -94,6 +94,14 @@ class Authority:
                 if following is not None:
                     self._grant(following)
                 outcome = Outcome(None if held else Refusal.NOT_HELD, None, store.revision)
+            elif isinstance(request, messages.Withdraw):
+                holding = self._locks.withdraw(request.key, owner, request.holder)
+                if holding is None:
+                    outcome = Outcome(None, None, store.revision)
+                else:
+                    self._waiting.pop((owner, request.holder), None)
+                    name = holding.partition("#")[0]  # without its incarnation
+                    outcome = Outcome(Refusal.HELD, name.encode(), store.revision)
             else:
                 outcome = Outcome(None, None, store.revision)
             self._tell(changes, writer)

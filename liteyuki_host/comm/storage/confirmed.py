@@ -1,13 +1,25 @@
-"""Operations that wait until the host has decided: how long, and what its answer means."""
+"""Operations that wait until the host has decided: what comes before, how long, and what its answer means."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from liteyuki_host.comm.errors import RequestTimeout, SharedMemoryError, SharedMemoryFull
 from liteyuki_host.comm.process.exchange import Exchange
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
+from liteyuki_host.comm.waiting.checkpoints import checkpoint, is_cancelled, may_go_on
 from liteyuki_host.comm.waiting.waiting import NOTHING, Answer
 
-__all__ = ["awaited", "good", "late", "waited"]
+__all__ = ["DEFAULT_TIMEOUT", "awaited", "checkpoint_due", "good", "late", "waited"]
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds that a confirmed operation waits for the host; it normally answers within a millisecond."""
+
+
+def checkpoint_due(exchange: Exchange) -> bool:
+    """Whether an ``a...`` form of the shared memory has to make a checkpoint before it asks. Where nothing has to be
+    asked over a link the answer is there at once, so the loop would not turn by itself."""
+    return not may_go_on() if exchange.link is None else is_cancelled()
 
 
 def good(key: str, outcome: Outcome) -> Outcome:
@@ -31,8 +43,18 @@ def waited(exchange: Exchange, key: str, answer: Answer[Outcome], timeout: float
     return outcome
 
 
-async def awaited(key: str, answer: Answer[Outcome], timeout: float | None) -> Outcome:
-    outcome = await answer.wait_async(timeout)
+async def awaited(exchange: Exchange, key: str, ask: Callable[[], Answer[Outcome]], timeout: float | None) -> Outcome:
+    """Make a checkpoint, *ask*, and wait in this task for the host's decision.
+
+    Raises:
+        RequestTimeout: not within *timeout* seconds.
+    """
+    if checkpoint_due(exchange):
+        await checkpoint()
+    answer = ask()
+    outcome = answer.value if exchange.link is None else NOTHING  # decided here, if nobody else is to be asked
+    if outcome is NOTHING:
+        outcome = await answer.wait_async(timeout)
     if outcome is NOTHING:
         raise late(key, timeout)
     return outcome

@@ -41,6 +41,15 @@ class LockTable:
         self.granted += 1
         return True, queue[0]
 
+    def withdraw(self, key: str, owner: str, request: int) -> str | None:
+        """Stop waiting, unless the lock has been granted. Returns the owner that holds it; None: it was granted, or not
+        asked for."""
+        queue = self._queues.get(key)
+        if queue is None or queue[0] == (owner, request) or (owner, request) not in queue:
+            return None
+        queue.remove((owner, request))
+        return queue[0][0]
+
     def owner_died(self, owner: str) -> list[tuple[str, tuple[str, int]]]:
         """Drop all of *owner*; returns the keys that have a new holder, and whom."""
         moved: list[tuple[str, tuple[str, int]]] = []

@@ -6,9 +6,11 @@ own writes included; reads are local and never wait.
 
 from __future__ import annotations
 
+import math
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from liteyuki_host.comm import codec, topics
@@ -17,6 +19,8 @@ from liteyuki_host.comm.codec import encode_plain, encode_quickly, may_be_plain
 from liteyuki_host.comm.errors import (
     ChannelFull,
     NotANumber,
+    RequestTimeout,
+    SharedMemoryError,
     ValueRefused,
     ValueTooLarge,
     ValueUnreadable,
@@ -24,14 +28,15 @@ from liteyuki_host.comm.errors import (
 from liteyuki_host.comm.process.current import current, follow_current
 from liteyuki_host.comm.process.exchange import Exchange
 from liteyuki_host.comm.reporting import log
-from liteyuki_host.comm.storage.confirmed import awaited, good, late, waited
+from liteyuki_host.comm.storage.confirmed import DEFAULT_TIMEOUT, awaited, checkpoint_due, good, late, waited
 from liteyuki_host.comm.storage.lock import Lock
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.storage.store import MAX_KEY_SIZE
-from liteyuki_host.comm.storage.values import Expiring, Packed
+from liteyuki_host.comm.storage.values import MISSING, Expiring, Packed
 from liteyuki_host.comm.storage.watch import Watch
+from liteyuki_host.comm.waiting.checkpoints import checkpoint
 from liteyuki_host.comm.waiting.loops import on_event_loop, refuse_event_loop, running_loop
-from liteyuki_host.comm.waiting.waiting import NOTHING, Answer
+from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing
 
 if TYPE_CHECKING:
     import anyio
@@ -39,11 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["SharedMemory", "shared_memory"]
 
 F = TypeVar("F", bound=Callable[[Any], Any])
-
-DEFAULT_TIMEOUT = 30.0
-"""Seconds that a confirmed operation waits for the host; it normally answers within a millisecond."""
-
-_MISSING: Any = object()
 
 
 class SharedMemory:
@@ -92,20 +92,20 @@ class SharedMemory:
             value = _alive(value)
             if type(value) is Packed:
                 return _decoded(key, value)
-            return default if value is _MISSING else value
+            return default if value is MISSING else value
         return value
 
     def __getitem__(self, key: str) -> Any:
-        value = self.get(key, _MISSING)
-        if value is _MISSING:
+        value = self.get(key, MISSING)
+        if value is MISSING:
             raise KeyError(key)
         return value
 
     def __contains__(self, key: object) -> bool:
-        value = self._view.get(key, _MISSING)  # type: ignore[call-overload]
+        value = self._view.get(key, MISSING)  # type: ignore[call-overload]
         if type(value) is Expiring:
             value = _alive(value)
-        return value is not _MISSING
+        return value is not MISSING
 
     def get_all(self) -> dict[str, Any]:
         """Everything, as one moment; a new dict of copies.
@@ -117,7 +117,7 @@ class SharedMemory:
         for key, value in list(self._view.items()):
             if type(value) is Expiring:
                 value = _alive(value)
-            if value is _MISSING:
+            if value is MISSING:
                 continue
             if type(value) is Packed:
                 try:
@@ -197,29 +197,46 @@ class SharedMemory:
     async def aset(self, key: str, value: Any, *, ttl: float | None = None, ephemeral: bool = False) -> int:
         """Write and wait until the host has ordered it; returns the revision.
 
+        While too many writes are on their way it waits for room. Cancelled before it has found room, it writes nothing;
+        cancelled later, the write takes place.
+
         Raises:
             SharedMemoryFull: nothing was written.
+            RequestTimeout: the host did not answer within 30 s; it may still do it.
+            AsyncioNeeded: awaited where asyncio does not run.
         """
         payload = self._encode(key, value)
         if ttl is not None:
             _check_ttl(ttl)
-        outcome: Answer[Outcome] = Answer()
         exchange = self._bound_to or self._exchange
+        if checkpoint_due(exchange):
+            await checkpoint()
+        outcome: Answer[Outcome] = Answer()
         if not exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=False):
-            await _in_thread(lambda: exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=True))
-        ordered = await outcome.wait_async(DEFAULT_TIMEOUT)
+            # `partial`, as variables that another function uses are slower throughout.
+            write = partial(exchange.put, key, payload, ttl, ephemeral, outcome.give, may_wait=False)
+            await exchange.wait_to_write(write)
+        ordered = outcome.value if exchange.link is None else NOTHING  # decided here, if nobody else is to be asked
+        if ordered is NOTHING:
+            ordered = await outcome.wait_async(DEFAULT_TIMEOUT)
         if ordered is NOTHING:
             raise late(key, DEFAULT_TIMEOUT)
         return ordered.revision if ordered.error is None else good(key, ordered).revision
 
     async def adelete(self, key: str) -> bool:
-        """Delete and wait until the host has ordered it; returns whether the key was there."""
+        """Delete and wait until the host has ordered it; returns whether the key was there. Waits for room and can be
+        cancelled as :meth:`aset`."""
         _check_key(key)
-        outcome: Answer[Outcome] = Answer()
         exchange = self._exchange
+        if checkpoint_due(exchange):
+            await checkpoint()
+        outcome: Answer[Outcome] = Answer()
         if not exchange.remove(key, outcome.give, may_wait=False):
-            await _in_thread(lambda: exchange.remove(key, outcome.give, may_wait=True))
-        return good(key, await awaited(key, outcome, DEFAULT_TIMEOUT)).value is not None
+            await exchange.wait_to_write(lambda: exchange.remove(key, outcome.give, may_wait=False))
+        ordered = await outcome.wait_async(DEFAULT_TIMEOUT)
+        if ordered is NOTHING:
+            raise late(key, DEFAULT_TIMEOUT)
+        return good(key, ordered).value is not None
 
     def incr(self, key: str, by: float = 1, *, timeout: float = DEFAULT_TIMEOUT) -> int | float:
         """Add atomically (a missing key counts as 0) and return the new number. Waits for the host.
@@ -232,20 +249,31 @@ class SharedMemory:
         return self._number(key, waited(self._exchange, key, self._increment(key, by), timeout))
 
     async def aincr(self, key: str, by: float = 1, *, timeout: float = DEFAULT_TIMEOUT) -> int | float:
-        """:meth:`incr` for tasks."""
-        return self._number(key, await awaited(key, self._increment(key, by), timeout))
+        """Add atomically and return the new number, as :meth:`incr`, in a task. Cancelled before it has asked the host,
+        it adds nothing; cancelled later, the number may have been added."""
+        return self._number(key, await awaited(self._exchange, key, lambda: self._increment(key, by), timeout))
 
     def compare_and_set(self, key: str, expected: Any, value: Any, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
-        """Write *value* only if the key holds *expected* now (None: is missing), atomically. Waits for the host.
+        """Write *value* only if the key holds *expected* now, atomically. Waits for the host.
 
-        Returns whether it was written. A value of None deletes. Like every write but ``incr`` it ends the key's ttl.
+        Two values are equal if they arrive equal as plain data: containers by their items, dicts in whatever order,
+        ``3`` and ``3.0``. ``True`` and ``False`` are equal to themselves only, never to ``1`` and ``0``.
+
+        Args:
+            expected: what the key is to hold. None is what ``get`` returns for a key that is missing or holds None, and
+                matches both. ``MISSING`` (of ``liteyuki_host.comm.storage``) matches a missing key only.
+            value: what to write; None or ``MISSING`` deletes. Like every write but ``incr`` it ends the key's ttl.
+
+        Returns whether it was written.
         """
         refuse_event_loop("shared_memory.compare_and_set()", "shared_memory.acompare_and_set(...)")
         return self._was_same(key, waited(self._exchange, key, self._compare(key, expected, value), timeout))
 
     async def acompare_and_set(self, key: str, expected: Any, value: Any, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
-        """:meth:`compare_and_set` for tasks."""
-        return self._was_same(key, await awaited(key, self._compare(key, expected, value), timeout))
+        """Write only if the key holds *expected*, as :meth:`compare_and_set`, in a task. Cancelled before it has asked
+        the host, it writes nothing; cancelled later, it may have."""
+        outcome = await awaited(self._exchange, key, lambda: self._compare(key, expected, value), timeout)
+        return self._was_same(key, outcome)
 
     def update(
         self, key: str, function: Callable[[Any], Any], default: Any = None, *, timeout: float = DEFAULT_TIMEOUT
@@ -291,7 +319,8 @@ class SharedMemory:
                     old = default if payload is None else _decoded(key, payload)
                     value = await call(function, old)
                     new = None if value is None else self._encode(key, value)
-                    outcome = await awaited(key, self._compare_revision(key, new, revision), timeout)
+                    ask = partial(self._compare_revision, key, new, revision)
+                    outcome = await awaited(self._exchange, key, ask, timeout)
                     if outcome.error != Refusal.CHANGED:
                         good(key, outcome)
                         return value
@@ -299,13 +328,24 @@ class SharedMemory:
         raise late(key, timeout)
 
     def sync(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
-        """Wait until everything that any process had written before is visible here; returns the revision."""
+        """Wait until everything that any process had written before is visible here; returns the revision.
+
+        That is every write that had returned, in whatever process, when this call began, also plain ``set`` and
+        ``delete``, which wait for nobody. The host asks every process for it. A process that is frozen is waited for.
+
+        Raises:
+            RequestTimeout: not within *timeout* seconds.
+            WouldBlockEventLoop: called on an event loop.
+        """
         refuse_event_loop("shared_memory.sync()", "shared_memory.async_()")
-        return good("", waited(self._exchange, "", self._sync(), timeout)).revision
+        return _synchronized(self._sync().wait(self._exchange.link, timeout), timeout)
 
     async def async_(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
-        """:meth:`sync` for tasks (``async`` alone is a reserved word)."""
-        return good("", await awaited("", self._sync(), timeout)).revision
+        """Wait for everything that any process had written before, as :meth:`sync`, in a task (``async`` alone is a
+        reserved word)."""
+        if checkpoint_due(self._exchange):
+            await checkpoint()
+        return _synchronized(await self._sync().wait_async(timeout), timeout)
 
     def lock(self, key: str, *, timeout: float | None = None) -> Lock:
         """A lock across all processes: ``async with shared_memory.lock("name"):``, or ``with`` in a thread.
@@ -313,11 +353,20 @@ class SharedMemory:
         First come, first served. It frees when its holder leaves the block, and when the holder's process dies. It
         guards by agreement: it does not keep anybody from writing the key of the same name.
 
+        Entering the block raises:
+            LockTimeout: (a TimeoutError) another holder kept it for *timeout* seconds, and which process that is. The
+                host decides: a lock that is free is always taken, also with a timeout of 0.
+            WouldBlockEventLoop: ``with`` on an event loop.
+            AsyncioNeeded: ``async with`` where asyncio does not run.
+
         Args:
-            timeout: seconds to wait for it; None waits as long as it takes.
+            timeout: seconds to wait for it, 0 or more; None waits as long as it takes.
+
+        Raises:
+            ValueError: *timeout* is negative, or no number.
         """
         _check_key(key)
-        return Lock(self._exchange, key, timeout)
+        return Lock(self._exchange, key, _checked_timeout(timeout))
 
     def watch(self, prefix: str = "") -> Watch:
         """Every change of the keys that begin with *prefix*, in order, from now on.
@@ -378,8 +427,8 @@ class SharedMemory:
         return number
 
     def _compare(self, key: str, expected: Any, value: Any) -> Answer[Outcome]:
-        wanted = None if expected is None else self._encode(key, expected)
-        new = None if value is None else self._encode(key, value)
+        wanted = None if expected is MISSING else self._encode(key, expected)
+        new = None if value is None or value is MISSING else self._encode(key, value)
         outcome: Answer[Outcome] = Answer()
         self._exchange.compare(key, wanted, new, None, outcome.give)
         return outcome
@@ -400,7 +449,7 @@ class SharedMemory:
         value, revision = self._exchange.revision_of(key)
         if type(value) is Expiring:
             value = _alive(value)
-        if value is NOTHING or value is _MISSING:
+        if value is NOTHING or value is MISSING:
             return None, revision
         return (bytes(value) if type(value) is Packed else codec.encode(value)), revision
 
@@ -417,7 +466,7 @@ class SharedMemory:
 
 
 def _alive(value: Expiring) -> Any:
-    return value.value if time.monotonic() < value.deadline else _MISSING
+    return value.value if time.monotonic() < value.deadline else MISSING
 
 
 def _decoded(key: str, payload: bytes) -> Any:
@@ -452,10 +501,23 @@ def _writes_full(key: str) -> ChannelFull:
     )
 
 
-async def _in_thread(work: Callable[[], Any]) -> None:
-    import anyio.to_thread
+def _synchronized(outcome: Outcome | Nothing, timeout: float) -> int:
+    if outcome is NOTHING:
+        raise RequestTimeout(
+            f"shared_memory.sync(): not every process has handed over its writes within {timeout} s; "
+            "one of them may be frozen, or very busy"
+        )
+    if outcome.error is not None:
+        raise SharedMemoryError(f"shared_memory.sync(): {outcome.error}")
+    return outcome.revision
 
-    await anyio.to_thread.run_sync(work)
+
+def _checked_timeout(timeout: float | None) -> float | None:
+    if timeout is None or timeout == math.inf:
+        return None
+    if not (codec.is_number(timeout) and timeout >= 0):
+        raise ValueError(f"the timeout of a lock is a number of seconds, 0 or more, or None, not {timeout!r}")
+    return timeout
 
 
 shared_memory = SharedMemory()

@@ -16,6 +16,7 @@ class Refusal:
     NOT_A_NUMBER: Final = "not a number"
     CHANGED: Final = "changed"  # compare: the key does not hold what was expected; value and revision say what
     NOT_HELD: Final = "not held"
+    HELD: Final = "held"  # withdraw: the lock was not granted; value says which process holds it
     HOST_GONE: Final = "the host went away before it answered; whether it was done is unknown"
 
 

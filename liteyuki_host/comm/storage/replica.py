@@ -58,6 +58,7 @@ class Replica:
         # what they were is kept here.
         self._own_writes: dict[int, tuple[str, bytes | None, float | None, Done | None]] = {}
         self._snapshot: list[tuple[str, bytes, int, float | None]] = []
+        self._channels_of_host: list[str] = []  # as the snapshot's end has named them; used by the link's reader
 
     def begin(self, link: Link) -> None:
         """Follow the host behind *link*. Of an earlier one nothing counts any more; what it has shown stays until the
@@ -182,9 +183,23 @@ class Replica:
             with self.lock:
                 self._mirror.load(self._snapshot, event.revision, time.monotonic())
                 self._snapshot = []
-            self._loaded(event.channels)
+            self._channels_of_host = event.channels
+            self._answer_barrier(messages.LOADED)
         elif isinstance(event, messages.Declared):
             self._declared(event.channel)
+        elif isinstance(event, messages.Barrier):
+            if event.number == messages.LOADED:
+                self._loaded(self._channels_of_host)
+            else:
+                self._answer_barrier(event.number)
+
+    def _answer_barrier(self, number: int) -> None:
+        """Tell the host that everything written until now has been sent."""
+        try:
+            with self.lock:  # writes take their place on the link under it, too
+                self._send(messages.encode_message(messages.Reached(0, number)), Flag.UNCREDITED)
+        except HostNotAttached:  # the link's end, which counts as an answer
+            pass
 
     def _ordered(self, event: messages.Ordered) -> None:
         """The host has made own writes its next steps."""

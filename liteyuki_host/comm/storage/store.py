@@ -23,6 +23,9 @@ MAX_KEY_SIZE = 512
 DEFAULT_MEMORY_LIMIT = 256 * 1024 * 1024
 """Bytes of all values and keys together, each entry charged :data:`ENTRY_CHARGE` more; every process holds a copy."""
 
+NIL = b"\xc0"
+"""An encoded None."""
+
 ENTRY_CHARGE = 200  # bytes of dict entry and objects around a value, measured on CPython 3.11
 
 
@@ -136,8 +139,10 @@ class Store:
         entry = self._live(key, now)
         if revision is not None:
             same = (0 if entry is None else entry.revision) == revision
-        elif entry is None or expected is None:
-            same = entry is None and expected is None
+        elif entry is None:
+            same = expected is None or expected == NIL  # what `get` returns for a missing key, too
+        elif expected is None:
+            same = False
         else:
             same = entry.payload == expected or _equal(entry.payload, expected)
         if not same:
@@ -196,11 +201,25 @@ class Store:
 
 
 def _equal(one: bytes, other: bytes) -> bool:
-    """Whether two different payloads are the same value. One that cannot be decoded is like nothing else."""
+    """Whether two different payloads are the same value: containers by their items, dicts in whatever order, numbers by
+    their amount (3 is 3.0); True and False are no numbers. One that cannot be decoded is like nothing else."""
     try:
-        return bool(_decoder.decode(one) == _decoder.decode(other))
+        first, second = _decoder.decode(one), _decoder.decode(other)
+        return bool(first == second) and _same_booleans(first, second)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
+
+
+def _same_booleans(one: object, other: object) -> bool:
+    """Whether two values that are equal for Python, for which 1 is True, have their booleans at the same places."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = {key: key for key in other}
+        return all(_same_booleans(key, keys[key]) and _same_booleans(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return all(map(_same_booleans, one, other))
+    return True
 
 
 _encoder = msgspec.msgpack.Encoder()

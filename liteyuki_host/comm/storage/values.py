@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["MISSING", "Expiring", "Packed", "pack", "shown"]
+__all__ = ["MISSING", "Expiring", "Missing", "Packed", "pack", "shown"]
 
 
 class Packed(bytes):
@@ -27,7 +27,19 @@ class Expiring:
 
 
 _decoder = msgspec.msgpack.Decoder()
-MISSING: Final = object()  # None is a value
+
+
+class Missing:
+    """The type of :data:`MISSING`. No value that can be stored, so that nobody writes it by mistake."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing()
+"""Stands for a key that is not there, where None would be a value."""
 
 
 # What makes an encoded value one of the view, by its first byte. Nil, a boolean, a small or sized number and a text are

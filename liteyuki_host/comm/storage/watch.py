@@ -14,6 +14,7 @@ from liteyuki_host.comm.errors import ValueUnreadable, WatchOverrun
 from liteyuki_host.comm.process.exchange import Exchange
 from liteyuki_host.comm.protocol.messages import Change, decode_change
 from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.waiting.checkpoints import checkpoint, may_go_on
 from liteyuki_host.comm.waiting.loops import refuse_event_loop
 from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing
 
@@ -93,6 +94,8 @@ class Watch:
 
     async def _iterate(self) -> AsyncIterator[Changed]:
         while True:
+            if not may_go_on():
+                await checkpoint()
             change = await self._changes.arrived.wait_async(self._take, None)
             if change is None or change is NOTHING:
                 return

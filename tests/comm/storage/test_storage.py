@@ -14,11 +14,13 @@ import pytest
 from pair_kit import (
     DEADLINE,
     Child,
+    Gate,
     channel,
     children,
     connected_pair,
     each_link,
     eventually,
+    gated,
     logged,
     loops,
     memory,
@@ -895,30 +897,6 @@ async def test_an_overrun_of_a_decorated_function_is_said_once(pair: Pair, monke
 
 
 # --- laggards ---------------------------------------------------------------------------------------------------
-
-
-class Gate:
-    """A transport whose reads wait at a gate: a process that does not read its link."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self.open = threading.Event()
-        self.open.set()
-
-    def read_into(self, buffer: memoryview) -> int:
-        count = self._inner.read_into(buffer[:4096])
-        self.open.wait(DEADLINE)
-        return count
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-
-def gated() -> tuple[Any, Any]:
-    from liteyuki_host.comm.transport.memory import memory_link
-
-    ours, theirs = memory_link()
-    return ours, Gate(theirs)
 
 
 def test_writers_wait_for_a_process_that_does_not_read_and_go_on_when_it_does() -> None:
