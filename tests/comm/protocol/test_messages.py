@@ -50,6 +50,8 @@ REQUESTS = [
     m.Release(8, "k", 7),
     m.Sync(9),
     m.Declare(10, "频道"),
+    m.Withdraw(11, "k", 7),
+    m.Reached(0, 3),
 ]
 EVENTS = [
     m.Change(1, "k", b"\xc0", 2.5),
@@ -59,6 +61,7 @@ EVENTS = [
     m.SnapshotPart([("a", b"\x01", 1, None), ("b", b"\x02", 2, 0.5)]),
     m.SnapshotEnd(5, ["x", "y"]),
     m.Declared("x"),
+    m.Barrier(3),
 ]
 
 
