@@ -33,6 +33,7 @@ from liteyuki_host.comm.channel.unit import Received, Source, Unit
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.waiting.checkpoints import had_turn
 from liteyuki_host.comm.waiting.parking import Parked
 
 if TYPE_CHECKING:
@@ -265,6 +266,7 @@ class WorkerTask:
                     cancelled = await self._park(self.parked)
                     task._log_destroy_pending = True  # type: ignore[attr-defined]
                     yielded = time.monotonic()
+                    had_turn()
                 self.free = False
                 self.parked = None
                 if self._begun is not None:
@@ -393,6 +395,7 @@ class WorkerTask:
         """Let the loop do something else: callbacks that never suspend must not keep it from that. Returns when that
         was."""
         await asyncio.sleep(0)
+        had_turn()
         return time.monotonic()
 
     async def _pause(self, unit: Unit) -> float:

@@ -68,6 +68,7 @@ from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.comm.transport import Transport
+from liteyuki_host.comm.waiting.checkpoints import had_turn
 from liteyuki_host.comm.waiting.loops import Turn, call_on, handed_over, reading
 from liteyuki_host.comm.waiting.waiting import MAIN_THREAD, NOTHING, Gate, Nothing
 
@@ -319,6 +320,7 @@ class SharedReader:
         transport, received, decoder = self._transport, self._inbound.received, self._inbound.decoder
         if turn is not None:
             turn.thread = threading.get_ident()
+            had_turn()  # so that a callback that is called with what is read here need not wait before it sends
             reading[turn.loop] = turn
         try:
             reads = READS_AT_ONCE

@@ -128,8 +128,9 @@ class Stress:
     def _answer_by_callback(self, channel: Channel[Any], name: str) -> None:
         @channel.on_receive()
         async def answer(message: list[Any]) -> None:
-            self._seen[name].append(message[0])
+            # The loop may go while this waits: nothing is sent then, and the message is handed over again.
             await channel.asend(message[0])
+            self._seen[name].append(message[0])
             if name == "slow" and message[0] % 50 == 0:
                 time.sleep(0.01)  # blocks the loop: the guard has to read
 
