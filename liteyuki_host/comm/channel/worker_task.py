@@ -244,6 +244,7 @@ class WorkerTask:
         yielded = time.monotonic()  # when the loop was last free to do something else
         assert task is not None
         ended_from_outside = False
+        had_turn(task)
         callback_of.set(worker.name)  # in the task's own context, which tasks that callbacks start inherit
         try:
             while self._current:
@@ -266,7 +267,7 @@ class WorkerTask:
                     cancelled = await self._park(self.parked)
                     task._log_destroy_pending = True  # type: ignore[attr-defined]
                     yielded = time.monotonic()
-                    had_turn()
+                    had_turn(task)
                 self.free = False
                 self.parked = None
                 if self._begun is not None:
@@ -395,7 +396,7 @@ class WorkerTask:
         """Let the loop do something else: callbacks that never suspend must not keep it from that. Returns when that
         was."""
         await asyncio.sleep(0)
-        had_turn()
+        had_turn(self.task)
         return time.monotonic()
 
     async def _pause(self, unit: Unit) -> float:

@@ -17,7 +17,7 @@ from pair_kit import DEADLINE, loops, memory
 from liteyuki_host.comm import Channel
 from liteyuki_host.comm.errors import AsyncioNeeded, ChannelFull, WouldBlockEventLoop
 from liteyuki_host.comm.testing import connected_pair
-from liteyuki_host.comm.waiting.checkpoints import TURN_SECONDS, checkpoint, is_cancelled, may_go_on
+from liteyuki_host.comm.waiting.checkpoints import CALLBACK_SECONDS, TURN_SECONDS, checkpoint, is_cancelled, may_go_on
 
 OF_MEMORY = ("aset", "adelete", "aincr", "acompare_and_set", "aupdate", "async_", "lock", "watch", "apublish")
 ALL = (*OF_MEMORY, "asend", "flush", "areceive", "async for", "request")
@@ -116,6 +116,24 @@ async def test_a_spinning_waiter_lets_the_holder_go_on(place: Forms) -> None:
 
     await asyncio.wait_for(asyncio.gather(hold(), spin()), DEADLINE)
     assert spun
+
+
+async def test_the_loop_turns_during_a_long_callback() -> None:
+    with connected_pair(window=1 << 26) as pair:
+        turned: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        outgoing = pair.child_channel("nonebot-active")
+
+        @pair.child_channel("nonebot-passive").on_receive()
+        async def callback(data: str) -> None:
+            turns = Turns()
+            begun = time.perf_counter()
+            while time.perf_counter() - begun < 5 * CALLBACK_SECONDS:
+                await outgoing.asend(data)
+            turned.set_result(await turns.stop())
+
+        async with loops(pair.child):
+            pair.host_channel("nonebot-passive").send("begin")
+            assert await asyncio.wait_for(turned, DEADLINE) >= 1
 
 
 # --- cancelled before the call ------------------------------------------------------------------------------------
