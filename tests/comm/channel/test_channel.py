@@ -395,7 +395,7 @@ async def test_flush_ends_when_the_process_leaves(pair: Pair) -> None:
     for number in range(3):
         child.send(number)
     task = asyncio.create_task(child.flush())
-    await asyncio.sleep(0)
+    await eventually(lambda: pair.child.end("unread").outbox.room.callbacks)  # it waits
     await asyncio.to_thread(pair.child.detach, "over")
     with pytest.raises(ChannelClosed):
         await asyncio.wait_for(task, DEADLINE)
