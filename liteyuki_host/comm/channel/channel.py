@@ -210,11 +210,14 @@ class Channel(Generic[T]):
         if end.inbox.in_callback():
             flags |= Flag.BY_CALLBACK
             end.asked_by_callback = number
-        deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            outbox = end.outbox
-            sent = await outbox.room.wait_async(lambda: self._offer(end, payload, flags, number), timeout)
-            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            left = timeout
+            sent = self._offer(end, payload, flags, number)
+            if sent is NOTHING:
+                begun = time.monotonic()
+                sent = await end.outbox.room.wait_async(lambda: self._offer(end, payload, flags, number), timeout)
+                # Requests that were sent at once all wait for the same time, and share one timer.
+                left = None if timeout is None else max(timeout - (time.monotonic() - begun), 0.0)
             answer = sent if sent is NOTHING else await end.reply_to(number, left)
             if answer is NOTHING:
                 raise RequestTimeout(

@@ -32,7 +32,7 @@ from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.reporting import log
-from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
+from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing
 
 __all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
 
@@ -146,8 +146,9 @@ class ChannelEnd:
         self.refused: str | None = None
         self.last_error: str | None = None
         self._before_use = before_use
-        self._replies: dict[int, Nothing | tuple[int, bytes] | LycommError] = {}
-        self._replied = Waiters()
+        # One waiter for each request: an answer wakes its own asker and nobody else. Entries are made and removed by
+        # the asker; the link's reader and whoever ends the link give the answer, once.
+        self._replies: dict[int, Answer[tuple[int, bytes] | LycommError]] = {}
         # The request that the callback in progress here has made last on this channel. Written by its task, read by
         # the link's reader; it counts as long as no answer has come.
         self.asked_by_callback = 0
@@ -207,10 +208,10 @@ class ChannelEnd:
     # --- receiving ------------------------------------------------------------------------------------------
 
     def _on_reply(self, request_id: int, flags: int, payload: bytes) -> None:
-        """Called by the link's reader."""
-        if request_id in self._replies:
-            self._replies[request_id] = (flags, payload)
-            self._replied.wake()
+        """Hand an answer to its asker; one that nobody waits for is dropped. Called by the link's reader."""
+        asked = self._replies.get(request_id)
+        if asked is not None and not asked.given:
+            asked.give((flags, payload))
 
     async def _handle(self, message: Received) -> None:
         """Give one message to every callback whose filter takes it, in the order of registration. The first result
@@ -278,14 +279,14 @@ class ChannelEnd:
             ChannelTaken: the host has refused this process as an end.
         """
         number = next(self._request_numbers)
-        self._replies[number] = NOTHING
+        self._replies[number] = Answer()
         if self.refused is not None:  # asked after the entry was made, which `refuse` may not have seen
             del self._replies[number]
             raise ChannelTaken(self.refused)
         return number
 
     def fail_request(self, number: int, cause: str) -> None:
-        """Raise ChannelBroken in the asker."""
+        """Raise ChannelBroken in the asker, unless the answer has come already."""
         self._fail_request(
             number,
             ChannelBroken(
@@ -294,25 +295,31 @@ class ChannelEnd:
         )
 
     def _fail_request(self, number: int, error: LycommError) -> None:
-        if number in self._replies:
-            self._replies[number] = error
-            self._replied.wake()
+        asked = self._replies.get(number)
+        if asked is not None and not asked.given:
+            asked.give(error)
 
     def forget_request(self, number: int) -> None:
-        """Nobody waits any more; a late answer is dropped."""
+        """Drop the request: nobody waits any more, and a late answer is ignored."""
         self._replies.pop(number, None)
         self.outbox.cancel_request(number)
 
     async def reply_to(self, number: int, timeout: float | None) -> tuple[int, bytes] | Nothing:
-        """The answer's flags and payload, or NOTHING after *timeout* seconds."""
+        """Wait for the answer to one request, by its only asker.
 
-        def attempt() -> tuple[int, bytes] | Nothing:
-            answer = self._replies[number]
-            if isinstance(answer, LycommError):
-                raise answer
-            return answer
+        Args:
+            timeout: seconds; None waits as long as the link lives.
 
-        answer = await self._replied.wait_async(attempt, timeout)
+        Returns:
+            the answer's flags and payload, or NOTHING when the time is up.
+
+        Raises:
+            RemoteError: the callback at the other end failed, or nothing there could answer.
+            ChannelBroken: the other process ended first.
+        """
+        answer = await self._replies[number].wait_async(timeout)
+        if isinstance(answer, LycommError):
+            raise answer
         if answer is not NOTHING and answer[0] & Flag.ERROR:
             type_name, text, trace = _read_error(answer[1])
             if type_name == ChannelBroken.__name__:  # said by the host, between the two ends
@@ -330,7 +337,8 @@ class ChannelEnd:
         this channel: each end handles one message at a time, so neither goes on. An answer to our own request that
         was sent before this one has arrived before it, so ours is still open.
         """
-        if not flags & Flag.BY_CALLBACK or self._replies.get(self.asked_by_callback) is not NOTHING:
+        asked = self._replies.get(self.asked_by_callback)
+        if not flags & Flag.BY_CALLBACK or asked is None or asked.given:
             return False
         text = (
             f"channel {self.name!r}: the callbacks of both ends ask each other on this channel, and would wait for "

@@ -32,7 +32,7 @@ from liteyuki_host.comm.storage.authority import Authority
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.storage.replica import Replica
 from liteyuki_host.comm.transport import Transport
-from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
+from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing, Waiters
 
 __all__ = ["Node"]
 
@@ -77,8 +77,8 @@ class Node(Exchange):
         self._topic_streams: dict[str, Stream] = {}
         self._greeted = threading.Event()
         self._greeting_error: LinkError | None = None
-        self._controls: dict[int, Nothing | messages.ControlReply] = {}
-        self._controlled = Waiters()
+        # One waiter for each control request; None: the host has gone before it answered.
+        self._controls: dict[int, Answer[messages.ControlReply | None]] = {}
         self._on_stop: Callable[[str], None] = lambda reason: None
         self._on_host_gone: Callable[[str], None] = lambda cause: None
         self._on_supervision: Callable[[Supervision], None] = lambda message: None
@@ -281,22 +281,20 @@ class Node(Exchange):
         """
         self._attached_link(f"asking the host to {verb}")
         number = next(self._numbers)
-        self._controls[number] = NOTHING
+        answer = self._controls[number] = Answer()
         try:
+            self._attached_link(f"asking the host to {verb}")  # again: its end since then has told nobody of us
             self._tell(messages.ControlRequest(number, verb, process))
-            reply = await self._controlled.wait_async(lambda: self._control_reply(number), timeout)
+            reply = await answer.wait_async(timeout)
         finally:
             self._controls.pop(number, None)
+        if reply is None:
+            raise HostNotAttached("the host went away before it answered")
         if reply is NOTHING:
             raise RequestTimeout(f"the host did not answer {verb!r} within {timeout} s")
         if reply.error is not None:
             raise HostError(reply.error)
         return codec.decode(reply.value)
-
-    def _control_reply(self, number: int) -> messages.ControlReply | Nothing:
-        if self._phase is not _Phase.ATTACHED:
-            raise HostNotAttached("the host went away before it answered")
-        return self._controls[number]
 
     def _tell(self, message: messages.Control) -> None:
         link = self.link
@@ -508,9 +506,9 @@ class Node(Exchange):
         elif isinstance(message, Supervision):
             self._on_supervision(message)
         elif isinstance(message, messages.ControlReply):
-            if message.id in self._controls:
-                self._controls[message.id] = message
-                self._controlled.wake()
+            answer = self._controls.get(message.id)
+            if answer is not None:
+                answer.give(message)
         elif isinstance(message, messages.OpenRefused):
             link = self.link
             stream = None if link is None else link.connection.streams.get(message.stream)
@@ -525,7 +523,9 @@ class Node(Exchange):
         self._greeting_error = cause
         self._greeted.set()
         self._room.wake()
-        self._controlled.wake()
+        for answer in list(self._controls.values()):
+            if not answer.given:
+                answer.give(None)
         self._replica.end()
         if before is _Phase.ALONE:
             return

@@ -196,9 +196,12 @@ class Answer(Generic[T]):
     def value(self) -> T | Nothing:
         """The value; NOTHING until it has come."""
         return self._value
+    def given(self) -> bool:
+        """Whether the value has come."""
+        return self._value is not NOTHING
 
     def give(self, value: T) -> None:
-        """Here it is. Never waits."""
+        """Hand the value over and wake who waits. From any thread; never waits."""
         self._value = value  # before the look at who waits, who in turn says so before looking here
         parked = self._parked
         if parked is not None:
