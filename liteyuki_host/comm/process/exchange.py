@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from liteyuki_host.comm.channel.calling import Callback
 from liteyuki_host.comm.channel.end import ChannelEnd
@@ -20,35 +20,15 @@ from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.process.losses import LossReport
 from liteyuki_host.comm.process.names import check_name
 from liteyuki_host.comm.process.subscription import Subscription
+from liteyuki_host.comm.process.watchers import Watcher, WatcherList
 from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
-from liteyuki_host.comm.protocol.messages import Change
 from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Exchange", "Watcher", "report_refusal"]
-
-
-class Watcher(Protocol):
-    """Who wants to know every change of the shared memory. Nothing of it may wait or raise."""
-
-    def changed(self, key: str, event: bytes, change: Change | None = None) -> None:
-        """The next change, which is of *key*, as an encoded ``Change``; and decoded, if it has been. One at a time."""
-        ...
-
-    def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The process has an event loop to call back on."""
-        ...
-
-    def detach_loop(self) -> None:
-        """It has none any more: call nobody until there is another."""
-        ...
-
-    def detached(self) -> None:
-        """The process leaves: there will be no more."""
-        ...
+__all__ = ["Exchange", "report_refusal"]
 
 
 class Exchange(abc.ABC):
@@ -79,7 +59,7 @@ class Exchange(abc.ABC):
         self._receiving_is_over = False  # also for ends that are made from now on
         self._subscriptions: dict[str, Subscription] = {}
         self._subscribing = threading.Lock()  # the other side hears of them in the order in which they happen here
-        self._watchers: list[Watcher] = []
+        self._watchers = WatcherList()
 
     # --- channels -------------------------------------------------------------------------------------------
 
@@ -134,7 +114,7 @@ class Exchange(abc.ABC):
             link.attach_loop(loop)
         for queue in queues:
             queue.attach_loop(loop)
-        for watcher in self._watchers:
+        for watcher in self._watchers.now():
             watcher.attach_loop(loop)
 
     def detach_loop(self) -> None:
@@ -145,7 +125,7 @@ class Exchange(abc.ABC):
             links = self._links()
         for queue in queues:
             queue.detach_loop()
-        for watcher in self._watchers:
+        for watcher in self._watchers.now():
             watcher.detach_loop()
         for link in links:
             link.detach_loop()
@@ -279,16 +259,19 @@ class Exchange(abc.ABC):
         nothing."""
 
     def add_watcher(self, watcher: Watcher) -> None:
-        """Tell *watcher* of every change in order."""
-        with self._ends_lock:
-            self._watchers = [*self._watchers, watcher]
+        """Tell *watcher* of every change in order, until it is removed or nobody else refers to it."""
+        self._watchers.add(watcher)
+
+    def keep_watcher(self, watcher: Watcher) -> None:
+        """Keep *watcher* until it is removed, also when nobody else refers to it."""
+        self._watchers.keep(watcher)
 
     def remove_watcher(self, watcher: Watcher) -> None:
-        with self._ends_lock:
-            self._watchers = [w for w in self._watchers if w is not watcher]
+        """Tell *watcher* nothing more."""
+        self._watchers.remove(watcher)
 
     def _changed(self, key: str, event: bytes) -> None:
-        for watcher in self._watchers:
+        for watcher in self._watchers.now():
             watcher.changed(key, event)
 
     # --- control --------------------------------------------------------------------------------------------
@@ -301,7 +284,7 @@ class Exchange(abc.ABC):
         """Wake everybody who waits."""
         for end in list(self._ends.values()):
             end.close(reason)
-        for watcher in self._watchers:
+        for watcher in self._watchers.now():
             watcher.detached()
         self.losses.flush()
 

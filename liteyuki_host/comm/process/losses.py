@@ -11,17 +11,25 @@ __all__ = ["LossReport"]
 
 
 class LossReport:
-    """Tells about lost messages: the first at once, further ones of the same channel at most every few seconds."""
+    """Reports lost messages in the log: the first of a channel at once, further ones every few seconds at most.
+
+    Callable from any thread. Nothing is logged under the lock.
+    """
 
     INTERVAL = 5.0  # seconds between two lines about one channel
 
+    MOST_NAMES = 256
+    """Names whose last line is remembered before the old ones are dropped: so that names that are used once, and then
+    never again, do not add up."""
+
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._pending: dict[tuple[str, str], int] = {}
-        self._reported: dict[str, float] = {}
+        self._lock = threading.Lock()  # guards the rest
+        self._pending: dict[tuple[str, str], int] = {}  # (name, why) -> messages that no line has told of yet
+        self._reported: dict[str, float] = {}  # name -> when its last line was written, by the monotonic clock
         self._timer: threading.Timer | None = None  # there while something is pending; flush ends it
 
     def add(self, name: str, count: int, why: str) -> None:
+        """Count *count* messages of *name* as lost, and say so now or within the interval."""
         now = time.monotonic()
         with self._lock:
             key = (name, why)
@@ -35,6 +43,9 @@ class LossReport:
                     self._timer.daemon = True
                     self._timer.start()
                 return
+            if len(self._reported) >= self.MOST_NAMES:
+                # Those within the interval stay; when all are, the table is allowed to grow until they are older.
+                self._reported = {n: at for n, at in self._reported.items() if now - at < self.INTERVAL}
             self._reported[name] = now
         self._say(name, count, why)
 

@@ -67,7 +67,7 @@ class Node(Exchange):
         self._lock = threading.RLock()  # one stream per channel and topic
         self._replica = Replica(
             self.view,
-            watchers=lambda: self._watchers,
+            watchers=self._watchers.now,
             loaded=self._loaded,
             declared=self._channels.add,
         )
@@ -200,7 +200,7 @@ class Node(Exchange):
         self.detach("reset")
         with self._lock:
             self.view.clear()
-            self._replica.forget()
+            self._replica.reset()
             self._authority = self._own_authority()
             self._channels.clear()
             self._topic_streams.clear()
@@ -423,6 +423,8 @@ class Node(Exchange):
         return self._ask(lambda number: messages.Acquire(number, key), done)
 
     def release(self, key: str, holder: int) -> None:
+        if self._phase is _ATTACHED:
+            self._replica.forget(holder)
         try:
             self._ask(lambda number: messages.Release(number, key, holder), None)
         except HostNotAttached:  # it was freed when the host saw us go

@@ -10,7 +10,8 @@ from functools import partial
 from liteyuki_host.comm.channel.end import StreamSource, join
 from liteyuki_host.comm.errors import HostNotAttached, LinkClosed
 from liteyuki_host.comm.link import Link
-from liteyuki_host.comm.process.exchange import Watcher, report_refusal
+from liteyuki_host.comm.process.exchange import report_refusal
+from liteyuki_host.comm.process.watchers import Watcher
 from liteyuki_host.comm.protocol import messages
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
@@ -63,14 +64,14 @@ class Replica:
     def begin(self, link: Link) -> None:
         """Follow the host behind *link*. Of an earlier one nothing counts any more; what it has shown stays until the
         new one has been loaded."""
-        self.forget()
+        self.reset()
         self._link = link
         self._shortcut = link.shortcut(link.connection.store)
         self.room.link = link
         join(self, link, link.connection.store)
 
-    def forget(self) -> None:
-        """Know nothing of a host."""
+    def reset(self) -> None:
+        """Drop everything that a host has told, for a link to another one."""
         with self.lock:
             self._mirror = Mirror(self._view)
             self._own_writes.clear()
@@ -135,6 +136,11 @@ class Replica:
             if done is not None:
                 self._replies[number] = done
             return number
+
+    def forget(self, number: int) -> None:
+        """Wait no longer for the answer to request *number*: for a lock that is no longer waited for there is none."""
+        with self.lock:
+            self._replies.pop(number, None)
 
     def _send(self, payload: bytes, flags: int = 0) -> bool:
         link = self._link

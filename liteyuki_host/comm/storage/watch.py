@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -12,6 +13,7 @@ from liteyuki_host.comm.channel.registering import check_callback
 from liteyuki_host.comm.channel.unit import Here, Received
 from liteyuki_host.comm.errors import ValueUnreadable, WatchOverrun
 from liteyuki_host.comm.process.exchange import Exchange
+from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.messages import Change, decode_change
 from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.waiting.checkpoints import checkpoint, may_go_on
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Changed", "Watch"]
 
 F = TypeVar("F", bound="Callable[[Changed], Any]")
-
-_SENDER = Here()
 
 _FELL_BEHIND = b""
 """In the place of a change: those after it were too many."""
@@ -43,8 +43,27 @@ class Changed(NamedTuple):
     deleted: bool
 
 
+class _Waiting(Here):
+    """The bytes of changes that wait to be read, each change charged as a message of a channel is.
+
+    Attributes:
+        arrived: bytes that came; written by who brings changes, one at a time.
+        read: bytes that have been read; written by who reads them, one at a time.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = 0
+        self.read = 0
+
+    def count(self, cost: int) -> None:
+        self.read += cost
+
+
 class Watch:
-    """A stream of changes; made by ``shared_memory.watch``. Ends with ``close()`` or its ``with`` block.
+    """A stream of changes; made by ``shared_memory.watch``.
+
+    Ends with ``close()``, with its ``with`` block, or when nothing refers to it any more: a loop that is left by
+    ``break`` needs no ``close()``. A watch that calls functions stays until ``close()``.
 
     A change to a value that cannot be decoded raises ValueUnreadable in the loop that reads the watch. The watch goes
     on: a new loop over the same object begins with the next change. For a callback it is logged.
@@ -52,6 +71,10 @@ class Watch:
 
     LIMIT = 10_000
     """Changes that may wait to be read; more end the watch with WatchOverrun instead of growing without bound."""
+
+    LIMIT_BYTES = 5 * DEFAULT_WINDOW
+    """Bytes of changes that may wait to be read (20 MiB), likewise: as much as a topic may queue for one process. A
+    change that is larger is taken when nothing waits."""
 
     def __init__(self, exchange: Exchange, prefix: str) -> None:
         if not isinstance(prefix, str):
@@ -62,12 +85,22 @@ class Watch:
         self._exchange = exchange
         self._prefix = prefix
         self._callbacks = Callbacks()
-        # Changes wait and are handled as the messages of a channel are.
-        self._changes = Inbox(
-            f"watch of {prefix!r}", self._handle, callbacks=self._callbacks, failed=self._callback_failed
-        )
+        # Changes wait and are handled as the messages of a channel are. The queue refers to the watch weakly: without
+        # a reference cycle, a watch that nobody reads any more is gone at once and not at the next garbage collection.
+        weak = weakref.ref(self)
+
+        async def handle(message: Received) -> None:
+            if (watch := weak()) is not None:
+                await call_each(watch._callbacks, message.payload, message.flags, watch._callback_failed)
+
+        def failed(what: str, callback: Callback, error: BaseException) -> None:
+            if (watch := weak()) is not None:
+                watch._callback_failed(what, callback, error)
+
+        self._changes = Inbox(f"watch of {prefix!r}", handle, callbacks=self._callbacks, failed=failed)
+        self._waiting = _Waiting()
         self._latest = _NO_CHANGE  # the last one that came, and decoded
-        self._overrun = False
+        self._overrun: str | None = None  # what was too much, in words; no more changes are taken then
         self._closed = False
         exchange.add_watcher(self)
 
@@ -82,6 +115,7 @@ class Watch:
         except TypeError:
             self.close()
             raise
+        self._exchange.keep_watcher(self)
         self._callbacks.add(Callback(function, None, self._decode))
         self._changes.use("passive")
         loop = self._exchange.loop
@@ -110,10 +144,11 @@ class Watch:
             yield change
 
     def close(self) -> None:
-        """End the watch; what it has not handed out is dropped. It also ends when this process leaves its host."""
+        """End the watch and drop what it has not handed out. It also ends when this process leaves its host."""
         self._closed = True
         self._exchange.remove_watcher(self)
         self._changes.end_consuming()
+        self._callbacks.remove(None)  # which refer to the watch
         self._changes.reopen()  # and empty
         self._changes.arrived.wake()
 
@@ -126,14 +161,17 @@ class Watch:
     # --- what the exchange tells us (Watcher) -----------------------------------------------------------------
 
     def changed(self, key: str, event: bytes, change: Change | None = None) -> None:
-        if self._overrun or self._closed or not key.startswith(self._prefix):
+        if self._overrun is not None or self._closed or not key.startswith(self._prefix):
             return
-        changes = self._changes
+        changes, waiting = self._changes, self._waiting
+        left = waiting.arrived - waiting.read
         if len(changes.units) >= self.LIMIT:
-            self._overrun = True
-            event = _FELL_BEHIND
+            self._overrun, event = f"{self.LIMIT:,} changes", _FELL_BEHIND
+        elif left and left + len(event) + MESSAGE_CHARGE > self.LIMIT_BYTES:
+            self._overrun, event = f"{self.LIMIT_BYTES:,} bytes of changes", _FELL_BEHIND
         self._latest = event, change
-        changes.deliver([event], 0, 0, _SENDER)
+        waiting.arrived += len(event) + MESSAGE_CHARGE
+        changes.deliver([event], 0, 0, waiting)
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         self._changes.attach_loop(loop)
@@ -152,7 +190,7 @@ class Watch:
             taken = self._changes.take()
             if taken is not NOTHING:
                 return self._decode(taken[0], taken[1])
-        if self._overrun:
+        if self._overrun is not None:
             raise self._fell_behind()
         return None if self._closed else NOTHING
 
@@ -176,12 +214,8 @@ class Watch:
 
     def _fell_behind(self) -> WatchOverrun:
         return WatchOverrun(
-            f"the watch of {self._prefix!r} fell behind by {self.LIMIT:,} changes; "
-            "read the current state, then watch again"
+            f"the watch of {self._prefix!r} fell behind by {self._overrun}; read the current state, then watch again"
         )
-
-    async def _handle(self, message: Received) -> None:
-        await call_each(self._callbacks, message.payload, message.flags, self._callback_failed)
 
     def _callback_failed(self, what: str, callback: Callback, error: BaseException) -> None:
         if isinstance(error, WatchOverrun):  # there is no caller to raise it to

@@ -42,20 +42,23 @@ class Parked(asyncio.Future[None]):
         """Cancel the future, as any other: its task goes on in the loop's next turn. False: it was done before."""
         if not super().cancel(msg):
             return False
-        if self.context is not None:
-            self.get_loop().call_soon(self._go_on)
-        elif self._wake_up is not None:  # of a caller that is no task, such as `asyncio.wait_for`
-            self.get_loop().call_soon(self._wake_up, self)
+        # Forgotten here, or there would be a reference cycle: the task keeps the error that is raised in it, its traceback
+        # refers to this future, and this to the task. It held all that the task had until a garbage collection.
+        wake_up, self._wake_up = self._wake_up, None
+        if wake_up is not None:
+            if self.context is not None:
+                self.get_loop().call_soon(self._go_on, wake_up)
+            else:  # of a caller that is no task, such as `asyncio.wait_for`
+                self.get_loop().call_soon(wake_up, self)
         return True
 
-    def _go_on(self) -> None:
+    def _go_on(self, wake_up: Callable[[Parked], object]) -> None:
         assert self.context is not None
-        assert self._wake_up is not None
         try:
             self.context.run(int)  # raises RuntimeError if the context has been entered already
         except RuntimeError:
             # A callback runs in this task's name (`WorkerTask.take`) and has run the loop again. No event tells when it
             # has returned.
-            self.get_loop().call_later(LOOK_AGAIN_SECONDS, self._go_on)
+            self.get_loop().call_later(LOOK_AGAIN_SECONDS, self._go_on, wake_up)
             return
-        self.context.run(self._wake_up, self)
+        self.context.run(wake_up, self)

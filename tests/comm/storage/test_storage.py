@@ -876,7 +876,7 @@ async def test_a_watch_that_is_not_read_ends_instead_of_growing(pair: Pair, monk
         async for change in watch:
             got.append(change.value)
     assert got == [0, 1, 2, 3, 4]
-    assert pair.host._watchers == []
+    assert not pair.host._watchers
 
 
 async def test_an_overrun_of_a_decorated_function_is_said_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
