@@ -300,7 +300,9 @@ class SharedReader:
     # --- the role -----------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        self._over = True
+        """Read nothing more: the link is over. Before its descriptor is closed."""
+        with self._telling:
+            self._over = True
         self.detach_loop()
 
     def _read_what_is_there(self, turn: Turn | None = None, *, again: bool = True) -> int:
@@ -388,38 +390,45 @@ class SharedReader:
 
     # --- the event loop -----------------------------------------------------------------------------------------
 
+    # The loop watches an epoll object that contains the socket. That object, which loop has it, and the end of the link
+    # belong together: all three change under `_telling`, so that a loop that begins to watch while the link ends either
+    # sees the end, or is seen by it and stopped.
+
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let *loop* read when no thread waits. From any thread."""
+        """Let *loop* read when no thread waits. From any thread; nothing happens after the link's end."""
         self.detach_loop()
-        if not self._over:
+        with self._telling:
+            if self._over:
+                return
             self._loop = loop
-            call_on(loop, lambda: self._watch_on(loop))
+        call_on(loop, lambda: self._watch_on(loop))
 
     def detach_loop(self) -> None:
-        """No loop reads any more. From any thread."""
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            with self._telling:
-                watch, self._watch, self._listening = self._watch, None, False
-            if not call_on(loop, lambda: self._unwatch_on(loop, watch)):
-                self._unwatch_on(loop, watch)
+        """Let no loop read any more. From any thread."""
+        with self._telling:
+            loop, self._loop = self._loop, None
+            watch, self._watch, self._listening = self._watch, None, False
+        # Outside the lock: both may be called back by the loop at once, when this is its thread.
+        if loop is not None and not call_on(loop, lambda: self._unwatch_on(loop, watch)):
+            self._unwatch_on(loop, watch)
 
     def _watch_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._over or self._loop is not loop or self._watch is not None:
-            return
-        try:
-            watch = select.epoll()
-        except OSError:  # no descriptors left: the guard reads
-            return
-        try:
-            watch.register(self._descriptor, select.EPOLLIN)
-            turn = Turn(loop)
-            loop.add_reader(watch.fileno(), self._read_what_is_there, turn)
-            turn.watches(watch.fileno())
-        except (NotImplementedError, OSError):  # a loop that watches no descriptors, or not now: the guard reads
-            watch.close()
-            return
+        """Begin to watch, on the thread of *loop*."""
         with self._telling:
+            if self._over or self._loop is not loop or self._watch is not None:
+                return
+            try:
+                watch = select.epoll()
+            except OSError:  # no descriptors left: the guard reads
+                return
+            try:
+                watch.register(self._descriptor, select.EPOLLIN)
+                turn = Turn(loop)
+                loop.add_reader(watch.fileno(), self._read_what_is_there, turn)
+                turn.watches(watch.fileno())
+            except (NotImplementedError, OSError):  # a loop that watches no descriptors, or not now: the guard reads
+                watch.close()
+                return
             self._watch, self._listening = watch, True
 
     @staticmethod

@@ -42,8 +42,9 @@ class Parked(asyncio.Future[None]):
         """Cancel the future, as any other: its task goes on in the loop's next turn. False: it was done before."""
         if not super().cancel(msg):
             return False
-        # Forgotten here, or there would be a reference cycle: the task keeps the error that is raised in it, its traceback
-        # refers to this future, and this to the task. It held all that the task had until a garbage collection.
+        # Forgotten here, or there would be a reference cycle: the task keeps the error that is raised in it, the
+        # error's traceback refers to this future, and this to the task. It held all that the task had until a garbage
+        # collection.
         wake_up, self._wake_up = self._wake_up, None
         if wake_up is not None:
             if self.context is not None:
