@@ -47,7 +47,7 @@ from loguru import logger
 
 from liteyuki_host.boundary import Boundary
 from liteyuki_host.comm import codec
-from liteyuki_host.comm.channel.end import ChannelEnd, StreamSource, join
+from liteyuki_host.comm.channel.end import UNREAD_TOO_LONG, ChannelEnd, StreamSource, join
 from liteyuki_host.comm.channel.outbox import Outbox
 from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, LycommError
 from liteyuki_host.comm.link import Link
@@ -231,10 +231,14 @@ class Hub(Exchange):
                     subscribers.pop(session, None)
                     if not subscribers:
                         del self._topics[topic]
+            lost: list[tuple[str, int]] = []
             with self._routes_lock:
                 for route in list(self._routes.values()):
                     if process not in route.ends:
                         continue
+                    relay = route.relays.get(process)
+                    if relay is not None and (dropped := relay.sender_died(self.window)):
+                        lost.append((route.name, dropped))
                     outbox = route.outbox.get(process)
                     if outbox is not None:
                         route.fail_requests(process, outbox.unbind(session.link), cause)
@@ -243,6 +247,8 @@ class Hub(Exchange):
             if successor is not None:
                 self._begin(successor)
         self._barriers.gone(session)
+        for name, count in lost:  # outside the locks: what takes log lines may send
+            self.losses.add(name, count, UNREAD_TOO_LONG)
         self.memory_read()
 
     def session(self, process: str) -> Session | None:

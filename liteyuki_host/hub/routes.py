@@ -84,6 +84,18 @@ class Relay:
         for source, cost in granted.items():
             source.consumed(cost)
 
+    def sender_died(self, limit: int) -> int:
+        """Keep at most *limit* bytes of what waits, the newest: the next incarnation may add a window of its own.
+        Returns how many messages were dropped."""
+        dropped = 0
+        with self._lock:
+            waiting = self._waiting
+            cost = sum(len(payload) + MESSAGE_CHARGE for payload, *_ in waiting)
+            while cost > limit and len(waiting) > 1:  # a single one may be larger
+                cost -= len(waiting.popleft()[0]) + MESSAGE_CHARGE
+                dropped += 1
+        return dropped
+
     def __len__(self) -> int:
         """Messages that wait."""
         return len(self._waiting)

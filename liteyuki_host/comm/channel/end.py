@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.calling import (
@@ -34,7 +34,13 @@ from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing
 
-__all__ = ["ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
+if TYPE_CHECKING:
+    from liteyuki_host.comm.link.writer import Writer
+
+__all__ = ["UNREAD_TOO_LONG", "ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
+
+UNREAD_TOO_LONG = "nobody has read them, and their sender has ended more than once meanwhile"
+"""Why messages are given up that a dead incarnation left, when those of later ones would add up."""
 
 CYCLE = "lycomm: request cycle"
 """In the place of an error's type, in the answer to a request that could never be answered. No class is called so."""
@@ -64,14 +70,52 @@ class ChannelStatistics(NamedTuple):
     """The last failure of a callback or filter here, as one line."""
 
 
+class _EndedWriter:
+    """Stands in for the writer of a link that has ended: what is consumed is told to nobody."""
+
+    armed = True  # no wake-up is needed
+
+    def grant(self, stream: Stream) -> None:
+        pass
+
+    def consumed(self, stream: Stream, cost: int) -> None:
+        pass
+
+    def used(self, stream: Stream, cost: int) -> None:
+        pass
+
+    def send(self, stream: Stream, payload: bytes, flags: int, request_id: int) -> bool:
+        return True
+
+    async def replies_written(self) -> None:
+        pass
+
+
+_ENDED_WRITER: Final = _EndedWriter()
+_ENDED_STREAM: Final = Stream(0, ("ended", ""))
+"""Takes the counts of all links that have ended; nobody reads them."""
+
+
 class StreamSource:
-    """The sender at the other end of a stream, as the receiver of its messages sees it."""
+    """The sender at the other end of a stream, as the receiver of its messages sees it. Kept with each message until that
+    is consumed.
+
+    Attributes:
+        _stream, _writer: where consumption is counted and told, until :meth:`detach` replaces them.
+    """
 
     __slots__ = ("_stream", "_writer")
 
     def __init__(self, link: Link, stream: Stream) -> None:
-        self._writer = link.writer
+        self._writer: Writer | _EndedWriter = link.writer
         self._stream = stream
+
+    def detach(self) -> None:
+        """Let go of the link, which has ended: a message of it that nobody reads would keep all of it in memory.
+
+        From any thread, also while somebody counts. Counts and answers have no effect from now on.
+        """
+        self._writer, self._stream = _ENDED_WRITER, _ENDED_STREAM
 
     def count(self, cost: int) -> None:
         """Count *cost* bytes as consumed; a grant follows at once when it is worth a frame, else soon. For one
@@ -132,6 +176,7 @@ class ChannelEnd:
         on_lost: Callable[[str, int, str], None],
     ) -> None:
         self.name = name
+        self._window = window
         self.outbox = Outbox(window=window, on_lost=lambda count, why: on_lost(name, count, why))
         self.callbacks = Callbacks()
         self.inbox = Inbox(
@@ -178,10 +223,17 @@ class ChannelEnd:
         self.inbox.follow(link, stream)
 
     def unbind(self, link: Link, cause: str) -> None:
-        """It no longer can: who waits for an answer fails, the rest waits for the next incarnation."""
+        """Let go of *link*, which has ended: who waits for an answer fails, the rest waits for the next incarnation.
+
+        What the other side sent and nobody here has read stays, up to a window: each of its incarnations may leave
+        one, and more than one window in all is reported as lost, oldest first.
+        """
         if not self.outbox.bound_to(link):
             return
         unanswered = self.outbox.unbind(link)
+        lost = self.inbox.unfollow(self._window)
+        if lost:
+            self.outbox.lose(lost, UNREAD_TOO_LONG)
         self.usable = False
         for request_id in unanswered:
             self.fail_request(request_id, cause)

@@ -123,6 +123,24 @@ class Inbox:
         self.arrived.link = link
         self.arrived.wake()  # a thread that waited without a link may read this one
 
+    def unfollow(self, limit: int) -> int:
+        """Let go of the link, which has ended. What it brought stays, but the oldest beyond *limit* bytes are dropped:
+        returns how many messages that were.
+
+        The first unit is never dropped: a consumer may be in the middle of it. Nor is the last, which may be larger.
+        """
+        self.stream = None
+        self.arrived.link = None
+        dropped = 0
+        with self._lock:
+            units = self.units
+            cost = sum(unit.cost for unit in list(units))
+            while cost > limit and len(units) > 2:
+                cost -= units[1].cost
+                dropped += len(units[1].payloads)
+                del units[1]
+        return dropped
+
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Source) -> None:
         """Take messages in. Called by the link's reader; never waits."""
         if flags & Flag.REPLY:

@@ -190,6 +190,7 @@ class Outbox:
                 return unanswered
             self._bound = None
             self.shortcut = self._of_link = _refuse
+            self.room.link = None
             link.settle()
             returned: list[Item] = []
             stream = bound[1]

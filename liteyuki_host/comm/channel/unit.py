@@ -93,6 +93,11 @@ class Unit(msgspec.Struct, eq=False):
         """How many messages have been taken, also in the middle of a walk."""
         return self.position if self.walk is None else len(self.payloads) - length_hint(self.walk)
 
+    @property
+    def cost(self) -> int:
+        """Bytes that all its messages cost, whether they have been taken or not."""
+        return sum(map(len, self.payloads)) + MESSAGE_CHARGE * len(self.payloads)
+
     def reached(self) -> None:
         """Note that all messages that were taken have been handled."""
         self.position = self.handled = self.taken

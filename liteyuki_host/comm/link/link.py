@@ -264,6 +264,10 @@ class Link:
             self._handler.on_end(cause)
         except Exception as error:
             log().opt(exception=error).error(f"ending the link to {self.name} failed; please report this")
+        # Messages that nobody has consumed outlive the link, and refer to where they came from.
+        for stream in list(self.connection.streams.values()):
+            if stream.source is not None:
+                stream.source.detach()
         self.writer.look_whether_left()
 
     def _left(self) -> None:
@@ -271,7 +275,8 @@ class Link:
         self._reader.at_end(self.release_transport)
 
     def release_transport(self) -> None:
-        """Give the descriptor back. Only when no thread can be inside the transport any more."""
+        """Give the descriptor and the read buffer back. Only when no thread can be inside the transport any more."""
+        self.decoder.release()
         release = getattr(self.transport, "release", None)
         if release is not None:
             release()
