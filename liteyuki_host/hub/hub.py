@@ -49,7 +49,7 @@ from liteyuki_host.boundary import Boundary
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.end import UNREAD_TOO_LONG, ChannelEnd, StreamSource, join
 from liteyuki_host.comm.channel.outbox import Outbox
-from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, LycommError
+from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, LocalProtocolError, LycommError
 from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.link.tuning import INLINE_BURST
 from liteyuki_host.comm.process.exchange import Exchange, report_refusal
@@ -92,6 +92,10 @@ because a process that reads all the time is behind by as much as a few writers 
 
 SNAPSHOT_PART = 64 * 1024
 """Bytes of values in one part of a snapshot."""
+
+SNAPSHOT_NAMES = 256
+"""Names of channels in the last message of a snapshot: of at most 200 characters each, so 200 KB. Further names go
+before it, one by one."""
 
 
 class Hub(Exchange):
@@ -142,10 +146,11 @@ class Hub(Exchange):
     def declare_process(self, name: str) -> None:
         """Make the two channels of a process known, before it starts."""
         for channel in (f"{name}-passive", f"{name}-active"):
-            self.declare(channel)
             with self._routes_lock:
-                self._claim(self._routes[channel], HOST)
-                self._claim(self._routes[channel], name)
+                route = self._declare(channel)
+                route.kept = True
+                self._claim(route, HOST)
+                self._claim(route, name)
 
     def connect(
         self, process: str, transport: Transport, listener: SessionListener, *, standby: bool = False
@@ -197,16 +202,26 @@ class Hub(Exchange):
                 part, size = [], 0
         if part:
             session.send_memory(messages.encode_message(messages.SnapshotPart(part)))
-        end = messages.SnapshotEnd(self.authority.store.revision, sorted(self._routes))
+        names = sorted(self._routes)
+        for name in names[SNAPSHOT_NAMES:]:
+            session.send_memory(messages.encode_message(messages.Declared(name)))
+        end = messages.SnapshotEnd(self.authority.store.revision, names[:SNAPSHOT_NAMES])
         session.send_memory(messages.encode_message(end))
         session.snapshot_sent()
 
     def _begin(self, session: Session) -> None:
-        """From now on it is the session of its process: what waits for it goes first."""
+        """Let it be the session of its process from now on: what waits for it goes first."""
+        no_room: LocalProtocolError | None = None
         with self._routes_lock:
             for route in list(self._routes.values()):
-                if session.process in route.ends:
-                    self._bind(route, session)
+                # An unused one is bound when its process opens it, if it does.
+                if session.process in route.ends and not self._is_unused(route):
+                    try:
+                        self._bind(route, session)
+                    except LocalProtocolError as error:
+                        no_room = no_room or error
+        if no_room is not None:
+            logger.error(f"child {session.process}: some of its channels cannot be reached: {no_room}")
         session.take_over()
 
     def dismiss(self, session: Session, cause: str) -> None:
@@ -227,10 +242,8 @@ class Hub(Exchange):
                 self._note_everybody()
                 self.authority.owner_died(session.owner)
             with self._topics_lock:
-                for topic, subscribers in list(self._topics.items()):
-                    subscribers.pop(session, None)
-                    if not subscribers:
-                        del self._topics[topic]
+                for topic in list(self._topics):
+                    self._pop_subscriber(session, topic)
             lost: list[tuple[str, int]] = []
             with self._routes_lock:
                 for route in list(self._routes.values()):
@@ -292,26 +305,117 @@ class Hub(Exchange):
         with self._routes_lock:
             return set(self._routes)
 
-    def declare(self, name: str) -> None:
+    def declare(self, name: str, *, keep: bool = True) -> None:
+        with self._routes_lock:
+            self._declare(name)
+            if keep:
+                self._kept_names.add(name)
+        self._sweep_if_due()
+
+    def declare_for(self, session: Session, name: str) -> None:
+        """A child makes a channel known."""
+        with self._routes_lock:
+            self._declare(name).declared_by[session.process] = session.owner
+        self._sweep_if_due()
+
+    def withdraw_for(self, session: Session, name: str) -> None:
+        """A child does not use a channel any more that it has made known."""
+        with self._routes_lock:
+            route = self._routes.get(name)
+            if route is not None and route.declared_by.get(session.process) == session.owner:
+                del route.declared_by[session.process]
+                self._forget_if_unused(route)
+
+    def _declare(self, name: str) -> Route:
+        """The route of that name, made known to everybody if it is new."""
         check_name(name, "channel")
         with self._routes_lock:
-            if name in self._routes:
-                return
-            self._routes[name] = Route(name)
-        self._broadcast(messages.encode_message(messages.Declared(name)))
+            route = self._routes.get(name)
+            if route is None:
+                route = self._routes[name] = Route(name)
+                self._since_sweep += 1
+                # Under the lock, so that everybody hears of names in the order in which they come and go.
+                self._broadcast(messages.encode_message(messages.Declared(name)))
+            return route
 
     def open_channel(self, session: Session, name: str) -> str | None:
         """A child uses a channel; returns why it may not."""
         try:
-            self.declare(name)
             with self._routes_lock:
-                route = self._routes[name]
+                route = self._declare(name)
                 self._claim(route, session.process)
                 if self._sessions.get(session.process) is session:  # else another incarnation has its place already
                     self._bind(route, session)
         except (LycommError, ValueError) as error:
             return str(error)
+        self._sweep_if_due()
         return None
+
+    def close_channel(self, session: Session, stream: Stream) -> None:
+        """A child does not use a channel any more: close its stream, unless something waits for it here."""
+        name = stream.key[1]
+        with self._routes_lock:
+            route = self._routes.get(name)
+            willing = route is None or session.process not in route.ends or not self._waits_for(route, session.process)
+            if session.link.closer.answer(stream, willing=willing) and route is not None:
+                own = self._ends.get(name)
+                if own is not None and own.outbox.stream is stream:
+                    own.release(stream)
+                for outbox in route.outbox.values():
+                    outbox.release(stream)
+                self._forget_if_unused(route)
+
+    def _waits_for(self, route: Route, process: str) -> bool:
+        """Whether messages of the route wait for *process*, or always may."""
+        own = self._ends.get(route.name)
+        outbox = route.outbox.get(process, None if own is None else own.outbox)
+        return route.kept or (outbox is not None and bool(outbox.backlog))
+
+    # A route is dropped when nothing uses the channel: no process has a stream for it, the host's own end is unused,
+    # and nothing waits. Claims do not count: a process that is no end any more may become one again.
+
+    def _is_unused(self, route: Route) -> bool:
+        """The caller holds the lock of routes."""
+        if route.kept or route.waits or route.name in self._kept_names or self._is_declared(route):
+            return False
+        own = self._ends.get(route.name)
+        if own is not None and own.in_use:
+            return False
+        return not any(session.link.connection.table.find("channel", route.name) for session in self._everybody)
+
+    def _is_declared(self, route: Route) -> bool:
+        """Whether a process that has made the name known may still use it: until its next incarnation has come, which
+        makes its names known by itself."""
+        for process, owner in route.declared_by.items():
+            session = self._sessions.get(process)
+            if session is None or session.owner == owner:
+                return True
+        return False
+
+    def _forget_if_unused(self, route: Route) -> None:
+        if self._is_unused(route):
+            self._forget(route)
+
+    def _forget(self, route: Route) -> None:
+        """Drop an unused route, and tell everybody that its name is not known any more. The caller holds the lock of
+        routes."""
+        own = self._ends.get(route.name)
+        if own is not None and not self._drop_end(own):
+            return  # somebody has just begun to use it
+        del self._routes[route.name]
+        with self.authority.lock:
+            for session in self._everybody:
+                if session.link.closer.possible:
+                    session.send_memory(messages.encode_message(messages.Undeclared(route.name)))
+
+    def _sweep(self) -> int:
+        with self._routes_lock:
+            for route in list(self._routes.values()):
+                self._forget_if_unused(route)
+            for end in self._unused_ends():
+                if end.name not in self._routes:
+                    self._drop_end(end)
+            return max(len(self._routes), len(self._ends))
 
     def _use_end(self, end: ChannelEnd) -> None:
         if self._closed:
@@ -319,9 +423,8 @@ class Hub(Exchange):
         route = self._routes.get(end.name)
         if route is not None and HOST in route.ends:
             return
-        self.declare(end.name)
         with self._routes_lock:
-            self._claim(self._routes[end.name], HOST)
+            self._claim(self._declare(end.name), HOST)
 
     def _claim(self, route: Route, process: str) -> None:
         """Make *process* an end of the route, and join both ends when it is the second."""
@@ -403,12 +506,34 @@ class Hub(Exchange):
             self._topics.setdefault(topic, {})[session] = outbox
 
     def unsubscribe_session(self, session: Session, topic: str) -> None:
-        """A child no longer wants *topic*."""
+        """A child no longer wants *topic*: drop what waits for it, and close the stream once the rest is consumed."""
         with self._topics_lock:
-            subscribers = self._topics.get(topic, {})
-            subscribers.pop(session, None)
-            if not subscribers:
-                self._topics.pop(topic, None)
+            outbox = self._pop_subscriber(session, topic)
+        stream = None if outbox is None else outbox.stream
+        if outbox is None or stream is None:
+            return
+        closer = session.link.closer
+        outbox.forget()
+        outbox.on_room = lambda: closer.ask((stream,))  # again whenever something has been consumed
+        closer.ask((stream,))
+
+    def topic_closed(self, session: Session, stream: Stream) -> None:
+        """A topic's stream is closed. The child may have subscribed, and unsubscribed again, while it was asked."""
+        topic = stream.key[1]
+        with self._topics_lock:
+            outbox = self._topics.get(topic, {}).get(session)
+            if outbox is not None and outbox.stream is stream:
+                self._pop_subscriber(session, topic)
+
+    def _pop_subscriber(self, session: Session, topic: str) -> Outbox | None:
+        """Take *session* from the subscribers. The caller holds the lock of topics."""
+        subscribers = self._topics.get(topic)
+        if subscribers is None:
+            return None
+        outbox = subscribers.pop(session, None)
+        if not subscribers:
+            del self._topics[topic]
+        return outbox
 
     def _subscribed(self, subscription: Subscription) -> None:
         pass  # publish looks the host's own subscriptions up

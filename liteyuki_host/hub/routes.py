@@ -6,7 +6,8 @@ itself, what the child sends goes into the host's own inbox. When both are child
 
     child a ──link──▶ Relay ──▶ Outbox ──link──▶ child b
 
-Flow control. A message that a relay holds is not consumed, so the sender's window bounds what waits there. It counts as
+Flow control. A message that a relay holds is not consumed, so the sender's window bounds what waits there, and
+:meth:`Relay.sender_died` what dead incarnations of the sender leave. It counts as
 consumed when the receiver's outbox has taken it: from then on the outbox is responsible for it, also over a restart of
 the receiver.
 """
@@ -102,10 +103,19 @@ class Relay:
 
 
 class Route:
-    """A channel as the host knows it. Its attributes are guarded by the hub's lock of routes."""
+    """A channel as the host knows it. Its attributes are guarded by the hub's lock of routes.
+
+    Attributes:
+        kept: whether it exists as long as the host does, used or not: one of the two that every process has.
+        declared_by: processes that have made the name known, each with the incarnation that did.
+    """
+
+    __slots__ = ("declared_by", "ends", "kept", "name", "outbox", "relays")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.kept = False
+        self.declared_by: dict[str, str] = {}
         self.ends: list[str] = []
         """The processes that it joins: none, one or two names."""
         self.relays: dict[str, Relay] = {}
@@ -116,6 +126,11 @@ class Route:
     def other(self, process: str) -> str | None:
         """Name of the end that is not *process*; None as long as it is not known."""
         return next((end for end in self.ends if end != process), None)
+
+    @property
+    def waits(self) -> bool:
+        """Whether messages between two children wait here."""
+        return any(self.relays.values()) or any(outbox.backlog for outbox in self.outbox.values())
 
     def relay(self, process: str) -> Relay:
         """The relay of what the child *process* sends, made when it is first asked for."""

@@ -120,6 +120,7 @@ class Session:
             software=f"nonebot-plugin-lycomm {__version__}",
             window=hub.window,
             message_limit=hub.message_limit,
+            closes=True,
         )
         connection = Connection(Role.HOST, hello)
         self.link = Link(transport, connection, self, name=process)
@@ -243,6 +244,7 @@ class Session:
         else:
             refused = self._hub.open_channel(self, name)
             if refused is not None:
+                stream.refused = True
                 self.link.send_control(messages.OpenRefused(stream.id, refused))
 
     def deliver(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
@@ -278,6 +280,18 @@ class Session:
         standby = self._standby
         if standby is None or not standby.keep_wish(stream, True):
             self.open(stream)
+
+    def on_close(self, stream: Stream) -> None:
+        if self._standby is not None:  # its turn has not come: it may ask again
+            self.link.closer.answer(stream, willing=False)
+        else:
+            self._hub.close_channel(self, stream)
+
+    def on_close_answered(self, stream: Stream, closed: bool) -> None:
+        if closed:
+            self._hub.topic_closed(self, stream)
+        elif stream.user is not None:
+            stream.user.credit()  # what has waited for the answer: the topic is wanted again
 
     def on_credit(self, stream: Stream) -> None:
         if stream.user is not None:
@@ -382,8 +396,11 @@ class _Requests:
                 position, other = self._write(payloads, position)
             if other is None:
                 break
-            if isinstance(other, messages.Declare):
-                hub.declare(other.channel)
+            if isinstance(other, (messages.Declare, messages.Undeclare)):
+                if isinstance(other, messages.Declare):
+                    hub.declare_for(session, other.channel)
+                else:
+                    hub.withdraw_for(session, other.channel)
                 with authority.lock:
                     session.send_memory(messages.encode_message(messages.Done(other.id)))
             elif isinstance(other, messages.Sync):

@@ -57,16 +57,24 @@ class SessionHub(Protocol[S]):
         """Pass a request to the supervisor on; the answer goes through ``Session.reply_control``."""
         ...
 
-    def declare(self, name: str) -> None:
-        """Make a channel known to every process.
+    def declare_for(self, session: S, name: str) -> None:
+        """Make a channel known to every process, for the child.
 
         Raises:
             ValueError: the name is not allowed.
         """
         ...
 
+    def withdraw_for(self, session: S, name: str) -> None:
+        """Forget what the child has declared: it does not use the channel any more, but others may."""
+        ...
+
     def open_channel(self, session: S, name: str) -> str | None:
         """Make the child an end of a channel. Returns why it cannot be one; None when it is."""
+        ...
+
+    def close_channel(self, session: S, stream: Stream) -> None:
+        """Answer the child, which does not use a channel any more: close its stream, or keep it open."""
         ...
 
     def subscribe_session(self, session: S, topic: str, stream: Stream) -> None:
@@ -75,6 +83,10 @@ class SessionHub(Protocol[S]):
 
     def unsubscribe_session(self, session: S, topic: str) -> None:
         """End the deliveries of *topic* to the child."""
+        ...
+
+    def topic_closed(self, session: S, stream: Stream) -> None:
+        """Note that the child has agreed to close a topic's stream."""
         ...
 
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:

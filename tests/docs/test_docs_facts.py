@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from liteyuki_host.comm import codec, errors
-from liteyuki_host.comm.protocol import connection, frames, messages
+from liteyuki_host.comm.protocol import frames, messages, streams
 from liteyuki_host.comm.protocol.states import TRANSITIONS, Input, State
 from liteyuki_host.comm.storage import store
 from liteyuki_host.settings import load_settings
@@ -275,7 +275,7 @@ def test_frame_kinds_and_flags_are_those_of_the_page() -> None:
     assert frames.HEADER.format == "!IBBHI"
     assert f"{frames.MAX_FRAME_PAYLOAD:,}" in text
     assert f"The link protocol, version {messages.PROTOCOL_VERSION}" in text
-    assert connection.MAX_STREAMS - 1 == 65535
+    assert streams.MAX_STREAMS - 1 == 65535
 
 
 @pytest.mark.parametrize(

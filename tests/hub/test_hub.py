@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "comm"))
 from pair_kit import DEADLINE, Child, Listener, channel, children, eventually, logged, memory, until
 
 from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, ReceiveTimeout
+from liteyuki_host.comm.process.names import KEPT_NAMES
 from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.frames import HEADER, Kind, encode_frame
@@ -364,7 +365,7 @@ def test_declaring_reaches_everybody_also_who_connects_meanwhile() -> None:
         declared: list[str] = []
 
         def declare() -> None:
-            while not stop.is_set():
+            while not stop.is_set() and len(declared) < KEPT_NAMES:
                 name = f"c{len(declared)}"
                 pair.host.declare(name)
                 declared.append(name)

@@ -16,7 +16,7 @@ from liteyuki_host.comm.protocol.frames import Kind, encode_frame
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.hub import Hub, Session, SessionListener
 
-ANSWERED_BY_THE_LINK = {m.Hello, m.Goodbye, m.Ping, m.Open, m.OpenRefused}
+ANSWERED_BY_THE_LINK = {m.Close, m.Closed, m.CloseRefused, m.Hello, m.Goodbye, m.Ping, m.Open, m.OpenRefused}
 ABOUT_TOPICS = {m.Subscribe, m.Unsubscribe}  # their effect is tested with the topics
 SENT_BY_A_HOST_ALONE = {m.Stop, m.ControlReply, m.WatchLoop, m.Drain, m.DumpStacks}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overloa
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.calling import Callback, redelivered
-from liteyuki_host.comm.channel.end import ChannelEnd, ChannelStatistics
+from liteyuki_host.comm.channel.end import ChannelEnd, ChannelStatistics, Lease
 from liteyuki_host.comm.channel.registering import check_callback, refuse_forgotten_parentheses
 from liteyuki_host.comm.channel.unit import Taken
 from liteyuki_host.comm.codec import decode_payload, decode_plain, encode_plain, encode_quickly, may_be_plain
@@ -88,7 +88,7 @@ class Channel(Generic[T]):
         exchange: for tests that hold both sides in one process; otherwise the process's own.
     """
 
-    __slots__ = ("__orig_class__", "_decoder", "_end", "_epoch", "_exchange", "_kind", "_limit", "_name")
+    __slots__ = ("__orig_class__", "_decoder", "_end", "_epoch", "_exchange", "_kind", "_lease", "_limit", "_name")
 
     # A type checker takes `Channel("x", str)` for a Channel[str]. A `kind` that is no class, such as `str | None`, may
     # tell it nothing; Channel[str | None]("x") does.
@@ -105,6 +105,7 @@ class Channel(Generic[T]):
         # What is remembered of the exchange, and until when that holds.
         self._epoch = -1
         self._end: ChannelEnd
+        self._lease: Lease  # as long as we have it, the process keeps that end
         self._limit = codec.DEFAULT_MESSAGE_LIMIT
         self._decoder: codec.TypedDecoder[T] | Nothing | None = NOTHING  # until it is asked for
 
@@ -393,7 +394,7 @@ class Channel(Generic[T]):
         epoch = handles.epoch
         if self._epoch != epoch:
             exchange = self._exchange or current()
-            self._end = exchange.end(self.name)
+            self._end, self._lease = exchange.hold(self.name)
             self._limit = exchange.message_limit
             self._epoch = epoch
         return self._end
@@ -586,7 +587,10 @@ def get_channels() -> dict[str, Channel[Any]]:
 
 
 def set_channel(name: str, channel: Channel[Any]) -> None:
-    """Make a channel known to all processes under its name.
+    """Make a channel known to all processes under its name, as long as this process lives.
+
+    That holds for the last 20,000 names of a process. Earlier ones are known as long as some process uses the channel:
+    has a Channel object of that name, a callback, or messages that wait in it.
 
     Raises:
         TypeError: *channel* is no Channel.
@@ -600,7 +604,8 @@ def set_channel(name: str, channel: Channel[Any]) -> None:
 
 
 def _name_of(channel: Channel[Any]) -> str:
-    (channel._exchange or current()).declare(channel.name)
+    channel._own_end()  # in use from now on, while the object is there
+    (channel._exchange or current()).declare(channel.name, keep=False)
     return channel.name
 
 

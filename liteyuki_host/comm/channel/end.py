@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -37,7 +38,7 @@ from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing
 if TYPE_CHECKING:
     from liteyuki_host.comm.link.writer import Writer
 
-__all__ = ["UNREAD_TOO_LONG", "ChannelEnd", "ChannelStatistics", "StreamSource", "join"]
+__all__ = ["UNREAD_TOO_LONG", "ChannelEnd", "ChannelStatistics", "Lease", "StreamSource", "join"]
 
 UNREAD_TOO_LONG = "nobody has read them, and their sender has ended more than once meanwhile"
 """Why messages are given up that a dead incarnation left, when those of later ones would add up."""
@@ -97,8 +98,8 @@ _ENDED_STREAM: Final = Stream(0, ("ended", ""))
 
 
 class StreamSource:
-    """The sender at the other end of a stream, as the receiver of its messages sees it. Kept with each message until that
-    is consumed.
+    """The sender at the other end of a stream, as the receiver of its messages sees it. Kept with each message until
+    that is consumed.
 
     Attributes:
         _stream, _writer: where consumption is counted and told, until :meth:`detach` replaces them.
@@ -159,6 +160,13 @@ def join(receiver: Any, link: Link, stream: Stream) -> None:
     stream.source = StreamSource(link, stream)
 
 
+class Lease:
+    """Held by every handle of one end; the end refers to it weakly. So an end knows, whenever somebody asks, whether
+    handles are left, and nothing of ours runs when the last one goes."""
+
+    __slots__ = ("__weakref__",)
+
+
 class ChannelEnd:
     """See the module's docstring. Lives as long as its process; links come and go under it.
 
@@ -188,6 +196,7 @@ class ChannelEnd:
             answers=self._closes_a_cycle,
         )
         self.usable = False  # known to be usable: `use` has nothing to find out
+        self._lease: weakref.ref[Lease] | None = None  # of the handles that there are; under the exchange's lock
         self.refused: str | None = None
         self.last_error: str | None = None
         self._before_use = before_use
@@ -199,6 +208,29 @@ class ChannelEnd:
         self.asked_by_callback = 0
         # Not from 1: an answer to this process's predecessor, by way of the host, must not look like one to us.
         self._request_numbers = itertools.count(int.from_bytes(os.urandom(3), "big") << 32)
+
+    # --- who uses it ----------------------------------------------------------------------------------------
+
+    def lease(self) -> Lease:
+        """What a handle keeps as long as it may use this end. The caller holds the exchange's lock of ends."""
+        lease = None if self._lease is None else self._lease()
+        if lease is None:
+            lease = Lease()
+            self._lease = weakref.ref(lease)
+        return lease
+
+    @property
+    def in_use(self) -> bool:
+        """Whether something in this process still needs this end: a handle, a callback, a message that was not read or
+        not consumed, or a request that waits for its answer."""
+        return bool(
+            (self._lease is not None and self._lease() is not None)
+            or self.callbacks.any
+            or self.inbox.units
+            or self._replies
+            or self.outbox.backlog
+            or self.outbox.waiting()
+        )
 
     def use(self) -> None:
         """Check that this process may use the channel, and make it an end on first use."""
@@ -239,6 +271,12 @@ class ChannelEnd:
             self.fail_request(request_id, cause)
         for request_id in list(self._replies):  # consumed there, but the answer cannot come any more
             self.fail_request(request_id, cause)
+
+    def release(self, stream: Stream) -> None:
+        """Both sides have closed *stream*; nothing was on its way. The next use opens another one."""
+        self.outbox.release(stream)
+        self.usable = False  # behind it, as `use` says that it is usable and then looks whether it is bound
+        self.inbox.unfollow(self._window)
 
     def refuse(self, reason: str) -> None:
         """Be no end of the channel, as the host has decided: whoever waits for something of it gets ChannelTaken."""

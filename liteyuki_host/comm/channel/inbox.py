@@ -279,6 +279,14 @@ class Inbox:
         given to the callbacks again, marked as redelivered, when a loop is attached. From any thread."""
         self.worker.detach()
 
+    def drain(self) -> None:
+        """Consume what waits, and what comes from now on, for nobody; end the task that handles messages, but a message
+        in progress to its end. From any thread."""
+        if not self.worker.drain():
+            with self._lock:
+                while self.units:
+                    self.units.popleft().count_all()
+
     def end_consuming(self) -> None:
         """Stop calling callbacks for good. A callback in progress runs to its end. From any thread."""
         self.worker.end()

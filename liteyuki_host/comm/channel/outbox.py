@@ -104,7 +104,7 @@ class Outbox:
                 if accepted:
                     self.sent += 1
                     return True
-                if not self._backlog_limit:
+                if not self._backlog_limit and bound[1].held is None:
                     return False
         with self._lock:
             return self._queue(Item(payload, flags, request_id, 0))
@@ -112,7 +112,7 @@ class Outbox:
     def has_room(self, size: int) -> bool:
         """Whether a message of *size* bytes would be accepted just now."""
         bound = self._bound
-        if bound is not None and not self.backlog and not bound[0].ended:
+        if bound is not None and not self.backlog and not bound[0].ended and bound[1].held is None:
             return bound[1].has_room(size) or self._backlog_limit > 0
         with self._lock:
             return self._fits(size)
@@ -153,7 +153,12 @@ class Outbox:
         if self._closed:
             return False
         bound = self._bound
-        limit = self._window if bound is None or bound[0].ended else self._backlog_limit
+        if bound is None or bound[0].ended:
+            limit = self._window
+        elif bound[1].held is not None:  # as without a link: it is opened anew, or stays, within a moment
+            limit = max(self._window, self._backlog_limit)
+        else:
+            limit = self._backlog_limit
         return self._backlog_cost + size + MESSAGE_CHARGE <= limit or (self._backlog_cost == 0 and limit > 0)
 
     # --- the link comes and goes ----------------------------------------------------------------------------
@@ -220,6 +225,16 @@ class Outbox:
         self.room.wake()
         return unanswered
 
+    def release(self, stream: Stream) -> None:
+        """Both sides have closed *stream*. What was sent has been consumed, and what waits here stays."""
+        with self._lock:
+            bound = self._bound
+            if bound is not None and bound[1] is stream:
+                self._bound = None
+                self.shortcut = self._of_link = _refuse
+                self.room.link = None
+        self.room.wake()
+
     def _drain(self) -> None:
         bound = self._bound
         if bound is None:
@@ -284,7 +299,7 @@ class Outbox:
         return count
 
     def forget(self) -> None:
-        """Drop what waits without a word, and reopen: there is no receiver that could miss it. For tests."""
+        """Drop what waits without a word, and reopen: there is no receiver that could miss it."""
         with self._lock:
             self._closed = False
             self.backlog.clear()
@@ -298,6 +313,12 @@ class Outbox:
     @property
     def bound(self) -> bool:
         return self._bound is not None
+
+    @property
+    def stream(self) -> Stream | None:
+        """The stream that it sends on, while there is one."""
+        bound = self._bound
+        return None if bound is None else bound[1]
 
     def bound_to(self, link: Link) -> bool:
         bound = self._bound

@@ -112,6 +112,13 @@ class Unit(msgspec.Struct, eq=False):
         self.position = self.handled = index
         return self.payloads.pop(index)
 
+    def count_all(self) -> None:
+        """Let the sender know of all of it as consumed, without anybody having handled it."""
+        payloads = self.payloads[self.counted :]
+        self.counted = len(self.payloads)
+        if payloads:
+            self.source.count(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
+
     def count(self) -> None:
         """Count the handled messages as consumed at their source. The caller holds the inbox's lock."""
         if self.walk is not None:

@@ -32,6 +32,7 @@ class Worker:
     Attributes:
         loop: where the task is to run; None: nowhere. Set by :meth:`attach`, :meth:`detach` and :meth:`end`.
         current: the task that has been announced, on *loop* or an earlier one, and has not ended. Set under *lock*.
+        draining: whether what waits is consumed for nobody, and the task ends then. Set by :meth:`drain`, for good.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class Worker:
         self._keep = keep
         self.loop: asyncio.AbstractEventLoop | None = None
         self.current: WorkerTask | None = None
+        self.draining = False
 
     @property
     def wanted(self) -> bool:
         """Whether messages are consumed now, rather than kept for a callback that is registered later."""
-        return self.callbacks is None or self.callbacks.any or not self._keep
+        return self.callbacks is None or self.callbacks.any or not self._keep or self.draining
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run on *loop*, from the next :meth:`wake` on. From any thread."""
@@ -87,6 +89,16 @@ class Worker:
         import asyncio
 
         return asyncio.current_task() is current.task
+
+    def drain(self) -> bool:
+        """Consume for nobody what waits and what comes later, and end the task. From any thread. False: there is no
+        loop to do that on."""
+        self.draining = True
+        current = self.current
+        if current is not None and not current.loop.is_closed() and call_soon_on(current.loop, current.resume):
+            return True
+        self.wake()
+        return self.loop is not None and not self.loop.is_closed()
 
     def wake(self) -> None:
         """Have the task look at the queue, and start it if there is none. Called when a message has arrived, or a

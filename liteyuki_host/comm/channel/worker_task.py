@@ -257,6 +257,8 @@ class WorkerTask:
                     self._settle(unit)
                     unit = None  # a parked task keeps nothing that has been consumed
                     continue
+                if worker.draining and not units:
+                    return
                 self.parked = Parked(loop=loop)
                 self.free = True
                 cancelled = None

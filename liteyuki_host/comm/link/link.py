@@ -14,11 +14,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 from liteyuki_host.comm.errors import LinkBroken, LinkClosed, LinkError, RemoteProtocolError
+from liteyuki_host.comm.link.closer import StreamCloser
 from liteyuki_host.comm.link.reader import Reader, ReadTarget, ThreadReader
 from liteyuki_host.comm.link.receiver import receiver
 from liteyuki_host.comm.link.writer import Writer
 from liteyuki_host.comm.protocol.connection import Connection
-from liteyuki_host.comm.protocol.messages import Control, Goodbye, Hello, Ping, Pong
+from liteyuki_host.comm.protocol.messages import Close, Closed, CloseRefused, Control, Goodbye, Hello, Ping, Pong
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.transport import Transport
@@ -54,6 +55,14 @@ class LinkHandler(Protocol):
         """The peer consumed something of *stream*."""
         ...
 
+    def on_close(self, stream: Stream) -> None:
+        """The peer does not use *stream* any more: answer by ``Link.closer``, before this returns."""
+        ...
+
+    def on_close_answered(self, stream: Stream, closed: bool) -> None:
+        """The peer has answered that *stream*, which we asked about, is *closed*, or stays open."""
+        ...
+
     def on_end(self, cause: LinkError) -> None:
         """The link is over. Called exactly once, after everything that arrived was delivered."""
         ...
@@ -73,6 +82,7 @@ class Link:
         "_pong",
         "_reader",
         "attach_loop",
+        "closer",
         "connection",
         "consumed",
         "decoder",
@@ -120,6 +130,7 @@ class Link:
         self.settled = True
         """What arrives may go straight to who waits for it; False: the handler has to be asked first."""
         self.writer = writer = Writer(transport, connection, name)
+        self.closer = StreamCloser(writer)
         self.send = writer.send
         self.shortcut = writer.shortcut
         self.settle = writer.settle
@@ -247,6 +258,16 @@ class Link:
                 self._handler.on_control(message)
         elif type(message) is Hello:
             self._handler.on_hello(message)
+        elif type(message) is Close:
+            stream = self.connection.closing.stream(message.stream, asked_by_us=False)
+            if stream.acknowledge(message.ack):
+                self._handler.on_credit(stream)
+            self._handler.on_close(stream)
+        elif type(message) is Closed or type(message) is CloseRefused:
+            closed = type(message) is Closed
+            stream = self.connection.closing.stream(message.stream, asked_by_us=True)
+            self.closer.answered(stream, closed=closed)
+            self._handler.on_close_answered(stream, closed)
         elif type(message) is not Goodbye:
             self._handler.on_control(message)
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import abc
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from liteyuki_host.comm.channel.calling import Callback
-from liteyuki_host.comm.channel.end import ChannelEnd
+from liteyuki_host.comm.channel.end import ChannelEnd, Lease
 from liteyuki_host.comm.channel.inbox import Inbox
 from liteyuki_host.comm.errors import UnknownChannel
 from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.process.losses import LossReport
-from liteyuki_host.comm.process.names import check_name
+from liteyuki_host.comm.process.names import RecentNames, check_name
 from liteyuki_host.comm.process.subscription import Subscription
 from liteyuki_host.comm.process.watchers import Watcher, WatcherList
 from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["Exchange", "report_refusal"]
+
+
+SWEEP_AFTER = 64
+"""Names of channels that a process uses anew, beside as many as it had in use, until it looks for those that nothing
+uses any more. A look costs about a microsecond for each, and a name in the host about 10 KB until then."""
 
 
 class Exchange(abc.ABC):
@@ -54,17 +60,26 @@ class Exchange(abc.ABC):
         self.losses = LossReport()
         self.link: Link | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._ends_lock = threading.Lock()
+        # Guards the ends, who holds them, and the subscriptions. Re-entrant: a finalizer may use a channel meanwhile.
+        self._ends_lock = threading.RLock()
         self._ends: dict[str, ChannelEnd] = {}
+        self._kept_names = RecentNames()  # declared here, to stay known; under the implementation's lock
+        self._since_sweep = 0  # ends and names made since the last look for unused ones
+        self._sweep_after = SWEEP_AFTER  # so many
         self._receiving_is_over = False  # also for ends that are made from now on
-        self._subscriptions: dict[str, Subscription] = {}
+        self._subscriptions: dict[str, Subscription] = {}  # those with callbacks
+        self._ended_subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()  # a callback may still run
         self._subscribing = threading.Lock()  # the other side hears of them in the order in which they happen here
         self._watchers = WatcherList()
 
     # --- channels -------------------------------------------------------------------------------------------
 
     def end(self, name: str) -> ChannelEnd:
-        """This process's end of the channel, made on first mention. Declared or not: using it tells."""
+        """This process's end of the channel, made on first mention. Declared or not: using it tells.
+
+        For the code behind a link. It may be dropped when nothing uses it (:meth:`_sweep`); who hands it to users takes
+        it by :meth:`hold`.
+        """
         end = self._ends.get(name)
         if end is None:
             with self._ends_lock:
@@ -74,12 +89,45 @@ class Exchange(abc.ABC):
                     if self._receiving_is_over:
                         end.inbox.close()
                     self._ends[name] = end
+                    self._since_sweep += 1
                     if self.loop is not None:
                         end.inbox.attach_loop(self.loop)
         return end
 
+    def hold(self, name: str) -> tuple[ChannelEnd, Lease]:
+        """This process's end of the channel, and what keeps it: for a handle."""
+        with self._ends_lock:
+            end = self.end(name)
+            lease = end.lease()
+        self._sweep_if_due()
+        return end, lease
+
+    def _sweep_if_due(self) -> None:
+        """Look for what is not used any more, once as many ends and names have been made as there were at the last
+        look, and some more: so both the look and the memory cost a constant for each. The caller holds no lock."""
+        if self._since_sweep >= self._sweep_after:
+            self._since_sweep = 0
+            self._sweep_after = SWEEP_AFTER + self._sweep()
+
+    @abc.abstractmethod
+    def _sweep(self) -> int:
+        """Drop, or ask the other side to close, what nothing in this process uses. Returns how much is in use."""
+
+    def _unused_ends(self) -> list[ChannelEnd]:
+        """The ends that nothing in this process uses."""
+        return [end for end in list(self._ends.values()) if not end.in_use]
+
+    def _drop_end(self, end: ChannelEnd) -> bool:
+        """Drop an end that is on no link; False when something uses it (again)."""
+        with self._ends_lock:
+            if end.in_use or end.outbox.bound or self._ends.get(end.name) is not end:
+                return False
+            del self._ends[end.name]
+        end.inbox.drain()  # its task ends
+        return True
+
     def known_end(self, name: str) -> ChannelEnd:
-        """The same for a channel that some process has declared.
+        """The end of a channel that some process has declared.
 
         Raises:
             UnknownChannel: none has.
@@ -95,8 +143,13 @@ class Exchange(abc.ABC):
         """Every declared channel, of all processes."""
 
     @abc.abstractmethod
-    def declare(self, name: str) -> None:
-        """Make a channel known to all processes. Declaring twice is harmless."""
+    def declare(self, name: str, *, keep: bool = True) -> None:
+        """Make a channel known to all processes. Declaring twice is harmless.
+
+        Args:
+            keep: the name stays known as long as this process lives, used or not (the last 20,000 of them); else as
+                long as some process uses the channel.
+        """
 
     @abc.abstractmethod
     def _use_end(self, end: ChannelEnd) -> None:
@@ -141,7 +194,8 @@ class Exchange(abc.ABC):
                 link.attach_loop(self.loop)
 
     def _queues(self) -> list[Inbox]:
-        return [end.inbox for end in self._ends.values()] + [s.inbox for s in self._subscriptions.values()]
+        subscriptions = (*self._subscriptions.values(), *self._ended_subscriptions)
+        return [end.inbox for end in self._ends.values()] + [subscription.inbox for subscription in subscriptions]
 
     # --- topics ---------------------------------------------------------------------------------------------
 
@@ -162,18 +216,33 @@ class Exchange(abc.ABC):
                         subscription.inbox.attach_loop(self.loop)
                 subscription.callbacks.add(callback)
             if first:
-                self._subscribed(subscription)
+                try:
+                    self._subscribed(subscription)
+                except BaseException:
+                    subscription.callbacks.discard(callback)
+                    self._end_subscription(subscription)
+                    raise
 
     def unsubscribe(self, topic: str, function: Callable[..., Any] | None = None) -> int:
-        """Stop delivering *topic* to *function* (None: to anybody here); returns how many callbacks went."""
+        """Stop delivering *topic* to *function* (None: to anybody here); returns how many callbacks went.
+
+        With the last one, publications that have arrived and were not handled are dropped.
+        """
         with self._subscribing:
             subscription = self._subscriptions.get(topic)
             if subscription is None:
                 return 0
             removed = subscription.callbacks.remove(function)
             if removed and not subscription.callbacks:
+                self._end_subscription(subscription)  # first: the other side may ask at once whether that is so
                 self._unsubscribed(subscription)
             return removed
+
+    def _end_subscription(self, subscription: Subscription) -> None:
+        with self._ends_lock:
+            self._subscriptions.pop(subscription.topic, None)
+            self._ended_subscriptions.add(subscription)
+        subscription.end()
 
     @abc.abstractmethod
     def _subscribed(self, subscription: Subscription) -> None:

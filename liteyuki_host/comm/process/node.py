@@ -63,13 +63,15 @@ class Node(Exchange):
         super().__init__(process, message_limit=codec.DEFAULT_MESSAGE_LIMIT)
         self.view: dict[str, object] = {}
         self._phase = _Phase.ALONE
-        self._channels: set[str] = set()
+        self._channels: set[str] = set()  # the names of all channels, of every process; changed in place
+        self._declared: set[str] = set()  # those that this process has declared itself, and not withdrawn
         self._lock = threading.RLock()  # one stream per channel and topic
         self._replica = Replica(
             self.view,
             watchers=self._watchers.now,
             loaded=self._loaded,
             declared=self._channels.add,
+            withdrawn=self._forget_name,
         )
         self._authority = self._own_authority()
         self._room = Waiters()  # for publications
@@ -119,6 +121,7 @@ class Node(Exchange):
         self._greeted.clear()
         self._greeting_error = None
         self._topic_streams.clear()  # which were those of an earlier link, if there was one
+        self._channels.intersection_update(self._declared)
         self._receiving_is_over = False
         for end in list(self._ends.values()):
             end.inbox.reopen()
@@ -131,6 +134,7 @@ class Node(Exchange):
             # The host's wishes rule: the smaller ones are agreed on.
             window=1 << 30,
             message_limit=1 << 30,
+            closes=True,
         )
         connection = Connection(Role.CHILD, hello)
         link = Link(transport, connection, self, name="the host")
@@ -203,6 +207,8 @@ class Node(Exchange):
             self._replica.reset()
             self._authority = self._own_authority()
             self._channels.clear()
+            self._declared.clear()
+            self._kept_names.clear()
             self._topic_streams.clear()
             self._phase = _Phase.ALONE
             self._rename(DEFAULT_PROCESS)
@@ -322,14 +328,54 @@ class Node(Exchange):
             names |= {f"{self.process}-passive", f"{self.process}-active"}
         return names
 
-    def declare(self, name: str) -> None:
+    def declare(self, name: str, *, keep: bool = True) -> None:
         check_name(name, "channel")
-        if name in self._channels:
+        if keep:
+            with self._lock:
+                forgotten = self._kept_names.add(name)
+            if forgotten is not None:
+                self.end(forgotten)  # which is dropped, with the name, once it is found unused
+        if name in self._declared:
             return
+        self._declared.add(name)
         self._channels.add(name)
         if self._phase is _Phase.ATTACHED:
             # Without credit: a channel may be named while a message is encoded on the event loop.
             self._replica.ask(lambda number: messages.Declare(number, name), None)
+
+    def _forget_name(self, name: str) -> None:
+        """No process uses a channel of that name any more."""
+        if name not in self._declared:
+            self._channels.discard(name)
+
+    # Which channels this process uses. An end that nothing uses is dropped: first its stream is closed, if it has one,
+    # by agreement with the host (``protocol/closing.py``).
+
+    def _sweep(self) -> int:
+        link = self.link if self._phase is _Phase.ATTACHED else None
+        own = (f"{self.process}-passive", f"{self.process}-active")  # these the host keeps
+        with self._lock:
+            kept = self._kept_names
+            unused = [end for end in self._unused_ends() if end.name not in own and end.name not in kept]
+            if link is not None and link.closer.possible:
+                link.closer.ask([stream for end in unused if (stream := end.outbox.stream) is not None])
+            elif link is not None:
+                unused = [end for end in unused if not end.outbox.bound]
+            for end in unused:
+                self._drop_end(end)
+            return len(self._ends) - len(unused)
+
+    def _drop_end(self, end: ChannelEnd) -> bool:
+        if end.name in self._kept_names or not super()._drop_end(end):
+            return False
+        if end.name in self._declared:
+            self._declared.discard(end.name)
+            link = self.link
+            if self._phase is _Phase.ALONE:
+                self._channels.discard(end.name)
+            elif self._phase is _Phase.ATTACHED and link is not None and link.closer.possible:
+                self._replica.ask(lambda number: messages.Undeclare(number, end.name), None)
+        return True
 
     def _links(self) -> Sequence[Link]:
         return () if self.link is None else (self.link,)
@@ -360,7 +406,8 @@ class Node(Exchange):
             return
         with self._lock:
             known = self._topic_streams.get(subscription.topic)
-            if known is not None:
+            if known is not None:  # not closed yet since the last subscription ended
+                known.receiver = subscription
                 link.send_control(messages.Subscribe(known.id))
                 return
             self._topic_streams[subscription.topic] = link.open_stream(
@@ -368,9 +415,10 @@ class Node(Exchange):
             )
 
     def _unsubscribed(self, subscription: Subscription) -> None:
-        stream = self._topic_streams.get(subscription.topic)
-        if stream is not None:
-            self._tell(messages.Unsubscribe(stream.id))
+        with self._lock:
+            stream = self._topic_streams.get(subscription.topic)
+            if stream is not None:
+                self._tell(messages.Unsubscribe(stream.id))
 
     # --- shared memory --------------------------------------------------------------------------------------
 
@@ -493,7 +541,34 @@ class Node(Exchange):
     def on_opened(self, stream: Stream) -> None:
         link = self.link
         assert link is not None
-        self.end(stream.key[1]).bind(link, stream)
+        with self._lock:  # so that the end is not dropped in between
+            self.end(stream.key[1]).bind(link, stream)
+        self._sweep_if_due()
+
+    def on_close(self, stream: Stream) -> None:
+        """The host asks to close a topic's stream: all publications have been consumed."""
+        link = self.link
+        assert link is not None
+        topic = stream.key[1]
+        with self._lock:  # nobody subscribes in between
+            known = self._topic_streams.get(topic) is stream
+            if link.closer.answer(stream, willing=topic not in self._subscriptions) and known:
+                del self._topic_streams[topic]
+
+    def on_close_answered(self, stream: Stream, closed: bool) -> None:
+        """The host has answered what :meth:`_sweep` has asked. Somebody may use the channel again by now."""
+        link = self.link
+        assert link is not None
+        with self._lock:
+            end = self._ends.get(stream.key[1])
+            if end is None or end.outbox.stream is not stream:
+                return
+            if not closed:
+                end.outbox.credit()  # what has waited for the answer
+                return
+            end.release(stream)
+            if not self._drop_end(end) and end.refused is None:
+                end.open(link)
 
     def on_credit(self, stream: Stream) -> None:
         if stream.user is not None:
@@ -515,6 +590,7 @@ class Node(Exchange):
             link = self.link
             stream = None if link is None else link.connection.streams.get(message.stream)
             if stream is not None:
+                stream.refused = True
                 self.end(stream.key[1]).refuse(message.reason)
 
     def on_end(self, cause: LinkError) -> None:

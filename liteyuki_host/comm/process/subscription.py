@@ -31,7 +31,8 @@ class _LocalSource(Here):
 
 
 class Subscription:
-    """This process's subscription to one topic: a queue like a channel's, and the callbacks."""
+    """A process's subscription to one topic: a queue like a channel's, and the callbacks. It begins with the first
+    callback and ends with the last; who subscribes again gets another one."""
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
@@ -40,10 +41,18 @@ class Subscription:
         self.inbox = Inbox(f"topic {topic}", self._handle, callbacks=self.callbacks, keep=False, failed=self._failed)
         self.inbox.use("passive")
         self._local = _LocalSource()
+        self._ended = False
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: Any) -> None:
-        """Called by the link's reader."""
+        """Take publications in. Called by the link's reader."""
         self.inbox.deliver(payloads, flags, request_id, source)
+        if self._ended:  # on their way when the last callback went
+            self.inbox.drain()
+
+    def end(self) -> None:
+        """End the subscription: the last callback is gone. What waits is dropped, and counts as consumed."""
+        self._ended = True
+        self.inbox.drain()
 
     def deliver_here(self, payload: bytes, flags: int, limit: int) -> bool:
         """Take a publication in without a link; False when more than *limit* bytes would wait."""

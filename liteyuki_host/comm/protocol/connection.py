@@ -13,9 +13,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from liteyuki_host.comm.errors import LocalProtocolError, RemoteProtocolError
+from liteyuki_host.comm.errors import RemoteProtocolError
 from liteyuki_host.comm.protocol import messages
 from liteyuki_host.comm.protocol.batch import PAYLOAD_HEADER, Batch
+from liteyuki_host.comm.protocol.closing import Closing
 from liteyuki_host.comm.protocol.credit import ACK_MASK, MESSAGE_CHARGE, STAGE_CREDIT
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
 from liteyuki_host.comm.protocol.ledger import Ledger
@@ -30,6 +31,7 @@ from liteyuki_host.comm.protocol.messages import (
 )
 from liteyuki_host.comm.protocol.states import Input, State, next_state
 from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.protocol.streams import StreamTable
 
 __all__ = ["Connection", "EventHandler", "Role"]
 
@@ -43,7 +45,6 @@ ENVELOPE = 256 * 1024
 """Bytes that a message may have beyond the limit of one value: its key or topic, and the small values that share a
 part of a snapshot with it."""
 
-MAX_STREAMS = 0x10000
 _REQUEST_OR_REPLY = Flag.REQUEST | Flag.REPLY
 _REQUEST_PREFIX = 8  # bytes of the request id before the payload of a request or reply
 
@@ -109,9 +110,9 @@ class Connection:
             STORE_STREAM, ("store", ""), hello.window, owing=self.owing, limited=role is Role.CHILD, trusted=True
         )
         self.publish = Stream(PUBLISH_STREAM, ("publish", ""), hello.window, owing=self.owing)
-        self.streams: dict[int, Stream] = {STORE_STREAM: self.store, PUBLISH_STREAM: self.publish}
-        self._by_key: dict[tuple[str, str], Stream] = {}
-        self._next_stream = 2 + int(role)
+        self.table = StreamTable(int(role), [self.store, self.publish], self.owing)
+        self.streams = self.table.by_number
+        self.closing = Closing(self)
         # outbound
         self.pending = 0  # bytes of payload waiting to be written
         self.controls: list[bytes] = []
@@ -137,19 +138,9 @@ class Connection:
         Raises:
             LocalProtocolError: all numbers are taken (32,767 of each side).
         """
-        stream = self._by_key.get((kind, name))
-        if stream is None:
-            number = self._next_stream
-            if number >= MAX_STREAMS:
-                raise LocalProtocolError("this link has used all its stream numbers (32,767)")
-            fresh = Stream(number, (kind, name), self.window, owing=self.owing)
-            # The peer may be opening the same name, and its Open is taken in by the reader, without the lock:
-            # setdefault is one step, so both halves agree on one object.
-            stream = self._by_key.setdefault((kind, name), fresh)
-            if stream is fresh:
-                self._next_stream += 2
-                self.streams[number] = stream
-                self.send_control(Open(number, kind, name))
+        stream, fresh = self.table.open(kind, name, self.window)
+        if fresh:
+            self.send_control(Open(stream.id, kind, name))
         return stream
 
     def send_control(self, message: Control) -> None:
@@ -181,6 +172,9 @@ class Connection:
             return True
         if flags & Flag.REPLY:
             batch = Batch.reply(stream, payload, flags, request_id)
+            if stream.held is not None:  # sent if it stays open; else nobody waits for it any more
+                stream.held.append(batch)
+                return True
         else:
             if not flags & Flag.UNCREDITED and not stream.has_room(size):
                 return False
@@ -341,7 +335,11 @@ class Connection:
         """
         grants: list[int] = []
         for stream in list(self.owing):
-            if stream not in self._acknowledged:
+            if stream.is_shut and stream.granted == stream.consumed:
+                # A consumer counts first and notes the debt afterwards, and a message may have told of it in between.
+                # By now the stream may be closed, and its number that of another one.
+                self.owing.pop(stream, None)
+            elif stream not in self._acknowledged:
                 grants += (stream.id, stream.grant())
         return encode_frame(Kind.GRANT, _encoder.encode(grants)) if grants else None
 
@@ -504,15 +502,7 @@ class Connection:
         inbound.on_control(message)
 
     def _opened(self, message: Open) -> Stream:
-        number = message.stream
-        if not 2 <= number < MAX_STREAMS or number % 2 == self.role or number in self.streams:
-            raise RemoteProtocolError(f"stream number {number} cannot be opened by the other side")
-        key = (message.kind, message.name)
-        # Both sides may open the same name at once: then two numbers mean one stream, and each side goes on
-        # using the number it knew first.
-        stream = self._by_key.setdefault(key, Stream(number, key, self.window, owing=self.owing))
-        self.streams[number] = stream
-        return stream
+        return self.table.opened(message.stream, message.kind, message.name, self.window)
 
     def _stream(self, number: int) -> Stream:
         try:

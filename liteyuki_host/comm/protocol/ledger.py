@@ -11,7 +11,8 @@ total           meaning                                                 changed 
 =============== ======================================================= ===================================
 sent            cost of all messages that were accepted for sending     senders, under the link's lock
 acknowledged    the part of it that the peer says it has consumed       the link's reader
-limit           how far *sent* may go: *acknowledged* plus the window   the link's reader
+limit           how far *sent* may go: *acknowledged* plus the window   the link's reader; shut and reopened
+                under the link's lock, see :meth:`Ledger.shut`
 received        cost of all messages that have arrived                  the link's reader
 consumed        the part of it that this process has handled            whoever consumes
 granted         the value of *consumed* that the peer was told last     the link's writer, under its lock
@@ -110,8 +111,28 @@ class Ledger:
     # --- sending --------------------------------------------------------------------------------------------
 
     def has_room(self, size: int) -> bool:
-        """Whether a payload of *size* bytes may go now. One that is larger than the window goes alone."""
-        return self.sent + size + MESSAGE_CHARGE <= self.limit or self.sent == self.acknowledged
+        """Whether a payload of *size* bytes may go now. One that is larger than the window goes alone; none goes while
+        the ledger is shut."""
+        return self.sent + size + MESSAGE_CHARGE <= self.limit or (self.sent == self.acknowledged and self.limit >= 0)
+
+    def shut(self) -> None:
+        """Give no credit from now on. The caller holds the link's lock, and nothing is unacknowledged, so that the
+        reader has nothing to change here."""
+        self.limit = -1
+
+    def reopen(self) -> None:
+        """Give credit again. The caller holds the link's lock."""
+        self.limit = self.acknowledged + self.reach
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether no credit is given."""
+        return self.limit < 0
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that was sent is acknowledged, and all that arrived is consumed."""
+        return self.sent == self.acknowledged and self.received == self.consumed
 
     def charge(self, cost: int) -> int:
         """Count *cost* bytes as sent; returns the new total. The caller holds the link's lock."""

@@ -40,6 +40,7 @@ class Hello(Message, frozen=True, tag=1):
     software: str = ""
     window: int = 4 * 1024 * 1024
     message_limit: int = 16 * 1024 * 1024
+    closes: bool = False  # knows Close and its answers, Undeclare and Undeclared; they are sent only if both sides do
 
 
 class Goodbye(Message, frozen=True, tag=2):
@@ -62,7 +63,7 @@ class OpenRefused(Message, frozen=True, tag=4):
 
 
 class Unsubscribe(Message, frozen=True, tag=5):
-    """No more deliveries of the topic that this stream carries. The number stays taken."""
+    """No more deliveries of the topic that this stream carries. The host closes the stream when it is idle."""
 
     stream: int
 
@@ -171,6 +172,26 @@ class CannotStart(Message, frozen=True, tag=22):
     reason: str  # what, in one line
 
 
+class Close(Message, frozen=True, tag=23):
+    """The sender does not use this stream any more, and nothing of it is on its way as far as the sender knows: may it
+    be closed? A child asks for channels, the host for topics. The sender sends nothing on it before the answer."""
+
+    stream: int
+    ack: int  # as in a grant: control messages may go ahead of grants
+
+
+class Closed(Message, frozen=True, tag=24):
+    """The answer yes: its numbers are free. Nothing of either side is on its way on the stream."""
+
+    stream: int
+
+
+class CloseRefused(Message, frozen=True, tag=25):
+    """The answer no: the stream is used, or something is on its way. It stays as it was."""
+
+    stream: int
+
+
 Control = (
     Hello
     | Goodbye
@@ -194,6 +215,9 @@ Control = (
     | ShutdownWork
     | OwnExit
     | CannotStart
+    | Close
+    | Closed
+    | CloseRefused
 )
 
 # --- the shared memory: requests to the host ----------------------------------------------------------------
@@ -278,7 +302,16 @@ class Reached(Message, frozen=True, tag=10):
     barrier: int
 
 
-Request = Put | Remove | Increment | Compare | Acquire | Release | Sync | Declare | Withdraw | Reached
+class Undeclare(Message, frozen=True, tag=11):
+    """This process does not use a channel any more that it has declared; another one may."""
+
+    id: int
+    channel: str
+
+
+Request = (
+    Put | Remove | Increment | Compare | Acquire | Release | Sync | Declare | Withdraw | Reached | Undeclare
+)
 
 # --- the shared memory: events from the host ----------------------------------------------------------------
 
@@ -319,7 +352,8 @@ class SnapshotPart(Message, frozen=True, tag=3):
 
 
 class SnapshotEnd(Message, frozen=True, tag=4):
-    """The parts before this one are the whole state at `revision`."""
+    """The parts before this one are the whole state at `revision`; and `channels`, with each that was Declared before
+    on this link, are the names of all channels. There may be too many for one message."""
 
     revision: int
     channels: list[str]
@@ -335,7 +369,13 @@ class Barrier(Message, frozen=True, tag=7):
     number: int
 
 
-Event = Change | Done | Ordered | SnapshotPart | SnapshotEnd | Declared | Barrier
+class Undeclared(Message, frozen=True, tag=8):
+    """No process uses the channel any more, and its name is not known any more."""
+
+    channel: str
+
+
+Event = Change | Done | Ordered | SnapshotPart | SnapshotEnd | Declared | Barrier | Undeclared
 
 
 class Publication(Message, frozen=True):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
 from liteyuki_host.comm.protocol.ledger import Ledger
 from liteyuki_host.comm.protocol.stage import Stage
+
+if TYPE_CHECKING:
+    from liteyuki_host.comm.protocol.batch import Batch
 
 __all__ = ["DirectInbox", "Stream"]
 
@@ -33,9 +36,15 @@ class Stream(Ledger):
         source: the sender as *receiver* sees it: reports what was consumed. Set together with *receiver*.
         inbox: *receiver*, when it is an inbox that may be handed a lone message directly; else None.
         user: told of new credit: an outbox; None where nobody waits for credit.
+        alias: the other side's number for the same stream, when both have opened it at once; else 0. Set by the link's
+            reader.
+        refused: whether the host has refused the channel: what the child has sent is never granted. Set by the link's
+            reader.
+        held: answers that wait while the stream is being closed; None while it is open. Under the link's lock. A stream
+            that has been closed stays so: who has not noticed sends nothing by it.
     """
 
-    __slots__ = ("inbox", "key", "receiver", "source", "stage", "user")
+    __slots__ = ("alias", "held", "inbox", "key", "receiver", "refused", "source", "stage", "user")
 
     def __init__(
         self,
@@ -54,3 +63,18 @@ class Stream(Ledger):
         self.source: Any = None
         self.inbox: DirectInbox | None = None
         self.user: Any = None
+        self.alias = 0
+        self.refused = False
+        self.held: list[Batch] | None = None
+
+    def hold(self) -> None:
+        """Let nothing be sent from now on: the stream is about to be closed. The caller holds the link's lock."""
+        self.held = []
+        self.shut()
+
+    def let_go(self) -> list[Batch]:
+        """Let messages be sent again: the stream stays open. Returns the answers that have waited. The caller holds the
+        link's lock."""
+        held, self.held = self.held or [], None
+        self.reopen()
+        return held

@@ -33,7 +33,8 @@ class Replica:
         view: the dict that reads go to.
         watchers: who wants to know of every step, in order.
         loaded: told when a new link's snapshot is complete, with the names of all channels.
-        declared: told of each channel that is declared later.
+        declared: told of each other channel.
+        withdrawn: told of each channel that nobody uses any more.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Replica:
         watchers: Callable[[], Sequence[Watcher]],
         loaded: Callable[[list[str]], None],
         declared: Callable[[str], None],
+        withdrawn: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.lock = threading.RLock()  # guards the mirror, and the order of requests on the link
         self.room = Waiters()  # woken when the host has consumed requests, and at the link's end
@@ -50,6 +52,7 @@ class Replica:
         self._watchers = watchers
         self._loaded = loaded
         self._declared = declared
+        self._withdrawn = withdrawn
         self._mirror = Mirror(view)
         self._link: Link | None = None
         self._shortcut: Callable[..., bool] = lambda payload: False
@@ -198,6 +201,8 @@ class Replica:
                 self._loaded(self._channels_of_host)
             else:
                 self._answer_barrier(event.number)
+        elif isinstance(event, messages.Undeclared):
+            self._withdrawn(event.channel)
 
     def _answer_barrier(self, number: int) -> None:
         """Tell the host that everything written until now has been sent."""

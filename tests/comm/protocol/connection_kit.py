@@ -13,7 +13,7 @@ __all__ = ["Arrived", "ControlArrived", "Credited", "Opened", "Peer", "cost", "e
 
 
 def hello(process: str = "p", *, version: int = PROTOCOL_VERSION, window: int = 1 << 20, limit: int = 1 << 20) -> Hello:
-    return Hello(version, process, 1, f"lycomm of {process}", window, limit)
+    return Hello(version, process, 1, f"lycomm of {process}", window, limit, True)
 
 
 class Arrived(NamedTuple):

@@ -547,7 +547,7 @@ def test_an_open_that_arrives_while_ours_is_being_made_is_one_stream() -> None:
                 child.input(opening)
             return found
 
-    child.connection._by_key = SlowNames()  # type: ignore[assignment]
+    child.connection.table._by_key = SlowNames()  # type: ignore[assignment]
     back = child.connection.open_stream("channel", "x")
     assert child.opened == [back]
     assert {stream for number, stream in child.connection.streams.items() if number >= 2} == {back}

@@ -38,6 +38,9 @@ CONTROL = [
     m.ShutdownWork(True),
     m.OwnExit("bot.py line 7"),
     m.CannotStart("port 8080 on 127.0.0.1 is used by bot web of this host"),
+    m.Close(4, 2**32 - 1),
+    m.Closed(4),
+    m.CloseRefused(5),
 ]
 REQUESTS = [
     m.Put(1, "k", b"\xc0", 1.5, True),
@@ -52,6 +55,7 @@ REQUESTS = [
     m.Declare(10, "频道"),
     m.Withdraw(11, "k", 7),
     m.Reached(0, 3),
+    m.Undeclare(11, "频道"),
 ]
 EVENTS = [
     m.Change(1, "k", b"\xc0", 2.5),
@@ -62,6 +66,7 @@ EVENTS = [
     m.SnapshotEnd(5, ["x", "y"]),
     m.Declared("x"),
     m.Barrier(3),
+    m.Undeclared("x"),
 ]
 
 
@@ -130,8 +135,8 @@ def test_nothing_but_a_protocol_error_comes_out_of_garbage(
 
 
 def test_fields_of_a_later_version_are_ignored_and_missing_ones_have_their_defaults() -> None:
-    later = msgspec.msgpack.encode([1, 1, "nonebot", 5, "lycomm 9", 100, 200, "something new"])
-    assert m.decode_control(later) == m.Hello(1, "nonebot", 5, "lycomm 9", 100, 200)
+    later = msgspec.msgpack.encode([1, 1, "nonebot", 5, "lycomm 9", 100, 200, True, "something new"])
+    assert m.decode_control(later) == m.Hello(1, "nonebot", 5, "lycomm 9", 100, 200, True)
     earlier = msgspec.msgpack.encode([1, 1, "nonebot", 5])
     assert m.decode_control(earlier) == m.Hello(1, "nonebot", 5)
 
