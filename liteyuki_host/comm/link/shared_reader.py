@@ -329,6 +329,7 @@ class SharedReader:
             while reads and not self._over:
                 reads -= 1
                 buffer = decoder.free
+                room = len(buffer)  # now: at the link's end the buffer is given back
                 try:
                     count = transport.recv_into(buffer, 0, transport.at_once)
                 except BlockingIOError:
@@ -338,7 +339,7 @@ class SharedReader:
                 self._reads += 1
                 if not received(count, None, turn):
                     self._end()
-                if count < len(buffer):
+                if count < room:
                     break
         finally:
             self._role.release()

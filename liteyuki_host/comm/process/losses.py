@@ -19,8 +19,7 @@ class LossReport:
     INTERVAL = 5.0  # seconds between two lines about one channel
 
     MOST_NAMES = 256
-    """Names whose last line is remembered before the old ones are dropped: so that names that are used once, and then
-    never again, do not add up."""
+    """Names whose last line is remembered, the newest: names that are used once and never again do not add up."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the rest
@@ -43,10 +42,10 @@ class LossReport:
                     self._timer.daemon = True
                     self._timer.start()
                 return
-            if len(self._reported) >= self.MOST_NAMES:
-                # Those within the interval stay; when all are, the table is allowed to grow until they are older.
-                self._reported = {n: at for n, at in self._reported.items() if now - at < self.INTERVAL}
-            self._reported[name] = now
+            self._reported.pop(name, None)
+            self._reported[name] = now  # behind all others
+            if len(self._reported) > self.MOST_NAMES:
+                del self._reported[next(iter(self._reported))]
         self._say(name, count, why)
 
     def flush(self) -> None:
