@@ -191,7 +191,7 @@ class Weight:
         self.objects: Counter[str] = Counter()
         for thing in gc.get_objects():
             of = type(thing)
-            if of.__module__.startswith("liteyuki_host.") or of is asyncio.Task:
+            if str(of.__module__).startswith("liteyuki_host.") or of is asyncio.Task:
                 self.objects[of.__name__] += 1
         self.descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
         self.threads = threading.active_count()
