@@ -187,7 +187,7 @@ def test_an_older_child_is_told_nothing_new(pair: Pair, monkeypatch: pytest.Monk
         channel(old.node, f"o{number}").send(number)
         assert channel(pair.host, f"o{number}").receive(DEADLINE) == number
     use_names(pair, 300)
-    assert m.Withdrawn in told  # by the other child
+    assert m.Undeclared in told  # by the other child
     assert old.node.attached
     assert len(old.session.link.connection.streams) > 300
     old.node.reset()

@@ -482,8 +482,11 @@ class Node(Exchange):
         alone = self._phase is _Phase.ALONE
 
         def decided(outcome: Outcome) -> None:
-            if alone and outcome.error == Refusal.HELD:  # without a host it is always this process that holds it
-                outcome = Outcome(outcome.error, self.process.encode(), outcome.revision)
+            if outcome.error == Refusal.HELD:
+                if alone:  # without a host it is always this process that holds it
+                    outcome = Outcome(outcome.error, self.process.encode(), outcome.revision)
+                else:  # the grant will never come
+                    self._replica.forget(holder)
             done(outcome)
 
         self._ask(lambda number: messages.Withdraw(number, key, holder), decided)

@@ -309,9 +309,7 @@ class Undeclare(Message, frozen=True, tag=11):
     channel: str
 
 
-Request = (
-    Put | Remove | Increment | Compare | Acquire | Release | Sync | Declare | Withdraw | Reached | Undeclare
-)
+Request = Put | Remove | Increment | Compare | Acquire | Release | Sync | Declare | Withdraw | Reached | Undeclare
 
 # --- the shared memory: events from the host ----------------------------------------------------------------
 

@@ -196,6 +196,8 @@ class Answer(Generic[T]):
     def value(self) -> T | Nothing:
         """The value; NOTHING until it has come."""
         return self._value
+
+    @property
     def given(self) -> bool:
         """Whether the value has come."""
         return self._value is not NOTHING
