@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; *argv* is ``sys.argv[1:]`` by default. Returns the exit code."""
     with AtOnce():
-        from liteyuki_host.cli.command_line import run_command
-    code = run_command(argv)
+        from liteyuki_host.cli.command_line import read_command, run_command
+
+        command = read_command(argv)
+    code = command if isinstance(command, int) else run_command(command)
     if argv is None:  # the process ends now: one more Ctrl+C would show a traceback of that
         ignore()
     return code

@@ -22,8 +22,9 @@ from liteyuki_host.requirements import unfit_pydantic
 from liteyuki_host.settings_values import LOG_LEVELS
 
 
-def run_command(argv: Sequence[str] | None = None) -> int:
-    """Run one command; *argv* is ``sys.argv[1:]`` by default. Returns the exit code."""
+def read_command(argv: Sequence[str] | None = None) -> argparse.Namespace | int:
+    """Read one command; *argv* is ``sys.argv[1:]`` by default. Returns its options, or the exit code of a command that
+    is none. The parser itself ends the process for ``--help`` and for options that are wrong."""
     use_utf8(sys.stdout)
     use_utf8(sys.stderr)
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -32,10 +33,12 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     if not arguments[0].startswith("-") and arguments[0] not in VERBS:
         return fail(explain(arguments, VERBS), WRONG_SETTING)
     options = _parser().parse_args(arguments)
-    with AtOnce():
-        unfit = unfit_pydantic()
-    if unfit is not None:
-        return fail(unfit, FAILED)
+    unfit = unfit_pydantic()
+    return options if unfit is None else fail(unfit, FAILED)
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Run the command that was read. Returns the exit code."""
     try:
         return VERBS[options.verb](options)
     except SettingsError as error:
