@@ -65,6 +65,10 @@ def _is_bot(process: psutil.Process) -> bool:
     return False
 
 
+GUARD_SECONDS = 5.0
+"""What the shell beside each bot gets to see the end of its host, on a busy machine."""
+
+
 class HostProcess:
     """A host in a process of its own, and what it prints."""
 
@@ -153,6 +157,8 @@ class HostProcess:
         """End whatever is left; what is left after a clean end is a failure."""
         left = [process for process in self.tree() if process.is_running() and process.status() != "zombie"]
         ended = self._process.poll() is not None
+        if ended:  # the guards see the host's end a moment later
+            left = psutil.wait_procs(left, timeout=GUARD_SECONDS)[1]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -208,7 +208,7 @@ def test_all_lifespan_hooks_fire_once_and_in_order(tmp_path: Path) -> None:
         tmp_path,
         {
             "pyproject.toml": '[tool.nonebot]\nplugins = []\nadapters = []\n[tool.lycomm]\nplugins = ["hooks"]\n',
-            "driver_hooks.py": LIFESPAN,
+            "hooks.py": LIFESPAN,
         },
     )
     with host_process(tmp_path, DRIVER="~none") as host:
