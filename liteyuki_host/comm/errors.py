@@ -6,6 +6,7 @@
     ├── HostNotAttached              this process does not run under a host
     ├── WouldBlockEventLoop          a call that waits was made on a running event loop
     ├── AsyncioNeeded                an ``a...`` form was awaited where no event loop of asyncio runs (trio)
+    ├── ReentrantCall                a finalizer or signal handler called from the middle of our own work
     ├── ValueRefused                 (TypeError) this value cannot travel; the message names the place in it
     ├── ValueTooLarge                (ValueError) it can, but not at this size
     ├── ValueUnreadable              (ValueError) what arrived or was stored cannot be decoded; only this call fails
@@ -69,6 +70,7 @@ __all__ = [
     "ProcessFailed",
     "ProtocolError",
     "ReceiveTimeout",
+    "ReentrantCall",
     "RemoteError",
     "RemoteProtocolError",
     "RequestCycle",
@@ -100,6 +102,11 @@ class _Lookup(LycommError, KeyError):
 
 class HostNotAttached(LycommError):
     """The call needs the host, and this process was not started by one (a plain ``nb run``, a test)."""
+
+
+class ReentrantCall(LycommError):
+    """A finalizer, a signal handler or the like, which Python ran in the middle of lycomm's own work on this thread,
+    has called something that cannot be put off until that work is done. Nothing was done."""
 
 
 class WouldBlockEventLoop(LycommError, RuntimeError):

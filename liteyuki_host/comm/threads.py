@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["DaemonThread", "call_soon"]
+__all__ = ["DaemonThread", "call_soon", "core_threads"]
+
+core_threads: set[int] = set()
+"""The threads that a link or the shared memory depends on, by ``threading.get_ident``. A log sink that runs there must
+not wait for room in a channel: what would make room may be this very thread's work."""
 
 START_SECONDS = 1.0
 """For a new thread to run its first line. It takes well under a millisecond, on a machine that is overloaded 0.1 s."""
@@ -25,10 +29,16 @@ class DaemonThread(threading.Thread):
     That of Python waits without a limit until the new thread says that it runs. One that runs out of memory before it
     can say so is gone by then, and who has started it waits for ever, which may be the event loop (CPython issue
     140746; corrected in 3.13.10 and 3.14.1).
+
+    Args:
+        core: it is one of :data:`core_threads` while it runs.
     """
 
-    def __init__(self, target: Callable[..., object], *, name: str, args: tuple[Any, ...] = ()) -> None:
+    def __init__(
+        self, target: Callable[..., object], *, name: str, args: tuple[Any, ...] = (), core: bool = False
+    ) -> None:
         super().__init__(target=target, name=name, args=args, daemon=True)
+        self._core = core
         self._handshake = threading.Lock()
         self._given_up = False
         self._died = False  # before its target
@@ -65,7 +75,15 @@ class DaemonThread(threading.Thread):
         with self._handshake:
             if self._given_up:
                 return
-        super().run()
+        if not self._core:
+            super().run()
+            return
+        thread = threading.get_ident()
+        core_threads.add(thread)
+        try:
+            super().run()
+        finally:
+            core_threads.discard(thread)
 
 
 class _EventWithLimit(threading.Event):

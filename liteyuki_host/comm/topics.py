@@ -24,6 +24,7 @@ from liteyuki_host.comm.process.names import check_name
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.waiting.checkpoints import checkpoint, may_go_on
 from liteyuki_host.comm.waiting.loops import on_event_loop
+from liteyuki_host.comm.waiting.monitor import Held
 
 __all__ = ["STATES_TOPIC", "apublish", "publish", "subscribe", "unsubscribe"]
 
@@ -40,11 +41,23 @@ def publish(topic: str, data: Any, *, exchange: Exchange | None = None) -> None:
     Raises:
         ChannelFull: called on an event loop while the way to the host is full; ``apublish`` waits instead.
         ValueRefused, ValueTooLarge: the value cannot travel.
+        ReentrantCall: called by a finalizer, a signal handler or a log sink in the middle of lycomm's own work, and too
+            many such calls wait already. Called from there otherwise, it is published when that work is done.
     """
     exchange = exchange or current()
     payload, flags = _encode(topic, data, exchange.message_limit)
     may_wait = not on_event_loop()
-    if not exchange.publish(topic, payload, flags, may_wait=may_wait):
+    monitor = exchange.monitor
+    try:
+        if monitor.owned():
+            raise Held
+        published = exchange.publish(topic, payload, flags, may_wait=may_wait)
+    except Held:
+        published = True
+        monitor.defer(lambda: _publish_late(exchange, topic, payload, flags), f"publish({topic!r})", len(payload))
+    if monitor.due:
+        monitor.settle()
+    if not published:
         raise ChannelFull(
             f"topic {topic!r}: the way to the host is full, and waiting here would freeze the event loop; "
             "use `await apublish(...)`"
@@ -97,6 +110,13 @@ def unsubscribe(topic: str, function: Callable[..., Any] | None = None, *, excha
     """
     check_name(topic, "topic")
     return (exchange or current()).unsubscribe(topic, function)
+
+
+def _publish_late(exchange: Exchange, topic: str, payload: bytes, flags: int) -> None:
+    """Publish what was put off. Its publisher is not there any more: without room it is reported as lost."""
+    if not exchange.publish(topic, payload, flags, may_wait=False):
+        why = "it was published by a finalizer, a signal handler or the like, and there was no room"
+        exchange.losses.add(f"topic {topic}", 1, why)
 
 
 def _encode(topic: str, data: Any, limit: int) -> tuple[bytes, int]:

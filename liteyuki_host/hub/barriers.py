@@ -9,9 +9,10 @@ loop. When all have answered, all those writes have been ordered.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
+
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 if TYPE_CHECKING:
     from liteyuki_host.hub.session import Session
@@ -39,10 +40,13 @@ class Barriers:
 
     A barrier ends with the last answer, or with the end of the last child that has not answered. A child that falls
     silent is ended by its supervisor, which bounds how many barriers there are.
+
+    Args:
+        monitor: that of the hub; None: one of its own.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, monitor: Monitor | None = None) -> None:
+        self._lock = (monitor or Monitor()).lock
         self._numbers = itertools.count(1)
         self._open: dict[int, _Open] = {}
 

@@ -14,29 +14,23 @@ waits in the route's outbox for the next one.
 *Topics.* A publication goes to every subscriber under one lock, so that all see the same order. A subscriber that
 cannot take it loses it, and that is reported.
 
-*The shared memory.* The authority orders the writes. Each one is sent to every session under the authority's lock, so
+*The shared memory.* The authority orders the writes. Each one is sent to every session under the same lock, so
 every child sees the same order, behind a snapshot that was sent under the same lock. What a child has not read of this
 is not bounded by credit, as it has asked for nothing. Instead, writers wait for it (:meth:`Hub.laggards`), and a child
 that reads nothing for ``LAG_SECONDS`` is disconnected.
 
-The order of locks
-------------------
+The lock
+--------
 
-Who holds one of these may take those behind it, and none before it:
-
-1. ``_succession``: one session comes or goes at a time.
-2. ``Standby``'s lock, of the session whose turn comes.
-3. ``authority.lock``: writes, locks, and which sessions are told of them.
-4. ``_routes_lock``, then ``_topics_lock``: which ends and subscribers there are.
-5. The locks of outboxes, inboxes and links.
-
-Nothing of the user's may run under any of them. That includes log lines: whoever takes those may call the hub.
+One lock guards all of it, with the host's ends of channels and every session's link: that of the exchange's monitor
+(``comm/waiting/monitor.py``). So nothing has to be taken in an order, and a child comes or goes in one step. Nobody who
+holds it waits for a peer. Nothing of the user's runs under it. That includes log lines: whoever takes those may call
+the hub, so they are written when the lock has been left (``Monitor.say``).
 """
 
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -64,6 +58,7 @@ from liteyuki_host.comm.storage.store import DEFAULT_MEMORY_LIMIT
 from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.loops import call_on
+from liteyuki_host.comm.waiting.monitor import Held, refuse_to_wait
 from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
 from liteyuki_host.hub.barriers import Barriers
 from liteyuki_host.hub.listener import SessionListener
@@ -117,25 +112,25 @@ class Hub(Exchange):
         super().__init__(HOST, window=window, message_limit=message_limit)
         self.view: dict[str, object] = {}
         self.authority = Authority(
-            limit=memory_limit, view=self.view, on_change=self._broadcast_change, on_deadline=self._deadline_set
+            limit=memory_limit,
+            view=self.view,
+            on_change=self._broadcast_change,
+            on_deadline=self._deadline_set,
+            monitor=self.monitor,
         )
         self.on_control: Callable[[Session, messages.ControlRequest], None] | None = None
-        self._succession = threading.RLock()  # one session comes or goes at a time; before all other locks
         self._sessions: dict[str, Session] = {}  # by process: the one that has its channels and topics
         self._standbys: dict[str, Session] = {}  # by process: the one that takes over when that one is gone
         self._incarnations = itertools.count(1)
         self._everybody: tuple[Session, ...] = ()  # who follows the shared memory; successors first
-        self._routes_lock = threading.RLock()  # before a link's lock, never after it
         self._routes: dict[str, Route] = {}
-        self._topics_lock = threading.Lock()
         self._topics: dict[str, dict[Session, Outbox]] = {}
         self._publications = 0  # in a row
         self._last_publication = 0.0
         self._withheld: list[tuple[StreamSource, int]] = []  # memory credit kept back while somebody lags
-        self._withheld_lock = threading.Lock()
         self._watching_laggards = False  # a thread does; there is at most one
         self._laggards_boundary = Boundary("watching for processes that do not read the shared memory")
-        self._barriers = Barriers()
+        self._barriers = Barriers(self.monitor)
         self._room = Waiters()
         self._requests = itertools.count(1)
         self._wake_expiry: tuple[Callable[[], None], ...] = ()  # replaced as a whole, under the authority's lock
@@ -146,7 +141,7 @@ class Hub(Exchange):
     def declare_process(self, name: str) -> None:
         """Make the two channels of a process known, before it starts."""
         for channel in (f"{name}-passive", f"{name}-active"):
-            with self._routes_lock:
+            with self._lock:
                 route = self._declare(channel)
                 route.kept = True
                 self._claim(route, HOST)
@@ -169,7 +164,7 @@ class Hub(Exchange):
     def admit(self, session: Session) -> None:
         """The child has greeted: give it the shared memory, then everything that waits for it, or its place in line."""
         process = session.process
-        with self._succession:
+        with self._lock:
             waiting, previous = self._standbys.get(process), self._sessions.get(process)
             if waiting is not None:  # the first to go: it must not take over now
                 cause = f"another new incarnation of {process} has come before this one took over"
@@ -181,16 +176,15 @@ class Hub(Exchange):
                 self.dismiss(previous, cause)
                 self._close_soon(previous, cause)
             waits = session.standby and previous is not None
-            with self.authority.lock:
-                self._send_snapshot(session)
-                (self._standbys if waits else self._sessions)[process] = session
-                self._note_everybody()
+            (self._standbys if waits else self._sessions)[process] = session  # first: the child may be seen at once
+            self._send_snapshot(session)
+            self._note_everybody()
             if not waits:
                 self._begin(session)
         self._read_by_loop(session.link)
 
     def _send_snapshot(self, session: Session) -> None:
-        """Send the whole shared memory. The caller holds the authority's lock: every later change follows it."""
+        """Send the whole shared memory. The caller holds the lock: every later change follows it."""
         now = time.monotonic()
         part: list[tuple[str, bytes, int, float | None]] = []
         size = 0
@@ -210,18 +204,18 @@ class Hub(Exchange):
         session.snapshot_sent()
 
     def _begin(self, session: Session) -> None:
-        """Let it be the session of its process from now on: what waits for it goes first."""
+        """Let it be the session of its process from now on: what waits for it goes first. The caller holds the lock."""
         no_room: LocalProtocolError | None = None
-        with self._routes_lock:
-            for route in list(self._routes.values()):
-                # An unused one is bound when its process opens it, if it does.
-                if session.process in route.ends and not self._is_unused(route):
-                    try:
-                        self._bind(route, session)
-                    except LocalProtocolError as error:
-                        no_room = no_room or error
+        for route in list(self._routes.values()):
+            # An unused one is bound when its process opens it, if it does.
+            if session.process in route.ends and not self._is_unused(route):
+                try:
+                    self._bind(route, session)
+                except LocalProtocolError as error:
+                    no_room = no_room or error
         if no_room is not None:
-            logger.error(f"child {session.process}: some of its channels cannot be reached: {no_room}")
+            line = f"child {session.process}: some of its channels cannot be reached: {no_room}"
+            self.monitor.say(lambda: logger.error(line))
         session.take_over()
 
     def dismiss(self, session: Session, cause: str) -> None:
@@ -229,39 +223,33 @@ class Hub(Exchange):
         had not consumed waits for its next incarnation; if that is connected already, it takes over."""
         process = session.process
         successor: Session | None = None
-        with self._succession:
+        with self._lock:
             session.link.refuse_data()  # it lives as long as nobody has noticed its end, but another one is here
-            with self.authority.lock:
-                if self._sessions.get(process) is session:
-                    del self._sessions[process]
-                    successor = self._standbys.pop(process, None)
-                    if successor is not None:
-                        self._sessions[process] = successor
-                elif self._standbys.get(process) is session:
-                    del self._standbys[process]
-                self._note_everybody()
-                self.authority.owner_died(session.owner)
-            with self._topics_lock:
-                for topic in list(self._topics):
-                    self._pop_subscriber(session, topic)
-            lost: list[tuple[str, int]] = []
-            with self._routes_lock:
-                for route in list(self._routes.values()):
-                    if process not in route.ends:
-                        continue
-                    relay = route.relays.get(process)
-                    if relay is not None and (dropped := relay.sender_died(self.window)):
-                        lost.append((route.name, dropped))
-                    outbox = route.outbox.get(process)
-                    if outbox is not None:
-                        route.fail_requests(process, outbox.unbind(session.link), cause)
-                    elif route.other(process) == HOST:
-                        self.end(route.name).unbind(session.link, cause)
+            if self._sessions.get(process) is session:
+                del self._sessions[process]
+                successor = self._standbys.pop(process, None)
+                if successor is not None:
+                    self._sessions[process] = successor
+            elif self._standbys.get(process) is session:
+                del self._standbys[process]
+            self._note_everybody()
+            self.authority.owner_died(session.owner)
+            for topic in list(self._topics):
+                self._pop_subscriber(session, topic)
+            for route in list(self._routes.values()):
+                if process not in route.ends:
+                    continue
+                relay = route.relays.get(process)
+                if relay is not None and (dropped := relay.sender_died(self.window)):
+                    self.losses.add(route.name, dropped, UNREAD_TOO_LONG)
+                outbox = route.outbox.get(process)
+                if outbox is not None:
+                    route.fail_requests(process, outbox.unbind(session.link), cause)
+                elif route.other(process) == HOST:
+                    self.end(route.name).unbind(session.link, cause)
             if successor is not None:
                 self._begin(successor)
         self._barriers.gone(session)
-        for name, count in lost:  # outside the locks: what takes log lines may send
-            self.losses.add(name, count, UNREAD_TOO_LONG)
         self.memory_read()
 
     def session(self, process: str) -> Session | None:
@@ -302,11 +290,10 @@ class Hub(Exchange):
     # --- channels -------------------------------------------------------------------------------------------
 
     def channel_names(self) -> set[str]:
-        with self._routes_lock:
-            return set(self._routes)
+        return set(self._routes)
 
     def declare(self, name: str, *, keep: bool = True) -> None:
-        with self._routes_lock:
+        with self._lock:
             self._declare(name)
             if keep:
                 self._kept_names.add(name)
@@ -314,13 +301,13 @@ class Hub(Exchange):
 
     def declare_for(self, session: Session, name: str) -> None:
         """A child makes a channel known."""
-        with self._routes_lock:
+        with self._lock:
             self._declare(name).declared_by[session.process] = session.owner
         self._sweep_if_due()
 
     def withdraw_for(self, session: Session, name: str) -> None:
         """A child does not use a channel any more that it has made known."""
-        with self._routes_lock:
+        with self._lock:
             route = self._routes.get(name)
             if route is not None and route.declared_by.get(session.process) == session.owner:
                 del route.declared_by[session.process]
@@ -329,10 +316,10 @@ class Hub(Exchange):
     def _declare(self, name: str) -> Route:
         """The route of that name, made known to everybody if it is new."""
         check_name(name, "channel")
-        with self._routes_lock:
+        with self._lock:
             route = self._routes.get(name)
             if route is None:
-                route = self._routes[name] = Route(name)
+                route = self._routes[name] = Route(name, self.monitor)
                 self._since_sweep += 1
                 # Under the lock, so that everybody hears of names in the order in which they come and go.
                 self._broadcast(messages.encode_message(messages.Declared(name)))
@@ -341,7 +328,7 @@ class Hub(Exchange):
     def open_channel(self, session: Session, name: str) -> str | None:
         """A child uses a channel; returns why it may not."""
         try:
-            with self._routes_lock:
+            with self._lock:
                 route = self._declare(name)
                 self._claim(route, session.process)
                 if self._sessions.get(session.process) is session:  # else another incarnation has its place already
@@ -354,7 +341,7 @@ class Hub(Exchange):
     def close_channel(self, session: Session, stream: Stream) -> None:
         """A child does not use a channel any more: close its stream, unless something waits for it here."""
         name = stream.key[1]
-        with self._routes_lock:
+        with self._lock:
             route = self._routes.get(name)
             willing = route is None or session.process not in route.ends or not self._waits_for(route, session.process)
             if session.link.closer.answer(stream, willing=willing) and route is not None:
@@ -375,7 +362,7 @@ class Hub(Exchange):
     # and nothing waits. Claims do not count: a process that is no end any more may become one again.
 
     def _is_unused(self, route: Route) -> bool:
-        """The caller holds the lock of routes."""
+        """The caller holds the lock."""
         if route.kept or route.waits or route.name in self._kept_names or self._is_declared(route):
             return False
         own = self._ends.get(route.name)
@@ -397,19 +384,19 @@ class Hub(Exchange):
             self._forget(route)
 
     def _forget(self, route: Route) -> None:
-        """Drop an unused route, and tell everybody that its name is not known any more. The caller holds the lock of
-        routes."""
+        """Drop an unused route, and tell everybody that its name is not known any more. The caller holds the
+        lock."""
         own = self._ends.get(route.name)
         if own is not None and not self._drop_end(own):
             return  # somebody has just begun to use it
         del self._routes[route.name]
-        with self.authority.lock:
+        with self._lock:
             for session in self._everybody:
                 if session.link.closer.possible:
                     session.send_memory(messages.encode_message(messages.Undeclared(route.name)))
 
     def _sweep(self) -> int:
-        with self._routes_lock:
+        with self._lock:
             for route in list(self._routes.values()):
                 self._forget_if_unused(route)
             for end in self._unused_ends():
@@ -423,7 +410,7 @@ class Hub(Exchange):
         route = self._routes.get(end.name)
         if route is not None and HOST in route.ends:
             return
-        with self._routes_lock:
+        with self._lock:
             self._claim(self._declare(end.name), HOST)
 
     def _claim(self, route: Route, process: str) -> None:
@@ -447,6 +434,7 @@ class Hub(Exchange):
                 outbox = route.outbox[receiver] = Outbox(
                     window=self.window,
                     on_lost=lambda count, why: self.losses.add(route.name, count, why),
+                    monitor=self.monitor,
                 )
                 route.relay(sender).set_target(outbox)
         for end in route.ends:
@@ -469,21 +457,20 @@ class Hub(Exchange):
     # --- topics ---------------------------------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
-        slow: list[tuple[Session, Outbox]] = []
-        with self._topics_lock:  # one order for all topics and all subscribers
+        monitor = self.monitor
+        try:
+            monitor.enter()  # one order for all topics and all subscribers
             one_of_many = self._is_publishing_a_lot()
             for session, outbox in self._topics.get(topic, {}).items():
                 if not outbox.offer(payload, flags, one_of_many=one_of_many) and not session.link.ended:
-                    slow.append((session, outbox))
+                    outbox.lose(1, f"process {session.process} is too slow for it")
             self._last_publication = time.perf_counter()
             own = self._subscriptions.get(topic)
             limit = (TOPIC_BACKLOG_WINDOWS + 1) * self.window
-            delivered = own is None or own.deliver_here(payload, flags, limit)
-        # Reported outside the lock: what takes log lines may publish them.
-        for session, outbox in slow:
-            outbox.lose(1, f"process {session.process} is too slow for it")
-        if not delivered:
-            self.losses.add(f"topic {topic}", 1, "the host's own subscribers are too slow for it")
+            if own is not None and not own.deliver_here(payload, flags, limit):
+                self.losses.add(f"topic {topic}", 1, "the host's own subscribers are too slow for it")
+        finally:
+            monitor.leave()
         return True
 
     def _is_publishing_a_lot(self) -> bool:
@@ -500,14 +487,15 @@ class Hub(Exchange):
             window=0,
             backlog=TOPIC_BACKLOG_WINDOWS * self.window,
             on_lost=lambda count, why: self.losses.add(f"topic {topic}", count, why),
+            monitor=self.monitor,
         )
-        with self._topics_lock:
+        with self._lock:
             outbox.bind(session.link, stream)
             self._topics.setdefault(topic, {})[session] = outbox
 
     def unsubscribe_session(self, session: Session, topic: str) -> None:
         """A child no longer wants *topic*: drop what waits for it, and close the stream once the rest is consumed."""
-        with self._topics_lock:
+        with self._lock:
             outbox = self._pop_subscriber(session, topic)
         stream = None if outbox is None else outbox.stream
         if outbox is None or stream is None:
@@ -520,13 +508,13 @@ class Hub(Exchange):
     def topic_closed(self, session: Session, stream: Stream) -> None:
         """A topic's stream is closed. The child may have subscribed, and unsubscribed again, while it was asked."""
         topic = stream.key[1]
-        with self._topics_lock:
+        with self._lock:
             outbox = self._topics.get(topic, {}).get(session)
             if outbox is not None and outbox.stream is stream:
                 self._pop_subscriber(session, topic)
 
     def _pop_subscriber(self, session: Session, topic: str) -> Outbox | None:
-        """Take *session* from the subscribers. The caller holds the lock of topics."""
+        """Take *session* from the subscribers. The caller holds the lock."""
         subscribers = self._topics.get(topic)
         if subscribers is None:
             return None
@@ -548,11 +536,11 @@ class Hub(Exchange):
         return self.authority.store.revision
 
     def revision_of(self, key: str) -> tuple[object, int]:
-        with self.authority.lock:
+        with self._lock:
             return self.view.get(key, NOTHING), self.authority.store.revision_of(key)
 
     def writer_of(self, key: str) -> str:
-        with self.authority.lock:
+        with self._lock:
             return self.authority.store.writer_of(key).partition("#")[0]  # without its incarnation
 
     def put(
@@ -564,20 +552,35 @@ class Hub(Exchange):
         done: Callable[[Outcome], None] | None,
         *,
         may_wait: bool,
+        late: bool = False,
     ) -> bool:
-        if not self._may_write(may_wait):
+        if not (late or self._may_write(may_wait)):
             return False
-        authority = self.authority
-        with authority.lock:
+        authority, monitor = self.authority, self.monitor
+        try:
+            if not (monitor.acquire(False) or monitor.take()):
+                raise Held
+            if monitor.due and not late:  # the writes of one thread keep their order
+                monitor.perform()
             revision = authority.put(HOST, key, payload, ttl, ephemeral)
+        finally:
+            try:
+                monitor.release()
+            except RuntimeError:  # we have not got it
+                pass
         if done is not None or not revision:
-            (done or partial(report_refusal, key))(authority.store.outcome(revision))
+            (done or partial(report_refusal, monitor, key))(authority.store.outcome(revision))
         return True
 
-    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
-        if not self._may_write(may_wait):
+    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool, late: bool = False) -> bool:
+        if not (late or self._may_write(may_wait)):
             return False
-        self.authority.perform(HOST, messages.Remove(next(self._requests), key), done or (lambda outcome: None))
+        monitor = self.monitor
+        try:
+            monitor.enter()
+            self.authority.perform(HOST, messages.Remove(next(self._requests), key), done or (lambda outcome: None))
+        finally:
+            monitor.leave()
         return True
 
     def increment(self, key: str, by: float, done: Callable[[Outcome], None]) -> None:
@@ -611,7 +614,7 @@ class Hub(Exchange):
         """A child asks for everything that any process has written."""
 
         def done() -> None:
-            with self.authority.lock:  # behind every change that has been ordered
+            with self._lock:  # behind every change that has been ordered
                 reply(Outcome(None, None, self.revision))
 
         self._at_barrier(session, done)
@@ -621,14 +624,14 @@ class Hub(Exchange):
         if number != messages.LOADED:
             self._barriers.reached(session, number)
             return
-        with self.authority.lock:
+        with self._lock:
             session.loaded = True
             session.send_memory(messages.encode_message(messages.Barrier(number)))
 
     def _at_barrier(self, asker: Session | None, done: Callable[[], None]) -> None:
         """Call *done* when all children have handed over what they have written until now. The asker's own writes have
         come before its question."""
-        with self.authority.lock:
+        with self._lock:
             # One that has not loaded its snapshot has not written anything yet.
             others = [session for session in self._everybody if session is not asker and session.loaded]
             number = self._barriers.open(others, done)
@@ -652,6 +655,7 @@ class Hub(Exchange):
         if self.laggards():
             if not may_wait:
                 return False
+            refuse_to_wait("a write of the shared memory while a process lags behind")
             self._wait_for_laggards()
         return True
 
@@ -661,14 +665,14 @@ class Hub(Exchange):
         laggards = self.laggards()
         if not laggards:
             return False
-        with self._withheld_lock:
+        with self._lock:
             self._withheld.append((source, cost))
         self.memory_read()  # the last of them may have caught up since we looked
         limit = LAG_WINDOWS * self.window + LAG_MESSAGES * self.message_limit
         for session in laggards:
             if session.memory_backlog > limit:
                 self._disconnect(session)
-        with self._withheld_lock:
+        with self._lock:
             if not self._withheld or self._watching_laggards:
                 return True
             self._watching_laggards = True
@@ -677,7 +681,7 @@ class Hub(Exchange):
 
     def _start_watching_laggards(self) -> None:
         try:
-            DaemonThread(self._watch_laggards, name="lycomm-laggards").start()
+            DaemonThread(self._watch_laggards, name="lycomm-laggards", core=True).start()
         except (RuntimeError, MemoryError) as error:
             # The caller reads a link, of a child that is not to blame. Whoever lags may also catch up meanwhile.
             delay = self._laggards_boundary.failed(error)
@@ -692,10 +696,13 @@ class Hub(Exchange):
         while True:
             self._wait_for_laggards()
             self.memory_read()
-            with self._withheld_lock:
-                if not self._withheld:
+            with self._lock:
+                over = not self._withheld
+                if over:
                     self._watching_laggards = False
-                    return
+            self._settle()
+            if over:
+                return
 
     def _wait_for_laggards(self) -> None:
         """Wait until nobody lags; who still does after LAG_SECONDS is disconnected."""
@@ -712,7 +719,7 @@ class Hub(Exchange):
     def memory_read(self) -> None:
         """A child has read memory events, or is gone: let the writers go on when nobody lags."""
         if (self._withheld or self._room.callbacks) and not self.laggards():
-            with self._withheld_lock:
+            with self._lock:
                 withheld, self._withheld = self._withheld, []
             for source, cost in withheld:
                 source.consumed(cost)
@@ -732,10 +739,11 @@ class Hub(Exchange):
         if session.disconnecting:
             return
         session.disconnecting = True  # before the line: what takes it may write
-        logger.error(
+        line = (
             f"child {session.process} has not read its link for a long time ({session.memory_backlog:,} bytes of the "
             "shared memory wait for it); it is disconnected so that the others can go on"
         )
+        self.monitor.say(lambda: logger.error(line))
         self._close_soon(session, "it does not read its link")
 
     @staticmethod
@@ -751,7 +759,7 @@ class Hub(Exchange):
     def _broadcast_change(
         self, revision: int, key: str, value: bytes | None, ttl: float | None, writer: str | None
     ) -> None:
-        """Tell everybody but the *writer*, which is told in its own way. The caller holds the authority's lock."""
+        """Tell everybody but the *writer*, which is told in its own way. The caller holds the lock."""
         payload = None
         for session in self._everybody:
             if session.owner != writer:
@@ -762,9 +770,9 @@ class Hub(Exchange):
             self._changed(key, payload or messages.encode_change(revision, key, value, ttl))
 
     def _broadcast(self, payload: bytes) -> None:
-        with self.authority.lock:
-            for session in self._everybody:
-                session.send_memory(payload)
+        """Tell everybody who follows the shared memory. The caller holds the lock."""
+        for session in self._everybody:
+            session.send_memory(payload)
 
     # --- the clock ------------------------------------------------------------------------------------------
 
@@ -799,7 +807,7 @@ class Hub(Exchange):
     def on_deadline(self, wake: Callable[[], None], *, remove: bool = False) -> None:
         """Call *wake* whenever a key with a ttl is written; or no longer, to *remove* it. It is called under the
         authority's lock, and must not wait."""
-        with self.authority.lock:
+        with self._lock:
             others = tuple(each for each in self._wake_expiry if each != wake)
             self._wake_expiry = others if remove else (*others, wake)
 

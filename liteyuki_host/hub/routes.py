@@ -14,7 +14,6 @@ the receiver.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from typing import Any
 
@@ -24,6 +23,7 @@ from liteyuki_host.comm.channel.outbox import Outbox
 from liteyuki_host.comm.errors import ChannelBroken
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 __all__ = ["Relay", "Route"]
 
@@ -32,11 +32,14 @@ class Relay:
     """Hands on what one child sends on a channel: to another child, to the host's end, or to nobody yet.
 
     Payloads stay encoded. Methods may be called from any thread; they never wait for a peer.
+
+    Args:
+        monitor: that of the hub; None: one of its own.
     """
 
-    def __init__(self) -> None:
-        # Guards `_waiting`, and keeps the order while messages are handed on. Taken before the target's own locks.
-        self._lock = threading.Lock()
+    def __init__(self, monitor: Monitor | None = None) -> None:
+        # Guards `_waiting`, and keeps the order while messages are handed on.
+        self._lock = (monitor or Monitor()).lock
         # Set once, under `_lock`; read without it by replies, which only need to know the target.
         self._target: Outbox | Inbox | None = None
         # Guarded by `_lock`: payload, flags, request id and source of each message that the target has no room for.
@@ -103,19 +106,23 @@ class Relay:
 
 
 class Route:
-    """A channel as the host knows it. Its attributes are guarded by the hub's lock of routes.
+    """A channel as the host knows it. Its attributes are guarded by the hub's lock.
+
+    Args:
+        monitor: that of the hub; None: one of its own.
 
     Attributes:
         kept: whether it exists as long as the host does, used or not: one of the two that every process has.
         declared_by: processes that have made the name known, each with the incarnation that did.
     """
 
-    __slots__ = ("declared_by", "ends", "kept", "name", "outbox", "relays")
+    __slots__ = ("_monitor", "declared_by", "ends", "kept", "name", "outbox", "relays")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, monitor: Monitor | None = None) -> None:
         self.name = name
         self.kept = False
         self.declared_by: dict[str, str] = {}
+        self._monitor = monitor or Monitor()
         self.ends: list[str] = []
         """The processes that it joins: none, one or two names."""
         self.relays: dict[str, Relay] = {}
@@ -134,7 +141,7 @@ class Route:
 
     def relay(self, process: str) -> Relay:
         """The relay of what the child *process* sends, made when it is first asked for."""
-        return self.relays.setdefault(process, Relay())
+        return self.relays.setdefault(process, Relay(self._monitor))
 
     def fail_requests(self, receiver: str, unanswered: list[int], cause: str) -> None:
         """Tell the other child that its requests *unanswered* get no answer: the child *receiver* has ended, for this

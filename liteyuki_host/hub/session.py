@@ -20,7 +20,7 @@ channels and topics is kept by ``Standby`` (``standby.py``) and not performed.
 Locks
 -----
 
-A session has no lock of its own. What it sends of the shared memory is sent under the authority's lock, which thereby
+A session has no lock of its own. What it sends of the shared memory is sent under the hub's lock, which thereby
 keeps the order of writes, answers and the snapshot. Everything else is either written by the thread that reads the link
 or never changed after ``__init__``; each attribute says which.
 """
@@ -35,8 +35,9 @@ from typing import Any, TypeVar
 from liteyuki_host._version import __version__
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.end import StreamSource, join
-from liteyuki_host.comm.errors import LinkClosed, LinkError
+from liteyuki_host.comm.errors import LinkClosed, LinkError, RemoteProtocolError
 from liteyuki_host.comm.link import Link
+from liteyuki_host.comm.process.names import check_name
 from liteyuki_host.comm.protocol import messages
 from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
@@ -101,16 +102,16 @@ class Session:
         # Written by the hub, from any thread; only ever changes from False to True.
         self.disconnecting = False
         """The hub is closing the link. A goodbye that still arrives then does not count as the child's own wish."""
-        # Written once after __init__, by :meth:`take_over`, under the hub's lock of comings and goings.
-        self._standby = Standby() if standby else None
+        # Written once after __init__, by :meth:`take_over`, under the hub's lock.
+        self._standby = Standby(hub.monitor) if standby else None
         """Keeps what the child does before its turn; None when the turn has come, or was never waited for."""
-        # Guarded by the authority's lock; only ever changes from False to True.
+        # Guarded by the hub's lock; only ever changes from False to True.
         self.loaded = False
         """The child has its snapshot, and may write from now on."""
-        # Guarded by the authority's lock.
+        # Guarded by the hub's lock.
         self._snapshot_end = 0
         """Position in the store stream behind the snapshot."""
-        # Guarded by the authority's lock: the run of the child's latest writes that it has not been told of yet. Write
+        # Guarded by the hub's lock: the run of the child's latest writes that it has not been told of yet. Write
         # `first_ordered + n` became revision `first_revision + n`, for every n below `count_ordered`.
         self._first_ordered = self._first_revision = self._count_ordered = 0
         hello = messages.Hello(
@@ -123,11 +124,11 @@ class Session:
             closes=True,
         )
         connection = Connection(Role.HOST, hello)
-        self.link = Link(transport, connection, self, name=process)
+        self.link = Link(transport, connection, self, name=process, monitor=hub.monitor)
         self.link.settled = not standby  # with a standby, every message has to pass :meth:`on_message`
         self.store = connection.store
         """The stream of the shared memory."""
-        self._send_shortly = self.link.shortcut(connection.store)
+        self._send_shortly = self.link.shortcut(connection.store, outermost=False)
         join(_Requests(hub, self), self.link, connection.store)
         join(_Publications(hub), self.link, connection.publish)
 
@@ -175,7 +176,7 @@ class Session:
             self.link.send_control(messages.ControlReply(request, error, payload))
 
     # --- to the child: the shared memory --------------------------------------------------------------------------
-    # The caller of each of these holds the authority's lock.
+    # The caller of each of these holds the hub's lock.
 
     def ordered(self, request: int, revision: int) -> None:
         """Note that the child's write *request* became the revision *revision*. The child is told of a whole run of
@@ -230,7 +231,7 @@ class Session:
 
     def take_over(self) -> None:
         """Let its turn come: perform what was kept, and everything at once from now on. A second call does nothing. The
-        caller holds the hub's lock of comings and goings."""
+        caller holds the hub's lock."""
         if self._standby is not None:
             self._standby.end(self)
             self._standby = None
@@ -240,6 +241,7 @@ class Session:
         """Join the child's *stream* with the channel or topic that it is for; refuse it where that cannot be."""
         kind, name = stream.key
         if kind == "topic":
+            _check_relayed(name, "topic")
             self._hub.subscribe_session(self, name, stream)
         else:
             refused = self._hub.open_channel(self, name)
@@ -397,6 +399,7 @@ class _Requests:
             if other is None:
                 break
             if isinstance(other, (messages.Declare, messages.Undeclare)):
+                _check_relayed(other.channel, "channel")
                 if isinstance(other, messages.Declare):
                     hub.declare_for(session, other.channel)
                 else:
@@ -408,6 +411,8 @@ class _Requests:
             elif isinstance(other, messages.Reached):
                 hub.barrier_reached(session, other.barrier)
             else:
+                if isinstance(other, messages.Compare) and other.value is not None:
+                    _check_size(other.value, hub.message_limit)
                 authority.perform(session.owner, other, _Reply(session, other))
         cost = sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads)
         withheld = hub.withhold(source, cost)
@@ -420,18 +425,20 @@ class _Requests:
 
     def _write(self, payloads: list[bytes], position: int) -> tuple[int, messages.Request | None]:
         """Perform the requests in *payloads* from *position* on, up to the first that is no plain write. The caller
-        holds the authority's lock.
+        holds the hub's lock.
 
         Returns:
             that request, or None when there is none; and the position behind it.
         """
         session, put, decode = self._session, self._hub.authority.put, messages.decode_request
-        owner = session.owner
+        owner, limit = session.owner, self._hub.message_limit
         for payload in islice(payloads, position, None):
             position += 1
             request = decode(payload)
             if type(request) is not messages.Put:
                 return position, request
+            if len(request.value) > limit:
+                _check_size(request.value, limit)
             revision = put(owner, request.key, request.value, request.ttl, request.ephemeral)
             if revision:
                 session.ordered(request.id, revision)
@@ -440,8 +447,35 @@ class _Requests:
         return position, None
 
 
+def _check_relayed(name: str, what: str, payload: bytes = b"", limit: int = 0) -> None:
+    """Check what a child sends before others get it.
+
+    Args:
+        what: *name* is that of a ``channel`` or ``topic``.
+        limit: of *payload*, in bytes.
+
+    Raises:
+        RemoteProtocolError: it may not be sent. That ends this child's link, and nobody else's.
+    """
+    try:
+        check_name(name, what)
+    except ValueError as error:
+        raise RemoteProtocolError(str(error)) from error
+    _check_size(payload, limit)
+
+
+def _check_size(value: bytes, limit: int) -> None:
+    """Check the size of a value that others get: one beyond the limit would break their links.
+
+    Raises:
+        RemoteProtocolError: it has more than *limit* bytes.
+    """
+    if len(value) > limit:
+        raise RemoteProtocolError(f"a value of {len(value):,} bytes, the limit is {limit:,} bytes")
+
+
 class _Reply:
-    """Sends the outcome of one request to the child that made it. Called under the authority's lock."""
+    """Sends the outcome of one request to the child that made it. Called under the hub's lock."""
 
     __slots__ = ("_request", "_session")
 
@@ -465,7 +499,11 @@ class _Publications:
         self._hub = hub
 
     def deliver(self, payloads: list[bytes], flags: int, request_id: int, source: StreamSource) -> None:
-        for payload in payloads:
-            publication = messages.decode_publication(payload)
-            self._hub.publish(publication.topic, publication.payload, publication.flags, may_wait=False)
+        hub = self._hub
+        publications = list(map(messages.decode_publication, payloads))
+        for publication in publications:
+            _check_relayed(publication.topic, "topic", publication.payload, hub.message_limit)
+        with hub.monitor.lock:  # once for all
+            for publication in publications:
+                hub.publish(publication.topic, publication.payload, publication.flags, may_wait=False)
         source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))

@@ -15,6 +15,7 @@ from liteyuki_host.comm.protocol.messages import ControlRequest
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.storage.authority import Authority
 from liteyuki_host.comm.storage.outcome import Outcome
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 __all__ = ["SessionHub"]
 
@@ -32,7 +33,9 @@ class SessionHub(Protocol[S]):
     message_limit: int
     """Bytes of one encoded value, at most."""
     authority: Authority
-    """Orders the writes of the shared memory and the locks. Its ``lock`` also guards what a session sends of them."""
+    """Orders the writes of the shared memory and the locks. Its ``lock`` is the hub's."""
+    monitor: Monitor
+    """The hub's lock, which also guards the session's link."""
     losses: LossReport
     """Takes the messages that were lost."""
 

@@ -19,12 +19,12 @@ no more streams than a link has numbers for.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from typing import NamedTuple, Protocol
 
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 __all__ = ["Standby", "Successor"]
 
@@ -54,11 +54,14 @@ class _Kept(NamedTuple):
 
 
 class Standby:
-    """Keeps the channels and topics that a standby session opens, and what it sends on the channels, in order."""
+    """Keeps the channels and topics that a standby session opens, and what it sends on the channels, in order.
 
-    def __init__(self) -> None:
-        # Taken before every other lock of the hub except its lock of comings and goings. Guards what follows.
-        self._lock = threading.Lock()
+    Args:
+        monitor: that of the hub; None: one of its own.
+    """
+
+    def __init__(self, monitor: Monitor | None = None) -> None:
+        self._lock = (monitor or Monitor()).lock  # guards what follows
         self._over = False
         """The turn has come and everything that was kept has been performed."""
         self._wanted: dict[Stream, bool] = {}

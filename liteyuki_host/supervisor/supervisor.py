@@ -98,7 +98,8 @@ class Supervisor:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before_serve: list[Callable[[], None]] = []
         self._reloads: set[asyncio.Task[None]] = set()
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler that asks for a restart may interrupt its own thread while that holds it.
+        self._lock = threading.RLock()
         self._moved = asyncio.Event()
         """Something has happened after which the processes may be at rest, or not be any more."""
 

@@ -138,7 +138,10 @@ class Vigil:
         seconds = max(limits, default=look.silent)
         if is_stopped(self._life.live_child.pid):
             return Unhealthy(exits.frozen(seconds), "somebody has stopped it", State.FROZEN, kill=True)
-        likely = "native code holds Python's lock, or the machine is overloaded"
+        likely = (
+            "native code holds Python's lock, a finalizer or signal handler waits inside lycomm, or the machine is "
+            "overloaded"
+        )
         return Unhealthy(exits.lock_held(seconds), likely, State.FROZEN, kill=True)
 
     async def _renewal(self, now: float) -> Renewal | None:

@@ -243,7 +243,7 @@ async def test_the_hosts_own_slow_subscriber_loses_with_a_report_too() -> None:
 
 async def test_a_full_way_to_the_host_is_refused_on_the_loop_and_waited_for_otherwise() -> None:
     with connected_pair(window=5_000) as pair:
-        with pair.host._topics_lock:  # the host takes nothing in meanwhile
+        with pair.host.monitor.lock:  # the host takes nothing in meanwhile
 
             def fill() -> None:
                 while True:

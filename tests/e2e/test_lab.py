@@ -68,7 +68,7 @@ async def test_f14_an_unknown_channel_is_a_prompt_error_and_the_next_call_works(
     assert await lab.ask("a", "unknown_channel") == "UnknownChannel in 0.0 s"
     assert await lab.ask("a", "echo", value="still here") == "still here"
     with pytest.raises(UnknownChannel, match="no channel 'nope'"):
-        lab.host.hub.known_end("nope")
+        lab.host.hub.check_known("nope")
 
 
 async def test_f15_a_channel_sent_through_channels_joins_two_children(lab: Lab) -> None:

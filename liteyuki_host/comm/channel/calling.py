@@ -11,7 +11,6 @@ consumed, and the next message is handled. The exception are ends of the task or
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import CoroutineType
@@ -19,6 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from liteyuki_host.comm.codec import decode_payload, decode_plain
 from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 __all__ = [
     "SKIPPED",
@@ -87,6 +87,9 @@ class Callback:
 class Callbacks:
     """The receivers of one channel or topic, in the order of registration. Changed from any thread.
 
+    Args:
+        monitor: guards the changes, with everything else of its exchange; None: one of its own.
+
     Attributes:
         any: whether there is one.
         only: the callback, if there is exactly one and it has no filter; else None.
@@ -94,8 +97,8 @@ class Callbacks:
 
     __slots__ = ("_all", "_lock", "any", "only")
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, monitor: Monitor | None = None) -> None:
+        self._lock = (monitor or Monitor()).lock
         self._all: tuple[Callback, ...] = ()
         self.any = False
         self.only: Callback | None = None
@@ -118,12 +121,16 @@ class Callbacks:
             self._set(tuple(other for other in self._all if other is not callback))
 
     def remove(self, function: Callable[..., Any] | None) -> int:
-        """Remove every callback that is *function* (None: all callbacks); returns how many were removed."""
-        with self._lock:
-            before = self._all
+        """Remove every callback that is *function* (None: all callbacks); returns how many were removed. The caller
+        holds no lock: this calls code of the user's."""
+        while True:
+            before = self._all  # kept until the end: what is freed with a callback may have a finalizer
             # `!=`, not `is not`: bound methods are made anew on every access.
-            self._set(() if function is None else tuple(other for other in before if other.function != function))
-            return len(before) - len(self._all)
+            kept = () if function is None else tuple(other for other in before if other.function != function)
+            with self._lock:
+                if self._all is before:
+                    self._set(kept)
+                    return len(before) - len(kept)
 
     def _set(self, callbacks: tuple[Callback, ...]) -> None:
         self.only = None  # first: no reader may see the old single callback after another one was added

@@ -22,6 +22,7 @@ from liteyuki_host.comm.errors import (
     ChannelTaken,
     HostNotAttached,
     ReceiveTimeout,
+    ReentrantCall,
     RequestTimeout,
     ValueRefused,
     ValueTooLarge,
@@ -34,6 +35,7 @@ from liteyuki_host.comm.process.names import check_name
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.waiting.checkpoints import checkpoint, is_cancelled, may_go_on
 from liteyuki_host.comm.waiting.loops import event_loops, on_event_loop, refuse_event_loop
+from liteyuki_host.comm.waiting.monitor import Held, refuse_to_wait
 from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing
 
 __all__ = [
@@ -136,6 +138,11 @@ class Channel(Generic[T]):
             ValueRefused, ValueTooLarge: the value cannot travel, or is not what the channel carries. Nothing was sent.
             HostNotAttached: this process does not run under a host.
             ChannelTaken: two other processes are this channel's ends.
+            ReentrantCall: called by a finalizer, a signal handler or a log sink in the middle of lycomm's own work, and
+                there is no room, or too many such calls wait already. Nothing was sent.
+
+        Called from there with room, the message is sent when that work is done: in order, before anything that this
+        thread sends later. If it cannot be sent after all, that is logged, or it is reported as lost.
         """
         # As `_send_now`, written out: a call less is 6 % of what a short message costs.
         payload = None
@@ -161,6 +168,7 @@ class Channel(Generic[T]):
             if on_event_loop():
                 self._still_sending(refused[0])
                 raise self._full()
+            refuse_to_wait(f"send() without room in channel {self.name!r}")
             self._send_when_there_is_room(*refused)
 
     async def asend(self, data: T) -> None:
@@ -204,6 +212,7 @@ class Channel(Generic[T]):
         """
         if is_cancelled():
             await checkpoint()
+        (self._exchange or current()).monitor.refuse_inside("request()")
         end = self._usable_end()
         payload, flags = self._encode(data)
         flags |= Flag.REQUEST
@@ -286,6 +295,7 @@ class Channel(Generic[T]):
         def register(function: Callable[[T], R]) -> Callable[[T], R]:
             check_callback(function, "a callback", "data")
             end = self._own_end()
+            end.monitor.refuse_inside("on_receive()")
             decode = decode_payload if self._typed() is None else self._decode
             callback = Callback(function, filter_func, decode)
             # The callback first: in passive mode, the loop may take the first message the moment it is claimed.
@@ -308,7 +318,9 @@ class Channel(Generic[T]):
 
         The channel stays in passive mode; without any callback its messages wait for the next one.
         """
-        return self._own_end().callbacks.remove(function) > 0
+        end = self._own_end()
+        end.monitor.refuse_inside("remove()")
+        return end.callbacks.remove(function) > 0
 
     def receive(self, timeout: float | None = None) -> T:
         """Wait in this thread for the next message (active mode).
@@ -325,10 +337,13 @@ class Channel(Generic[T]):
             WouldBlockEventLoop: called on an event loop. Use ``areceive`` there, or a thread of its own.
             ChannelModeError: this process reads the channel with callbacks.
             HostNotAttached: this process does not run under a host.
+            ReentrantCall: called by a finalizer, a signal handler or a log sink in the middle of lycomm's own work.
         """
         if event_loops.running() is not None or "trio" in _modules:
             refuse_event_loop(f"channel {self.name!r}: receive()", "channel.areceive()")
         end = self._end if self._epoch == handles.epoch else self._own_end()
+        if end.monitor.owned():
+            end.monitor.refuse_inside(f"channel {self.name!r}: receive()")
         if not end.usable or end.inbox.mode != "active":
             end = self._receiving_end()
         if timeout is None:
@@ -391,13 +406,18 @@ class Channel(Generic[T]):
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _own_end(self) -> ChannelEnd:
-        epoch = handles.epoch
-        if self._epoch != epoch:
+        if self._epoch != handles.epoch:
             exchange = self._exchange or current()
-            self._end, self._lease = exchange.hold(self.name)
-            self._limit = exchange.message_limit
-            self._epoch = epoch
+            exchange.monitor.refuse_inside(f"the first use of channel {self.name!r} here")
+            self._find_end(exchange)
         return self._end
+
+    def _find_end(self, exchange: Exchange) -> None:
+        """Take hold of this process's end, and remember until when that holds."""
+        epoch = handles.epoch
+        self._end, self._lease = exchange.hold(self.name)
+        self._limit = exchange.message_limit
+        self._epoch = epoch
 
     def _usable_end(self) -> ChannelEnd:
         end = self._own_end()
@@ -430,7 +450,11 @@ class Channel(Generic[T]):
         size, outbox = len(payload), end.outbox
         while True:
             outbox.room.wait(lambda: self._still_sending(end) and (outbox.has_room(size) or NOTHING), None)
-            if outbox.offer(payload, flags, may_wait=True):
+            try:
+                if outbox.offer(payload, flags, may_wait=True, patient=False):
+                    return
+            except Held:
+                self._put_off(self._exchange or current(), payload, flags)
                 return
 
     def _send_now(self, data: T) -> tuple[ChannelEnd, bytes, int] | None:
@@ -457,12 +481,73 @@ class Channel(Generic[T]):
         return self._send_anyhow(data, payload, False)
 
     def _send_anyhow(self, data: T, payload: bytes | None, may_wait: bool) -> tuple[ChannelEnd, bytes, int] | None:
-        """The same in the general way. *payload*: the encoded message, if it is known."""
-        end = self._usable_end()
+        """Queue a message in the general way. Returns None; or, when there is no room, what has to be offered again.
+
+        Args:
+            payload: the encoded message, if it is known.
+            may_wait: see ``Link.send``.
+        """
+        exchange = self._exchange or current()
+        monitor = exchange.monitor
         flags = 0
-        if payload is None:
-            payload, flags = self._encode(data)
-        return None if end.outbox.offer(payload, flags, may_wait=may_wait) else (end, payload, flags)
+        if monitor.owned():
+            if payload is None:
+                payload, flags = self._encode(data)
+            self._put_off(exchange, payload, flags)
+            return None
+        try:
+            if self._epoch != handles.epoch or not self._end.usable:
+                self._find_usable_end(exchange)
+            end = self._end
+            if payload is None:
+                payload, flags = self._encode(data)
+            return None if end.outbox.offer(payload, flags, may_wait=may_wait, patient=False) else (end, payload, flags)
+        except Held:
+            if payload is None:
+                payload, flags = self._encode(data)
+            self._put_off(exchange, payload, flags)
+            return None
+        finally:
+            if monitor.due:
+                monitor.settle()
+
+    def _find_usable_end(self, exchange: Exchange) -> None:
+        """Do what :meth:`_usable_end` does, but wait for the lock no longer than a user's call may.
+
+        Raises:
+            Held: it was not to be had in time.
+        """
+        monitor = exchange.monitor
+        try:
+            monitor.enter()
+            if self._epoch != handles.epoch:
+                self._find_end(exchange)
+            if not self._end.usable:
+                self._end.use()
+        finally:
+            monitor.leave()
+
+    def _put_off(self, exchange: Exchange, payload: bytes, flags: int) -> None:
+        """Send when lycomm's own work on this thread is done, or the lock has been left."""
+        name = self.name
+        end = exchange.end_if_used(name)
+        if end is not None:
+            if end.refused is not None:
+                raise ChannelTaken(end.refused)
+            # Not for who waited for the lock in vain: to look for room is to wait for it again.
+            if exchange.monitor.owned() and end.outbox.bound and not end.outbox.has_room(len(payload)):
+                raise ReentrantCall(
+                    f"channel {name!r} is full, and send() was called by a finalizer, a signal handler or the like in "
+                    "the middle of lycomm's own work, where it cannot wait for room"
+                )
+
+        def send() -> None:
+            used, _lease = exchange.hold(name)
+            if not used.usable:
+                used.use()
+            used.outbox.accept(payload, flags)
+
+        exchange.monitor.defer(send, f"channel {name!r}: send()", len(payload))
 
     def _encode(self, data: T) -> tuple[bytes, int]:
         decoder, limit = self._decoder, self._limit
@@ -577,7 +662,7 @@ def get_channel(name: str, kind: Any = None) -> Channel[Any]:
     Raises:
         UnknownChannel: (a KeyError) there is none.
     """
-    current().known_end(check_name(name, "channel"))
+    current().check_known(check_name(name, "channel"))
     return Channel(name, kind)
 
 
@@ -600,12 +685,25 @@ def set_channel(name: str, channel: Channel[Any]) -> None:
         raise TypeError(f"set_channel takes a Channel, not {type(channel).__name__}")
     if channel.name != name:
         raise ValueError(f"the channel's own name is {channel.name!r}, not {name!r}; a channel has one name everywhere")
-    current().declare(name)
+    _declare(current(), name, True)
+
+
+def _declare(exchange: Exchange, name: str, keep: bool) -> None:
+    """Make a channel known; put off when called by a finalizer or the like in the middle of lycomm's own work."""
+    monitor = exchange.monitor
+    if monitor.owned():
+        monitor.defer(lambda: exchange.declare(name, keep=keep), f"declaring channel {name!r}", len(name))
+        return
+    exchange.declare(name, keep=keep)
+    if monitor.due:
+        monitor.settle()
 
 
 def _name_of(channel: Channel[Any]) -> str:
-    channel._own_end()  # in use from now on, while the object is there
-    (channel._exchange or current()).declare(channel.name, keep=False)
+    exchange = channel._exchange or current()
+    if not exchange.monitor.owned():
+        channel._own_end()  # in use from now on, while the object is there
+    _declare(exchange, channel.name, False)
     return channel.name
 
 

@@ -33,6 +33,7 @@ from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.waiting.monitor import Monitor
 from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing
 
 if TYPE_CHECKING:
@@ -173,6 +174,8 @@ class ChannelEnd:
     Args:
         before_use: called before every send or receive: makes this process one of the channel's two ends, or
             raises what keeps it from that.
+        on_lost: called with the name, a count and a reason when messages are given up; the lock may be held.
+        monitor: that of the exchange.
     """
 
     def __init__(
@@ -182,11 +185,13 @@ class ChannelEnd:
         window: int,
         before_use: Callable[[ChannelEnd], None],
         on_lost: Callable[[str, int, str], None],
+        monitor: Monitor,
     ) -> None:
         self.name = name
         self._window = window
-        self.outbox = Outbox(window=window, on_lost=lambda count, why: on_lost(name, count, why))
-        self.callbacks = Callbacks()
+        self.monitor = monitor
+        self.outbox = Outbox(window=window, on_lost=lambda count, why: on_lost(name, count, why), monitor=monitor)
+        self.callbacks = Callbacks(monitor)
         self.inbox = Inbox(
             name,
             self._handle,
@@ -194,6 +199,7 @@ class ChannelEnd:
             failed=self._callback_failed,
             replied=self._on_reply,
             answers=self._closes_a_cycle,
+            monitor=monitor,
         )
         self.usable = False  # known to be usable: `use` has nothing to find out
         self._lease: weakref.ref[Lease] | None = None  # of the handles that there are; under the exchange's lock

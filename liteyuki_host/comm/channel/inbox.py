@@ -26,7 +26,6 @@ in passive mode (the worker's task); in active mode any number of threads and ta
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -40,6 +39,7 @@ from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.waiting.loops import Turn, turn_of
+from liteyuki_host.comm.waiting.monitor import Monitor, refuse_to_wait
 from liteyuki_host.comm.waiting.waiting import NOTHING, Bringer, Nothing, Waiters
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Inbox:
         replied: called by the link's reader with each answer to a request: its number, flags and payload.
         answers: called by the link's reader with the flags, number and source of each request; True: it has been
             answered, and is not queued.
+        monitor: guards the front of the queue, with everything else of its exchange; None: one of its own.
 
     Attributes:
         units: what waits. Appended to by the link's reader; its front is taken off under ``_lock``.
@@ -82,14 +83,16 @@ class Inbox:
         failed: Callable[[str, Callback, BaseException], None] = lambda what, callback, error: None,
         replied: Callable[[int, int, bytes], None] = lambda request_id, flags, payload: None,
         answers: Callable[[int, int, Source], bool] = lambda flags, request_id, source: False,
+        monitor: Monitor | None = None,
     ) -> None:
         self.name = name
         self._replied = replied
         self._answers = answers
-        self._lock = threading.Lock()
+        self.monitor = monitor or Monitor()
+        self._lock = self.monitor.lock
         self.units: deque[Unit] = deque()
         self._callbacks = Callbacks() if callbacks is None else callbacks
-        self.worker = Worker(name, self.units, self._lock, handle, callbacks, failed, keep=keep)
+        self.worker = Worker(name, self.units, self.monitor, handle, callbacks, failed, keep=keep)
         self.mode: str | None = None
         self.closed = False
         self._refused: str | None = None
@@ -242,6 +245,8 @@ class Inbox:
                 return message
             if deadline is not None:
                 timeout = max(deadline - time.monotonic(), 0.0)
+        elif link is None:
+            refuse_to_wait(f"channel {self.name!r}: receive()")
         return self.arrived.wait(self.take, timeout)
 
     def _ready(self) -> object:

@@ -7,7 +7,6 @@ redelivered.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW, MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.waiting.monitor import MOST_DEFERRED, Monitor
 from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
 
 __all__ = ["MAX_ATTEMPTS", "Item", "Outbox"]
@@ -45,7 +45,8 @@ class Outbox:
     Args:
         window: bytes that may wait while there is no link, each message charged as on the link.
         backlog: bytes that may wait here although a link is up but has no credit.
-        on_lost: called with (count, why) when messages are given up.
+        on_lost: called with (count, why) when messages are given up; the lock may be held.
+        monitor: guards the outbox, with everything else of its exchange; None: one of its own.
     """
 
     def __init__(
@@ -54,11 +55,13 @@ class Outbox:
         window: int = DEFAULT_WINDOW,
         backlog: int = 0,
         on_lost: Callable[[int, str], None],
+        monitor: Monitor | None = None,
     ) -> None:
         self._window = window
         self._backlog_limit = backlog
         self._on_lost = on_lost
-        self._lock = threading.Lock()
+        self._monitor = monitor or Monitor()
+        self._lock = self._monitor.lock
         self._bound: tuple[Link, Stream] | None = None
         self._of_link: Callable[..., bool] = _refuse  # while there is one
         self._closed = False
@@ -82,12 +85,16 @@ class Outbox:
         *,
         one_of_many: bool = False,
         may_wait: bool = False,
+        patient: bool = True,
     ) -> bool:
         """Accept a message, or return False when there is no room or it is closed. Accepted means: consumed once, or
         reported.
 
         Args:
-            one_of_many, may_wait: see ``Link.send``.
+            one_of_many, may_wait, patient: see ``Link.send``.
+
+        Raises:
+            Held: not *patient*, and the lock was not to be had in time; nothing was accepted.
         """
         if one_of_many and not flags and self.shortcut(payload, False):
             self.sent += 1
@@ -96,7 +103,7 @@ class Outbox:
         if bound is not None and not self.backlog:
             try:
                 accepted = bound[0].send(
-                    bound[1], payload, flags, request_id, one_of_many=one_of_many, may_wait=may_wait
+                    bound[1], payload, flags, request_id, one_of_many=one_of_many, may_wait=may_wait, patient=patient
                 )
             except LinkClosed:
                 pass  # about to be unbound; what waits behind it is put in front of this message then
@@ -106,8 +113,26 @@ class Outbox:
                     return True
                 if not self._backlog_limit and bound[1].held is None:
                     return False
-        with self._lock:
+        monitor = self._monitor
+        try:
+            if patient:
+                monitor.acquire()
+            else:
+                monitor.enter()
             return self._queue(Item(payload, flags, request_id, 0))
+        finally:
+            monitor.leave()
+
+    def accept(self, payload: bytes, flags: int = 0) -> None:
+        """Take a message whose sender is not there any more to be told that there is no room: it was put off (see
+        ``waiting/monitor.py``). Without room it waits here all the same; reported as lost if that is too much."""
+        with self._lock:
+            if self.offer(payload, flags):
+                return
+            if len(self.backlog) >= MOST_DEFERRED or self._backlog_cost > self._window:
+                self.lose(1, "it was sent by a finalizer, a signal handler or the like, and there was no room")
+            else:
+                self._append(Item(payload, flags, 0, 0))
 
     def has_room(self, size: int) -> bool:
         """Whether a message of *size* bytes would be accepted just now."""
@@ -142,11 +167,15 @@ class Outbox:
                 pass
         if not self._fits(len(item.payload)):
             return False
+        self._append(item)
+        return True
+
+    def _append(self, item: Item) -> None:
+        """Let a message wait here. The caller holds the lock."""
         self.shortcut = _refuse  # until all that waits has gone
         self.backlog.append(item)
         self._backlog_cost += len(item.payload) + MESSAGE_CHARGE
         self.sent += 1
-        return True
 
     def _fits(self, size: int) -> bool:
         """Whether the backlog has room. The caller holds the lock."""
@@ -325,7 +354,12 @@ class Outbox:
         return bound is not None and bound[0] is link
 
     def waiting(self) -> int:
-        """Messages accepted and not yet consumed."""
+        """Count the messages accepted and not yet consumed. From inside (see ``waiting/monitor.py``) without those of
+        the last moment."""
+        if self._monitor.owned():
+            bound = self._bound
+            batches = () if bound is None else list(bound[1].unacknowledged)
+            return len(self.backlog) + sum(len(batch.unconsumed(batch.stream.acknowledged)) for batch in batches)
         with self._lock:
             count = len(self.backlog)
             if self._bound is not None:

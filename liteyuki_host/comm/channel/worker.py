@@ -5,7 +5,6 @@ What the task does with a message is in ``worker_task.py``.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from liteyuki_host.comm.channel.calling import Callback, Callbacks
 from liteyuki_host.comm.channel.unit import Received, Unit
 from liteyuki_host.comm.waiting.loops import call_on, call_soon_on
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,7 +27,7 @@ class Worker:
 
     Args:
         name, units, handle, callbacks, failed, keep: see ``Inbox``.
-        lock: the inbox's; guards the front of *units* and the change of :attr:`current`.
+        monitor: the inbox's; guards the front of *units* and the change of :attr:`current`.
 
     Attributes:
         loop: where the task is to run; None: nowhere. Set by :meth:`attach`, :meth:`detach` and :meth:`end`.
@@ -39,7 +39,7 @@ class Worker:
         self,
         name: str,
         units: deque[Unit],
-        lock: threading.Lock,
+        monitor: Monitor,
         handle: Callable[[Received], Awaitable[None]],
         callbacks: Callbacks | None,
         failed: Callable[[str, Callback, BaseException], None],
@@ -48,7 +48,8 @@ class Worker:
     ) -> None:
         self.name = name
         self.units = units
-        self.lock = lock
+        self.monitor = monitor
+        self.lock = monitor.lock
         self.handle = handle
         self.callbacks = callbacks
         self.failed = failed
@@ -119,7 +120,9 @@ class Worker:
             if self.current is not current or (current is not None and current.busy):
                 return  # another thread has just started one; or the old loop's task wakes us when it ends
             self.current = fresh = WorkerTask(self, loop)
-        if not call_on(loop, lambda: self._start(fresh)):
+        # To make a task is to call the loop's task factory, perhaps code of the user's: not while the lock is held.
+        hand_over = call_soon_on if self.monitor.owned() else call_on
+        if not hand_over(loop, lambda: self._start(fresh)):
             self.forget(fresh)
 
     def _start(self, fresh: WorkerTask) -> None:

@@ -29,27 +29,18 @@ class StreamCloser:
         """Ask the other side to close *streams*, which nobody here uses. Those on which something is on its way are
         left alone, and so are those that it has been asked about already."""
         writer = self._writer
-        with writer.lock:
-            if writer.ended:
-                return
-            for stream in streams:
-                self._closing.ask(stream)
-            begun = writer.begin()
-        writer.write_begun(begun)
+
+        def queue() -> None:
+            if not writer.ended:
+                for stream in streams:
+                    self._closing.ask(stream)
+
+        writer.queue_and_write(queue)
 
     def answer(self, stream: Stream, *, willing: bool) -> bool:
         """Answer the other side, which does not use *stream* any more; returns whether it is closed by that."""
-        writer = self._writer
-        with writer.lock:
-            closed = self._closing.answer(stream, willing=willing)
-            begun = writer.begin()
-        writer.write_begun(begun)
-        return closed
+        return self._writer.queue_and_write(lambda: self._closing.answer(stream, willing=willing))
 
     def answered(self, stream: Stream, *, closed: bool) -> None:
         """Do as the other side has answered. Raises RemoteProtocolError when it was not asked."""
-        writer = self._writer
-        with writer.lock:
-            self._closing.answered(stream, closed=closed)
-            begun = writer.begin()
-        writer.write_begun(begun)
+        self._writer.queue_and_write(lambda: self._closing.answered(stream, closed=closed))

@@ -22,7 +22,9 @@ from liteyuki_host.comm.protocol.connection import Connection
 from liteyuki_host.comm.protocol.messages import Close, Closed, CloseRefused, Control, Goodbye, Hello, Ping, Pong
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.shortage import describe, is_shortage, remedy
 from liteyuki_host.comm.transport import Transport
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 if sys.platform == "linux":
     from liteyuki_host.comm.link.shared_reader import SharedReader
@@ -73,12 +75,14 @@ class Link:
 
     Args:
         name: for thread names and messages.
+        monitor: guards the link, with everything else of its exchange; None: one of its own.
         reader: who reads; by default the fastest that this system and the transport allow.
     """
 
     __slots__ = (
         "_close_reason",
         "_handler",
+        "_over",
         "_pong",
         "_reader",
         "attach_loop",
@@ -90,6 +94,7 @@ class Link:
         "flush",
         "lead",
         "look",
+        "monitor",
         "name",
         "on_credit",
         "on_message",
@@ -115,6 +120,7 @@ class Link:
         handler: LinkHandler,
         *,
         name: str,
+        monitor: Monitor | None = None,
         reader: Callable[[Transport, ReadTarget, str], Reader] | None = None,
     ) -> None:
         self.transport = transport
@@ -126,10 +132,12 @@ class Link:
         self.on_opened = handler.on_opened
         self.on_credit = handler.on_credit
         self._close_reason: str | None = None
+        self._over = False  # the handler has been told of the end; set by the reader
         self._pong: dict[int, threading.Lock] = {}
         self.settled = True
         """What arrives may go straight to who waits for it; False: the handler has to be asked first."""
-        self.writer = writer = Writer(transport, connection, name)
+        self.monitor = monitor or Monitor()
+        self.writer = writer = Writer(transport, connection, name, self.monitor)
         self.closer = StreamCloser(writer)
         self.send = writer.send
         self.shortcut = writer.shortcut
@@ -193,14 +201,17 @@ class Link:
         Returns whether everything was sent.
         """
         writer = self.writer
-        with writer.lock:
+
+        def say_goodbye() -> bool:
             if writer.ended or self._close_reason is not None:
-                return not self.connection.has_output
+                return False
             self._close_reason = reason or "closed"
             self.connection.send_control(Goodbye(reason))
             writer.close()
-            begun = writer.begin()
-        writer.write_begun(begun)
+            return True
+
+        if not writer.queue_and_write(say_goodbye):
+            return not self.connection.has_output
         sent = self.flush(timeout)
         self.transport.close()
         return sent
@@ -219,7 +230,7 @@ class Link:
     # --- receiving ------------------------------------------------------------------------------------------
 
     def received_more(self, count: int) -> bool:
-        """The general way of ``received``."""
+        """Take in what has been read, in the general way. See ``ReadTarget.received``."""
         try:
             if count:
                 self.connection.receive(count, self)
@@ -231,18 +242,31 @@ class Link:
         self._end(cause)
         return False
 
-    def failed(self, error: Exception) -> bool:
-        """What was read may not be sent, or a handler has a bug. That must end this link with a word, not silently stop
-        its reader. Returns False."""
-        if isinstance(error, RemoteProtocolError):
-            cause = LinkBroken(f"{self.name} broke the link's protocol: {error}")
-            self.send_control(Goodbye(str(error)))
-        else:
-            log().opt(exception=error).error(f"the link to {self.name} failed inside lycomm; please report this")
-            cause = LinkBroken(f"the link to {self.name} failed inside lycomm: {type(error).__name__}: {error}")
+    def failed(self, error: BaseException) -> bool:
+        """End the link because of *error*: the peer sent what it may not send, or something failed in this process that
+        nobody expects. The reader stops then; so this never raises, and says why. Returns False."""
+        cause = LinkBroken(f"the link to {self.name} failed inside lycomm: {type(error).__name__}: {error}")
         cause.__cause__ = error
+        try:
+            if isinstance(error, RemoteProtocolError):
+                cause = LinkBroken(f"{self.name} broke the link's protocol: {error}")
+                cause.__cause__ = error
+                self.send_control(Goodbye(str(error)))
+            else:
+                self._report(error, "reading")
+        except Exception as failure:  # no memory for a goodbye
+            self._report(failure, "the goodbye")
         self._end(cause)
         return False
+
+    def _report(self, error: BaseException, work: str) -> None:
+        """Log that *work* on the link has failed, when the lock and the reader's role have been given up."""
+        if is_shortage(error):
+            line = f"the link to {self.name} ends: {work} failed: {describe(error)}. What helps: {remedy(error)}"
+            self.monitor.say(lambda: log().error(line))
+        else:
+            line = f"the link to {self.name} ends: {work} failed inside lycomm; please report this"
+            self.monitor.say(lambda: log().opt(exception=error).error(line))
 
     # Inbound.
 
@@ -276,20 +300,38 @@ class Link:
             return LinkClosed(self._close_reason)
         if self.connection.goodbye is not None:
             return LinkClosed(self.connection.goodbye or "goodbye")
+        failure = self.writer.failure
+        if failure is not None:
+            self._report(failure, "writing")
+            cause = LinkBroken(f"writing to {self.name} failed inside lycomm: {type(failure).__name__}: {failure}")
+            cause.__cause__ = failure
+            return cause
         return LinkBroken(f"{self.name} went away without a goodbye")
 
     def _end(self, cause: LinkError) -> None:
-        self.writer.end(self._left)
-        self.transport.close()
-        try:
-            self._handler.on_end(cause)
-        except Exception as error:
-            log().opt(exception=error).error(f"ending the link to {self.name} failed; please report this")
-        # Messages that nobody has consumed outlive the link, and refer to where they came from.
+        """End the link. Each step is taken whatever becomes of the one before: a link that ends in part is one that
+        nobody hears of. Nothing happens the second time."""
+        if self._over:
+            return
+        self._over = True
+        steps: tuple[Callable[[], object], ...] = (
+            lambda: self.writer.end(self._left),
+            self.transport.close,
+            lambda: self._handler.on_end(cause),
+            self._detach_sources,
+            self.writer.look_whether_left,
+        )
+        for step in steps:
+            try:
+                step()
+            except Exception as error:
+                self._report(error, "its end")
+
+    def _detach_sources(self) -> None:
+        """Let go of the link: messages that nobody has consumed outlive it, and refer to where they came from."""
         for stream in list(self.connection.streams.values()):
             if stream.source is not None:
                 stream.source.detach()
-        self.writer.look_whether_left()
 
     def _left(self) -> None:
         """Nobody writes any more, nor will."""

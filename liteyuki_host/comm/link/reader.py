@@ -13,6 +13,7 @@ from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.loops import Turn
+from liteyuki_host.comm.waiting.monitor import Monitor, refuse_to_wait
 from liteyuki_host.comm.waiting.waiting import NOTHING, Gate, Nothing
 
 if TYPE_CHECKING:
@@ -49,6 +50,13 @@ class ReadTarget(Protocol):
     """Whose ``free`` is where the next bytes go."""
 
     received: Receive
+
+    monitor: Monitor
+    """Settled by whoever reads, after what has been read was handled."""
+
+    def failed(self, error: BaseException) -> bool:
+        """End the link because of *error*, which nobody expects where it is read. Never raises. Returns False."""
+        ...
 
     connection: Connection
     """Whose ``queue`` is what has not been written yet."""
@@ -113,7 +121,7 @@ class ThreadReader:
     def __init__(self, transport: Transport, inbound: ReadTarget, name: str) -> None:
         self._transport = transport
         self._inbound = inbound
-        self._thread = DaemonThread(self._run, name=f"lycomm-read-{name}")
+        self._thread = DaemonThread(self._run, name=f"lycomm-read-{name}", core=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -127,6 +135,7 @@ class ThreadReader:
         release()  # it was this thread that has read the end
 
     def wait(self, gate: Gate, timeout: float) -> bool:
+        refuse_to_wait("a call that waits for something of a link")
         if self._inbound.connection.queue:
             self._inbound.write_queued()
         return gate.wait(timeout)
@@ -154,4 +163,9 @@ class ThreadReader:
                 count = transport.read_into(inbound.decoder.free)
             except OSError:  # the descriptor is gone; for the link that is the end like any other
                 count = 0
-            more = inbound.received(count)
+            except BaseException as error:  # no memory, perhaps: without this thread nobody would read
+                more = inbound.failed(error)
+            else:
+                more = inbound.received(count)
+            if inbound.monitor.due:
+                inbound.monitor.settle()

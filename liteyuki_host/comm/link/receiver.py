@@ -26,7 +26,7 @@ __all__ = ["receiver"]
 
 _HEADER_SIZE: Final = HEADER.size
 _MESSAGE: Final = Kind.MESSAGE  # names of this module are found sooner than attributes of a class
-_REQUEST_OR_REPLY: Final = Flag.REQUEST | Flag.REPLY
+_NOT_PLAIN: Final = 0xFF & ~(Flag.RAW | Flag.REDELIVERED)
 _OPEN: Final = State.OPEN
 
 
@@ -45,7 +45,7 @@ def receiver(link: Link) -> Receive:
             kind != _MESSAGE
             or length != count - _HEADER_SIZE
             or length > MAX_FRAME_PAYLOAD
-            or flags & _REQUEST_OR_REPLY
+            or flags & _NOT_PLAIN
             or stream is None
         ):
             return link.received_more(count)

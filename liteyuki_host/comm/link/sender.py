@@ -29,10 +29,13 @@ _HEADER_SIZE: Final = HEADER.size
 _MESSAGE: Final = Kind.MESSAGE  # names of this module are found sooner than attributes of a class
 
 
-def sender(writer: Writer, stream: Stream) -> Shortcut:
+def sender(writer: Writer, stream: Stream, outermost: bool = True) -> Shortcut:
     """Return the function that ``Writer.shortcut`` documents, for *stream*."""
     connection, transport = writer.connection, writer.transport
-    lock, unlock, at_once = writer.lock.acquire, writer.lock.release, transport.at_once
+    monitor = writer.monitor
+    lock, unlock, take = monitor.acquire, monitor.release, monitor.take
+    owned, due = monitor.owned, monitor.due
+    at_once = transport.at_once
     send, pack, clock = transport.send, HEADER.pack, time.perf_counter
     unacknowledged, charge, charge_and_grant = stream.unacknowledged, stream.charge, stream.charge_and_grant
     stage = stream.stage
@@ -62,19 +65,23 @@ def sender(writer: Writer, stream: Stream) -> Shortcut:
 
     def send_alone(payload: bytes, alone: bool = True) -> bool:
         size = len(payload)
-        if stage.open and size <= STAGED_SIZE:
+        if stage.open and size <= STAGED_SIZE and not due:
             try:
                 take_place()
             except IndexError:  # the stage is full: the message goes to the queue below
                 pass
             else:
                 put(payload)
-                if stage.open or not writer.take_back(stage, payload):
+                if stage.open or not writer.take_back(stream, payload):
                     return True
         elif connection.open_batch is None and not alone:  # read without the lock: it may change the next moment
             return False
-        lock()
+        if outermost and alone and owned():  # called from inside: the general way puts it off
+            return False
+        role = False
         try:
+            if not (lock(False) or take()) or (due and outermost):  # what was put off goes first
+                return False
             if not (alone and writer.quiet):
                 return join_others(payload, size)
             cost = size + MESSAGE_CHARGE
@@ -87,6 +94,7 @@ def sender(writer: Writer, stream: Stream) -> Shortcut:
                 writer.burst += 1
             else:
                 return False
+            role = True  # from here on, what nobody expects ends the link: a message may be sent in part
             start = stream.sent
             unacknowledged.append(Batch(stream, [payload], size + PAYLOAD_HEADER, start, start + cost))
             frame = pack(size, _MESSAGE, 0, stream.id, charge_and_grant(cost)) + payload
@@ -95,6 +103,7 @@ def sender(writer: Writer, stream: Stream) -> Shortcut:
                 taken = send(frame, at_once)
                 writer.last_write = clock()
                 if taken == size + _HEADER_SIZE:  # grants of other streams are too small for a frame: the flusher's
+                    role = False
                     return True
             except BlockingIOError:
                 taken = 0
@@ -102,12 +111,27 @@ def sender(writer: Writer, stream: Stream) -> Shortcut:
                 taken = -1
             writer.writing = True  # take the role; the calls below give it up again
             writer.quiet = False
+        except BaseException as error:
+            if role:
+                writer.fail(error)
+            raise
         finally:
-            unlock()
-        if taken < 0:
-            writer.write_failed()
-        else:
-            writer.write_on([frame], taken)
+            try:
+                unlock()
+            except RuntimeError:  # we have not got it
+                pass
+            if due and not role:
+                monitor.settle()
+        try:
+            if taken < 0:
+                writer.write_failed()
+            else:
+                writer.write_on([frame], taken)
+        except BaseException as error:
+            writer.fail(error)
+            raise
+        if due:
+            monitor.settle()
         return True
 
     return send_alone

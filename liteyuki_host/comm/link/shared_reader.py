@@ -64,12 +64,12 @@ from liteyuki_host.comm.link.tuning import (
     TURNS,
 )
 from liteyuki_host.comm.protocol.stream import Stream
-from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.shortage import is_shortage
-from liteyuki_host.comm.threads import DaemonThread
+from liteyuki_host.comm.threads import DaemonThread, core_threads
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.checkpoints import had_turn
 from liteyuki_host.comm.waiting.loops import Turn, call_on, handed_over, reading
+from liteyuki_host.comm.waiting.monitor import leading, refuse_to_wait
 from liteyuki_host.comm.waiting.waiting import MAIN_THREAD, NOTHING, Gate, Nothing
 
 if TYPE_CHECKING:
@@ -150,10 +150,10 @@ class SharedReader:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: select.epoll | None = None  # what the loop watches, while it does
         self._listening = False  # what it was told last
-        self._telling = threading.Lock()
+        self._telling = threading.RLock()  # a finalizer that interrupts us may want it again
         self._release: Callable[[], None] | None = None
         self._guard_gone = False
-        self._guard = DaemonThread(self._stand_guard, name=f"lycomm-read-{name}")
+        self._guard = DaemonThread(self._stand_guard, name=f"lycomm-read-{name}", core=True)
 
     def start(self) -> None:
         self._guarding = select.epoll()  # here, where an error can be told: without it nobody would read
@@ -180,22 +180,27 @@ class SharedReader:
         self, ready: Callable[[], object], deadline: float | None, wanted: Stream | None = None
     ) -> Alone | Nothing:
         thread = threading.get_ident()
+        if thread in leading:  # a finalizer waits for something while its thread reads for others
+            refuse_to_wait("a call that waits for something of a link")
         if self._over or thread == MAIN_THREAD or not self._role.acquire(False):
             return NOTHING
-        if thread != self._led_by or time.monotonic() - self._led_until > TURN_SECONDS:
-            self._led_by, self._turns = thread, 0
-        elif self._turns < TURNS:
-            self._turns += 1
-        if self._listening:
-            self._listen(False)
         inbound, transport = self._inbound, self._transport
-        decoder, received, recv_into = inbound.decoder, inbound.received, transport.recv_into
-        queue = None if wanted is None else wanted.receiver
-        spinning = self._may_spin and self._turns >= TURNS
-        seconds = SLICE
-        reads = 0
-        self._left_to_loop = None
+        monitor = inbound.monitor
+        due = monitor.due
         try:
+            leading.add(thread)
+            if thread != self._led_by or time.monotonic() - self._led_until > TURN_SECONDS:
+                self._led_by, self._turns = thread, 0
+            elif self._turns < TURNS:
+                self._turns += 1
+            if self._listening:
+                self._listen(False)
+            decoder, received, recv_into = inbound.decoder, inbound.received, transport.recv_into
+            queue = None if wanted is None else wanted.receiver
+            spinning = self._may_spin and self._turns >= TURNS
+            seconds = SLICE
+            reads = 0
+            self._left_to_loop = None
             if inbound.connection.queue:
                 inbound.write_queued()
             while not self._over:
@@ -222,6 +227,10 @@ class SharedReader:
                 reads += 1
                 message = received(count, wanted)
                 if message is True:
+                    if due:
+                        monitor.settle()
+                        if due:  # log lines, which are said when the role has been given up
+                            break
                     continue
                 if message is not False:
                     return message
@@ -229,9 +238,12 @@ class SharedReader:
             return NOTHING
         finally:
             self._led_until = time.monotonic()
+            leading.discard(thread)
             self._role.release()
             if not (self._followers and self._call_next()) and self._turns < TURNS:  # else it comes again soon
                 self._listen(True)
+            if due:
+                monitor.settle()
 
     def wait(self, gate: Gate, timeout: float) -> bool:
         """Wait until *gate* is open, and read meanwhile if nobody else does.
@@ -242,8 +254,11 @@ class SharedReader:
         Returns whether it is open.
         """
         deadline = None if timeout < 0 else time.monotonic() + timeout
-        if threading.get_ident() == MAIN_THREAD:
+        thread = threading.get_ident()
+        if thread == MAIN_THREAD:
             return gate.wait(timeout)
+        if thread in leading or thread in core_threads:
+            refuse_to_wait("a call that waits for something of a link")
         while not self._over:
             self.lead(gate.is_open, deadline)
             if gate.opened:
@@ -341,12 +356,19 @@ class SharedReader:
                     self._end()
                 if count < room:
                     break
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl+C in the main thread: what was read may be lost
+                self._inbound.failed(error)
+            raise
         finally:
             self._role.release()
             if not (self._followers and self._call_next()) and not self._listening:
                 self._listen(True)
             if turn is not None:
                 del reading[turn.loop]
+            if self._inbound.monitor.due:
+                self._inbound.monitor.settle()
+            if turn is not None:
                 if turn.due:
                     self._questions = 0
                     turn.end()
@@ -455,6 +477,18 @@ class SharedReader:
     # --- the guard ----------------------------------------------------------------------------------------------
 
     def _stand_guard(self) -> None:
+        """Run the guard until there is nothing more to read. Whatever stops it ends the link, with its cause."""
+        try:
+            self._guard_until_over()
+        except BaseException as error:
+            self._inbound.failed(error)
+            self._end()
+        finally:
+            self._guard_gone = True
+            if self._release is not None:
+                self._release()
+
+    def _guard_until_over(self) -> None:
         once = select.EPOLLIN | select.EPOLLONESHOT
         with self._guarding as watch:
             watch.register(self._descriptor, once)
@@ -466,13 +500,11 @@ class SharedReader:
                 except Exception as error:
                     # Nothing has been taken from the socket then. Without a guard the link might never be read again.
                     if not is_shortage(error):
-                        log().opt(exception=error).error("a link cannot be read, and is closed; please report this")
-                        self._transport.close()  # which is read here next
+                        self._inbound.failed(error)
+                        self._end()
+                        return
                     time.sleep(SHORTAGE_SECONDS)
                 watch.modify(self._descriptor, once)
-        self._guard_gone = True
-        if self._release is not None:
-            self._release()
 
     def _look_after_it(self, patience: int) -> int:
         """There is something to read: see to it that it is. Returns the *patience* for the next time."""
@@ -508,11 +540,15 @@ class SharedReader:
                 self._reads += 1
                 if not received(count):
                     self._end()
+                if self._inbound.monitor.due:
+                    break  # log lines are said without the role
         finally:
             self._questions = 0
             self._role.release()
             if not (self._followers and self._call_next()):
                 self._listen(True)
+            if self._inbound.monitor.due:
+                self._inbound.monitor.settle()
 
 
 def _left(deadline: float | None) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from liteyuki_host.comm.errors import LinkClosed
 from liteyuki_host.comm.link.sender import sender
@@ -29,15 +29,17 @@ from liteyuki_host.comm.link.tuning import (
 from liteyuki_host.comm.protocol.connection import WRITE_SIZE, Connection
 from liteyuki_host.comm.protocol.ledger import Ledger
 from liteyuki_host.comm.protocol.messages import Control
-from liteyuki_host.comm.protocol.stage import Stage
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.loops import on_event_loop, running_loop
+from liteyuki_host.comm.waiting.monitor import Held, Monitor
 from liteyuki_host.comm.waiting.waiting import MAIN_THREAD, NOTHING, Nothing, Waiters
 
 if TYPE_CHECKING:
     import asyncio
+
+T = TypeVar("T")
 
 __all__ = ["Shortcut", "Writer"]
 
@@ -53,10 +55,11 @@ class Writer:
 
     Args:
         name: for the thread's name and for messages.
+        monitor: guards this half of the link, with everything else of its exchange.
     """
 
     __slots__ = (
-        "_flush_idle",
+        "_handed_over",
         "_left",
         "_leftover",
         "_name",
@@ -68,40 +71,46 @@ class Writer:
         "closed",
         "connection",
         "ended",
+        "failure",
         "flushing",
         "grants_of",
         "last_write",
         "lock",
+        "monitor",
         "quiet",
         "transport",
         "writing",
         "written",
     )
 
-    def __init__(self, transport: Transport, connection: Connection, name: str) -> None:
+    def __init__(self, transport: Transport, connection: Connection, name: str, monitor: Monitor) -> None:
         self.transport = transport
         self.connection = connection
         self._name = name
-        self.lock = threading.Lock()  # guards the connection's outbound half and what follows
+        self.monitor = monitor
+        self.lock = monitor.lock  # guards the connection's outbound half and what follows
         self.closed = False  # no more data is accepted; what was accepted before is still written
         self.ended = False  # nothing is sent any more; then it is closed too
+        self.failure: BaseException | None = None
+        """What has ended the link from this side: an exception that nobody expects while something is written. Set
+        once; read at the link's end, which says it."""
         self.written = Waiters()  # woken when a writer has given the transport all there was
         self.quiet = False
         """Nothing waits to be written but grants, and nobody writes: who has a message may write it there and then.
         Set by :meth:`_note_quiet`; the greeting waits until :meth:`start`."""
         self.writing = False  # somebody holds the writing role
         self._leftover: list[bytes | memoryview] = []  # what a non-blocking write did not take; the flusher's
+        self._handed_over = False  # the flusher has the role, and begins with the leftover; set by who had the role
         self._left: Callable[[], None] | None = None  # called when nobody writes any more
         self.last_write = 0.0
         self.burst = 0
         self.armed = False  # the flusher has been woken and has not yet looked
         self.grants_of: Ledger | None = None  # ... and only for grants, which may wait for a message: one they are of
         self._turning: asyncio.AbstractEventLoop | None = None  # it is about to write what its turn has sent
-        self._flush_idle = threading.Condition(self.lock)
-        self.flushing = 0  # callers that wait for it
+        self.flushing = 0  # callers of `flush` that wait
         self._wake = threading.Lock()  # released to wake the flusher
         self._wake.acquire()
-        self._thread = DaemonThread(self._flush_forever, name=f"lycomm-write-{name}")
+        self._thread = DaemonThread(self._flush_forever, name=f"lycomm-write-{name}", core=True)
 
     def start(self) -> None:
         """Start the flusher, and send the greeting."""
@@ -114,7 +123,6 @@ class Writer:
             self.ended = True
             self.close()
             self._left = left
-            self._flush_idle.notify_all()
             self.written.wake()
             self._wake_flusher()  # it ends
 
@@ -154,6 +162,7 @@ class Writer:
         *,
         one_of_many: bool = False,
         may_wait: bool = False,
+        patient: bool = True,
     ) -> bool:
         """Send on *stream*; False when it has no credit.
 
@@ -161,16 +170,26 @@ class Writer:
             one_of_many: the caller knows that more will follow: as if a burst had been going on.
             may_wait: the caller holds no lock and may be blocked until the peer reads, as long as the link lives. On an
                 event loop and in the main thread, which Ctrl+C may interrupt in the middle of a write, it is not.
+            patient: wait for the lock as long as it takes; False: for a call of a user.
 
         Raises:
             LinkClosed: the link is over, or closed for data; nothing was queued.
+            Held: not *patient*, and the lock was not to be had in time; nothing was queued.
         """
-        lock = self.lock
         connection = self.connection
-        lock.acquire()
+        monitor = self.monitor
+        queued = False
         try:
+            if not monitor.acquire(False):
+                if patient:
+                    monitor.acquire()
+                elif not monitor.take():
+                    raise Held
+            if monitor.due and not patient:  # what was put off goes first
+                monitor.perform()
             if self.closed:
                 raise LinkClosed(f"the link to {self._name} is over")
+            queued = True  # from here on, what nobody expects ends the link
             if self.writing or (self.armed and self.grants_of is None):
                 if not connection.send(stream, payload, flags, request_id, attempts):
                     return False
@@ -183,30 +202,56 @@ class Writer:
                 if self.burst > INLINE_BURST and connection.pending < WRITE_SIZE:
                     self._arm()
                     return True
-            self.writing = True
-            self.quiet = False
-            buffers = connection.data_to_send()
+            buffers = self._take_role()
+        except BaseException as error:
+            if queued:
+                self.fail(error)
+            raise
         finally:
-            lock.release()
-        self._write(buffers, may_wait=may_wait)
+            try:
+                monitor.release()
+            except RuntimeError:  # we have not got it
+                pass
+        try:
+            self._write(buffers, may_wait=may_wait)
+        except BaseException as error:
+            self.fail(error)
+            raise
         return True
 
-    def shortcut(self, stream: Stream) -> Shortcut:
-        """A function that sends a short message without flags, if one of the two cheap ways is open. False: none is,
-        nothing was done, and :meth:`send` is the way.
+    def shortcut(self, stream: Stream, *, outermost: bool = True) -> Shortcut:
+        """Make a function that sends a short message without flags, if one of the two cheap ways is open. It returns
+        False when none is; nothing was done then, and :meth:`send` is the way.
 
         ``shortcut(payload, alone=True)``. The ways, each what ``send`` does, in half of the time:
 
         - It joins others of its stream that wait already to be written: nearly all messages of a burst. On the stage,
           if that is open; else in the queue, and the stage is open from then on.
         - It is written by itself, unless *alone* is False: questions and answers, and the first of a burst.
-        """
-        return sender(self, stream)
 
-    def take_back(self, stage: Stage, payload: bytes) -> bool:
-        """Take back what may have come too late onto a stage; False: it has been sent."""
-        with self.lock:
-            return stage.take_back(payload)
+        Args:
+            outermost: the function is called by users, perhaps from inside (see ``waiting/monitor.py``), and refuses
+                then. False: the caller may hold the lock.
+        """
+        return sender(self, stream, outermost)
+
+    def take_back(self, stream: Stream, payload: bytes) -> bool:
+        """Take back what may have come too late onto the stage of *stream*. False: it has been sent, or will be."""
+        monitor = self.monitor
+        try:
+            monitor.enter()
+            return stream.stage.take_back(payload)
+        except Held:
+            monitor.defer(lambda: self._send_what_is_left(stream, payload), "sending a message", len(payload))
+            return False
+        finally:
+            monitor.leave()
+
+    @staticmethod
+    def _send_what_is_left(stream: Stream, payload: bytes) -> None:
+        """Send *payload* if it was left on the stage. The caller holds the lock."""
+        if stream.user is not None and stream.stage.take_back(payload):
+            stream.user.accept(payload)
 
     def settle(self) -> None:
         """Give what is staged its place behind what has been sent."""
@@ -223,12 +268,12 @@ class Writer:
 
     def send_control(self, message: Control) -> None:
         """Send a control message, ahead of all data. Nothing happens when the link is over."""
-        with self.lock:
-            if self.ended:
-                return
-            self.connection.send_control(message)
-            begun = self.begin()
-        self.write_begun(begun)
+
+        def queue() -> None:
+            if not self.ended:
+                self.connection.send_control(message)
+
+        self.queue_and_write(queue)
 
     def open_stream(self, kind: str, name: str, join: Callable[[Stream], None] | None = None) -> Stream:
         """The stream for (*kind*, *name*), announced to the peer if it is new.
@@ -237,13 +282,14 @@ class Writer:
             join: gives the stream a receiver, when it has none. Called before the peer can know of the stream: its
                 first message may be here before this call returns.
         """
-        with self.lock:
+
+        def queue() -> Stream:
             stream = self.connection.open_stream(kind, name)
             if join is not None and stream.receiver is None:
                 join(stream)
-            begun = self.begin()
-        self.write_begun(begun)
-        return stream
+            return stream
+
+        return self.queue_and_write(queue)
 
     # --- what was consumed --------------------------------------------------------------------------------------
 
@@ -270,21 +316,29 @@ class Writer:
     # --- waiting for the transport ------------------------------------------------------------------------------
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything queued has been given to the transport; False after *timeout* seconds."""
-        deadline = time.monotonic() + timeout
+        """Wait until everything queued has been given to the transport. Blocks the calling thread, which holds no lock.
+
+        Args:
+            timeout: seconds.
+
+        Returns whether everything was; False also when the link has ended.
+        """
+
+        def attempt() -> bool | Nothing:
+            with self.lock:
+                idle = self.ended or not (self.writing or self.connection.wants_to_send)
+            return idle or NOTHING
+
         with self.lock:
+            self.flushing += 1  # the flusher does not gather any more
             if not self.ended:
                 self._arm()
                 self._wake_flusher()  # it may be waiting for more
-            self.flushing += 1
-            try:
-                while not self.ended and (self.writing or self.connection.wants_to_send):
-                    left = deadline - time.monotonic()
-                    if left <= 0 or not self._flush_idle.wait(left):
-                        return False
-            finally:
+        try:
+            return self.written.wait(attempt, timeout) is True and not self.ended
+        finally:
+            with self.lock:
                 self.flushing -= 1
-        return not self.ended
 
     async def replies_written(self) -> None:
         """Wait until at most a window of bytes is queued: what bounds replies, which have no credit."""
@@ -297,30 +351,44 @@ class Writer:
 
     # --- the role -----------------------------------------------------------------------------------------------
     # Whoever sets `writing` under the lock holds it and writes outside the lock. Before leaving, the holder
-    # looks at the queue again under the lock, so nothing queued meanwhile is forgotten.
+    # looks at the queue again under the lock, so nothing queued meanwhile is forgotten. An exception that nobody
+    # expects (no memory, Ctrl+C) while somebody holds the role ends the link: what the peer has got of a frame is not
+    # known then, and a role that is never given up would silence the link.
+
+    def _take_role(self) -> list[bytes | memoryview]:
+        """Take the writing role and return what there is to write; when there is nothing, the role stays free. Nobody
+        has it. The caller holds the lock."""
+        try:
+            buffers = self.connection.data_to_send()
+            if buffers:
+                self.writing = True
+                self.quiet = False
+            return buffers
+        except BaseException as error:  # a part of it may have been taken off the queue
+            self.fail(error)
+            raise
 
     def write_queued(self) -> None:
         """Write what there is, as far as the transport takes it without waiting, unless somebody writes already."""
-        with self.lock:
-            begun = self.begin()
-        self.write_begun(begun)
+        self.queue_and_write(lambda: None)
 
-    def begin(self) -> list[bytes | memoryview] | None:
-        """Take the writing role and what there is to write. None: there is nothing, or somebody else has the role and
-        will look again. The caller holds the lock, and goes on with :meth:`write_begun` without it. Whoever has queued
-        something does this before it lets go of the lock, or arms the flusher."""
-        if self.writing or self.ended:
-            return None
-        buffers = self.connection.data_to_send()
-        if not buffers:
-            return None  # no role for nothing: what is queued from now on would be left to one who does not look again
-        self.writing = True
-        self.quiet = False
-        return buffers
-
-    def write_begun(self, buffers: list[bytes | memoryview] | None) -> None:
-        if buffers is not None:
-            self._write(buffers)
+    def queue_and_write(self, queue: Callable[[], T]) -> T:
+        """Call *queue* with the lock held, then write what there is, as far as the transport takes it without waiting;
+        whoever has the writing role already does that instead. Returns what *queue* has returned."""
+        buffers: list[bytes | memoryview] = []
+        try:
+            with self.lock:
+                result = queue()
+                if not (self.writing or self.ended):
+                    # No role for nothing: what is queued from now on would be left to one who does not look again.
+                    buffers = self._take_role()
+            if buffers:
+                self._write(buffers)
+            return result
+        except BaseException as error:
+            if buffers:  # between the two steps, perhaps
+                self.fail(error)
+            raise
 
     def _note_quiet(self) -> None:
         """Who writes, or is armed to, has changed. The caller holds the lock."""
@@ -330,7 +398,7 @@ class Writer:
 
     def _write(self, buffers: list[bytes | memoryview], *, may_wait: bool = False) -> None:
         """Write *buffers*, and what else there is, as far as the transport takes it without waiting. The caller holds
-        the writing role, and loses it."""
+        the writing role, and loses it; of an exception, :meth:`fail` is the caller's to tell."""
         while True:
             try:
                 taken = self.transport.try_write(buffers)
@@ -339,16 +407,17 @@ class Writer:
                     self.transport.write_all(_after(buffers, taken))
                     taken = size
                     may_wait = False  # once: others may go on for ever, and the caller wants to return
+                more = self._next_buffers(buffers, taken, size)
             except OSError:
                 self.write_failed()
                 return
-            more = self._next_buffers(buffers, taken, size)
             if more is None:
                 return
             buffers = more
 
     def write_on(self, buffers: list[bytes | memoryview], taken: int) -> None:
-        """The caller, who holds the writing role and loses it, has written *taken* bytes of *buffers*."""
+        """Go on after the caller, who has the writing role and loses it, has written *taken* bytes of *buffers*. Of an
+        exception, :meth:`fail` is the caller's to tell."""
         more = self._next_buffers(buffers, taken, sum(map(len, buffers)))
         if more is not None:
             self._write(more)
@@ -357,13 +426,26 @@ class Writer:
         self, buffers: list[bytes | memoryview], taken: int, size: int
     ) -> list[bytes | memoryview] | None:
         """What to write when *taken* of the *size* bytes of *buffers* have been; None: the role has been given up."""
-        with self.lock:
+        monitor = self.monitor
+        if not monitor.take():
+            if not self.ended:
+                # The caller may hold a lock of the user's that the holder of this one waits for. The flusher can wait:
+                # it gets the role, which nobody else can take meanwhile.
+                self._leftover = _after(buffers, taken)
+                self._handed_over = True
+                self._wake_flusher()
+                return None
+            monitor.acquire()
+        try:
             if taken < size and not self.ended:  # else the flusher may have ended: it would never give the role up
                 self._leftover = _after(buffers, taken)
-                self._arm()  # the role goes to the flusher, which may be waiting for more
+                self._handed_over = True
+                self._arm()  # the flusher may be waiting for more
                 self._wake_flusher()
                 return None
             return self._more_to_write() or None
+        finally:
+            self.monitor.release()
 
     def _more_to_write(self) -> list[bytes | memoryview]:
         """What should be written now that all there was has been. Nothing: the role has been given up. The caller holds
@@ -377,13 +459,11 @@ class Writer:
         return []
 
     def _leave(self) -> None:
-        """Give the role up. The caller holds the lock."""
+        """Give the role up, if the caller has it. The caller holds the lock."""
         self.writing = False
         self._note_quiet()
         # Its end, not its beginning: a slow system call must not make every message of a burst look lone.
         self.last_write = time.perf_counter()
-        if self.flushing:
-            self._flush_idle.notify_all()
         if self.written.callbacks:
             self.written.wake()
         if self._left is not None:
@@ -395,6 +475,13 @@ class Writer:
             self._leave()
         self.transport.close()
 
+    def fail(self, error: BaseException) -> None:
+        """End the link because of *error*, which nobody expects here: no memory, Ctrl+C, a fault of ours. The caller
+        has held the writing role, and loses it; the reader sees the end, and says why."""
+        if self.failure is None:
+            self.failure = error
+        self.write_failed()
+
     # --- the flusher --------------------------------------------------------------------------------------------
 
     def _arm(self, *, grants_of: Ledger | None = None) -> None:
@@ -403,7 +490,7 @@ class Writer:
         Args:
             grants_of: there is nothing to write but grants, of this stream among others.
         """
-        if grants_of is None and not self._leftover and (loop := running_loop()) is not self._turning:
+        if grants_of is None and not self._handed_over and (loop := running_loop()) is not self._turning:
             self._turning = loop
             if loop is not None:
                 loop.call_soon(self._flush_turn)  # sooner than the flusher, unless the loop is blocked from now on
@@ -417,20 +504,38 @@ class Writer:
         self._note_quiet()
 
     def _wake_flusher(self) -> None:
+        """From any thread, with the lock or without."""
         if self._wake.locked():  # else it has been woken and has not got to it
-            self._wake.release()
+            try:
+                self._wake.release()
+            except RuntimeError:  # somebody else has just woken it
+                pass
 
     def _flush_turn(self) -> None:
-        """What one turn of the event loop has sent is together."""
-        with self.lock:
+        """Write what one turn of the event loop has sent. On the loop, in no task."""
+
+        def disarm() -> None:
             self._turning = None
             if not self.writing:
                 self.armed, self.grants_of = False, None  # the flusher finds nothing
                 self._note_quiet()
-            begun = self.begin()
-        self.write_begun(begun)
+
+        self.queue_and_write(disarm)
+        if self.monitor.due:
+            self.monitor.settle()
 
     def _flush_forever(self) -> None:
+        """Run the flusher until the link's end. Whatever goes wrong ends the link, and is told as its cause."""
+        while True:
+            try:
+                self._flush_until_ended()
+            except BaseException as error:
+                self.fail(error)
+                if not self.ended:
+                    continue  # the reader is about to end it, and may leave the role to us
+            return
+
+    def _flush_until_ended(self) -> None:
         while True:
             self._wake.acquire()
             with self.lock:
@@ -442,7 +547,7 @@ class Writer:
                     self._wake.acquire(timeout=BUSY_GRANT_DELAY)
             elif time.perf_counter() - self.last_write <= BURST_GAP:
                 delay = GATHER_DELAY
-                while not (self._leftover or self.flushing or self.ended):
+                while not (self._handed_over or self.flushing or self.ended):
                     written = self.last_write
                     if self._wake.acquire(timeout=delay) or self.last_write == written:
                         break
@@ -450,11 +555,11 @@ class Writer:
             with self.lock:
                 self.armed, self.grants_of = False, None
                 if self.ended:
-                    if self._leftover:  # the role was handed to us, and dies with us
-                        self._leftover = []
+                    if self._handed_over:  # the role ends with this thread
+                        self._handed_over, self._leftover = False, []
                         self._leave()
                     return
-                if not self._leftover:
+                if not self._handed_over:
                     if self.writing:
                         continue
                     self.writing = True
@@ -463,13 +568,15 @@ class Writer:
                 self._write_blocking()
             except OSError:
                 self.write_failed()
+            if self.monitor.due:
+                self.monitor.settle()
 
     def _write_blocking(self) -> None:
         """Like :meth:`_write`, waiting for the transport, and with what others have left over. Only the flusher may,
         which holds the writing role and loses it. Here, not in its loop, so that no name there keeps what was written
         for as long as nothing else is."""
         with self.lock:
-            buffers, self._leftover = self._leftover, []
+            buffers, self._leftover, self._handed_over = self._leftover, [], False
             if not (buffers or self.ended):
                 buffers = self.connection.data_to_send()
             if not buffers:

@@ -8,7 +8,6 @@ tests may hold several.
 from __future__ import annotations
 
 import abc
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from liteyuki_host.comm.process.watchers import Watcher, WatcherList
 from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
 from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,11 +57,12 @@ class Exchange(abc.ABC):
         self.process = process
         self.window = window
         self.message_limit = message_limit
-        self.losses = LossReport()
+        self.monitor = Monitor()
+        """Guards everything of this exchange."""
+        self._lock = self.monitor.lock
+        self.losses = LossReport(self.monitor)
         self.link: Link | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        # Guards the ends, who holds them, and the subscriptions. Re-entrant: a finalizer may use a channel meanwhile.
-        self._ends_lock = threading.RLock()
         self._ends: dict[str, ChannelEnd] = {}
         self._kept_names = RecentNames()  # declared here, to stay known; under the implementation's lock
         self._since_sweep = 0  # ends and names made since the last look for unused ones
@@ -69,7 +70,6 @@ class Exchange(abc.ABC):
         self._receiving_is_over = False  # also for ends that are made from now on
         self._subscriptions: dict[str, Subscription] = {}  # those with callbacks
         self._ended_subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()  # a callback may still run
-        self._subscribing = threading.Lock()  # the other side hears of them in the order in which they happen here
         self._watchers = WatcherList()
 
     # --- channels -------------------------------------------------------------------------------------------
@@ -82,10 +82,16 @@ class Exchange(abc.ABC):
         """
         end = self._ends.get(name)
         if end is None:
-            with self._ends_lock:
+            with self._lock:
                 end = self._ends.get(name)
                 if end is None:
-                    end = ChannelEnd(name, window=self.window, before_use=self._use_end, on_lost=self.losses.add)
+                    end = ChannelEnd(
+                        name,
+                        window=self.window,
+                        before_use=self._use_end,
+                        on_lost=self.losses.add,
+                        monitor=self.monitor,
+                    )
                     if self._receiving_is_over:
                         end.inbox.close()
                     self._ends[name] = end
@@ -96,7 +102,7 @@ class Exchange(abc.ABC):
 
     def hold(self, name: str) -> tuple[ChannelEnd, Lease]:
         """This process's end of the channel, and what keeps it: for a handle."""
-        with self._ends_lock:
+        with self._lock:
             end = self.end(name)
             lease = end.lease()
         self._sweep_if_due()
@@ -104,7 +110,7 @@ class Exchange(abc.ABC):
 
     def _sweep_if_due(self) -> None:
         """Look for what is not used any more, once as many ends and names have been made as there were at the last
-        look, and some more: so both the look and the memory cost a constant for each. The caller holds no lock."""
+        look, and some more: so both the look and the memory cost a constant for each."""
         if self._since_sweep >= self._sweep_after:
             self._since_sweep = 0
             self._sweep_after = SWEEP_AFTER + self._sweep()
@@ -119,15 +125,20 @@ class Exchange(abc.ABC):
 
     def _drop_end(self, end: ChannelEnd) -> bool:
         """Drop an end that is on no link; False when something uses it (again)."""
-        with self._ends_lock:
+        with self._lock:
             if end.in_use or end.outbox.bound or self._ends.get(end.name) is not end:
                 return False
             del self._ends[end.name]
         end.inbox.drain()  # its task ends
         return True
 
-    def known_end(self, name: str) -> ChannelEnd:
-        """The end of a channel that some process has declared.
+    def end_if_used(self, name: str) -> ChannelEnd | None:
+        """This process's end of the channel, if it has been mentioned. Takes no lock."""
+        return self._ends.get(name)
+
+    def check_known(self, name: str) -> None:
+        """Check that some process has declared the channel. Takes no lock.
+
 
         Raises:
             UnknownChannel: none has.
@@ -136,11 +147,10 @@ class Exchange(abc.ABC):
         if name not in names:
             known = ", ".join(sorted(names)) or "none"
             raise UnknownChannel(f"there is no channel {name!r}; known are: {known}. set_channel declares one")
-        return self.end(name)
 
     @abc.abstractmethod
     def channel_names(self) -> set[str]:
-        """Every declared channel, of all processes."""
+        """Every declared channel, of all processes; a new set. Takes no lock."""
 
     @abc.abstractmethod
     def declare(self, name: str, *, keep: bool = True) -> None:
@@ -159,7 +169,7 @@ class Exchange(abc.ABC):
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run callbacks on *loop* from now on. What waits is handled first, in order."""
-        with self._ends_lock:
+        with self._lock:
             self.loop = loop
             queues = self._queues()
             links = self._links()
@@ -172,7 +182,7 @@ class Exchange(abc.ABC):
 
     def detach_loop(self) -> None:
         """Stop running callbacks; messages wait from now on. A callback in progress is cancelled."""
-        with self._ends_lock:
+        with self._lock:
             self.loop = None
             queues = self._queues()
             links = self._links()
@@ -183,13 +193,18 @@ class Exchange(abc.ABC):
         for link in links:
             link.detach_loop()
 
+    def _settle(self) -> None:
+        """Perform and say what was put off until the lock has been left. The caller may hold it, or not."""
+        if self.monitor.due:
+            self.monitor.settle()
+
     @abc.abstractmethod
     def _links(self) -> Sequence[Link]:
         """The links that there are."""
 
     def _read_by_loop(self, link: Link) -> None:
         """There is a new link."""
-        with self._ends_lock:
+        with self._lock:
             if self.loop is not None:
                 link.attach_loop(self.loop)
 
@@ -201,45 +216,53 @@ class Exchange(abc.ABC):
 
     @abc.abstractmethod
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
-        """Hand a publication over; False when it would have to wait and may not."""
+        """Hand a publication over; False when it would have to wait and may not.
+
+        Raises:
+            Held: the lock was not to be had in time; nothing was published.
+        """
 
     def subscribe(self, topic: str, callback: Callback) -> None:
         """Deliver *topic* to *callback* too, from now on."""
         check_name(topic, "topic")
-        with self._subscribing:
-            with self._ends_lock:
-                subscription = self._subscriptions.get(topic)
-                first = subscription is None or not subscription.callbacks
-                if subscription is None:
-                    subscription = self._subscriptions[topic] = Subscription(topic)
-                    if self.loop is not None:
-                        subscription.inbox.attach_loop(self.loop)
-                subscription.callbacks.add(callback)
-            if first:
+        self.monitor.refuse_inside("subscribe()")
+        with self._lock:  # the other side hears of subscriptions in the order in which they happen here
+            subscription = self._subscriptions.get(topic)
+            if subscription is None:
+                subscription = self._subscriptions[topic] = Subscription(topic, self.monitor)
+                if self.loop is not None:
+                    subscription.inbox.attach_loop(self.loop)
+            subscription.callbacks.add(callback)
+            if not subscription.announced:
                 try:
                     self._subscribed(subscription)
+                    subscription.announced = True
                 except BaseException:
                     subscription.callbacks.discard(callback)
                     self._end_subscription(subscription)
                     raise
+        self._settle()
 
     def unsubscribe(self, topic: str, function: Callable[..., Any] | None = None) -> int:
         """Stop delivering *topic* to *function* (None: to anybody here); returns how many callbacks went.
 
         With the last one, publications that have arrived and were not handled are dropped.
         """
-        with self._subscribing:
-            subscription = self._subscriptions.get(topic)
-            if subscription is None:
-                return 0
-            removed = subscription.callbacks.remove(function)
-            if removed and not subscription.callbacks:
+        self.monitor.refuse_inside("unsubscribe()")
+        subscription = self._subscriptions.get(topic)
+        if subscription is None:
+            return 0
+        removed = subscription.callbacks.remove(function)  # not under the lock: it compares functions of the user's
+        with self._lock:
+            if subscription.announced and not subscription.callbacks:
+                subscription.announced = False
                 self._end_subscription(subscription)  # first: the other side may ask at once whether that is so
                 self._unsubscribed(subscription)
-            return removed
+        self._settle()
+        return removed
 
     def _end_subscription(self, subscription: Subscription) -> None:
-        with self._ends_lock:
+        with self._lock:
             self._subscriptions.pop(subscription.topic, None)
             self._ended_subscriptions.add(subscription)
         subscription.end()
@@ -277,12 +300,23 @@ class Exchange(abc.ABC):
         done: Callable[[Outcome], None] | None,
         *,
         may_wait: bool,
+        late: bool = False,
     ) -> bool:
-        """Write; visible here at once. *done* is called when the host has ordered it; None: only a refusal is reported.
-        False: no room, not written."""
+        """Write; visible here at once.
+
+        Args:
+            done: called when the host has ordered it; None: only a refusal is reported.
+            late: the write was put off (see ``waiting/monitor.py``), and nobody is left who could wait: it is taken
+                although there is no room.
+
+        Returns False when there is no room; nothing is written then.
+
+        Raises:
+            Held: the lock was not to be had in time; nothing was written.
+        """
 
     @abc.abstractmethod
-    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
+    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool, late: bool = False) -> bool:
         """Delete, like :meth:`put`."""
 
     @abc.abstractmethod
@@ -358,8 +392,9 @@ class Exchange(abc.ABC):
         self.losses.flush()
 
 
-def report_refusal(key: str, outcome: Outcome) -> None:
-    """Say that a write was refused whose writer has not waited for it."""
+def report_refusal(monitor: Monitor, key: str, outcome: Outcome) -> None:
+    """Log that a write was refused whose writer has not waited for it; when the lock has been left."""
     # A host that is gone reports itself, and may well have taken the write.
     if outcome.error not in (None, Refusal.HOST_GONE):
-        log().error(f"shared_memory[{key!r}]: a write was refused ({outcome.error}) and has been undone")
+        line = f"shared_memory[{key!r}]: a write was refused ({outcome.error}) and has been undone"
+        monitor.say(lambda: log().error(line))

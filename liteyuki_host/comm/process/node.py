@@ -32,6 +32,7 @@ from liteyuki_host.comm.storage.authority import Authority
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.storage.replica import Replica
 from liteyuki_host.comm.transport import Transport
+from liteyuki_host.comm.waiting.monitor import refuse_to_wait
 from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing, Waiters
 
 __all__ = ["Node"]
@@ -65,13 +66,13 @@ class Node(Exchange):
         self._phase = _Phase.ALONE
         self._channels: set[str] = set()  # the names of all channels, of every process; changed in place
         self._declared: set[str] = set()  # those that this process has declared itself, and not withdrawn
-        self._lock = threading.RLock()  # one stream per channel and topic
         self._replica = Replica(
             self.view,
             watchers=self._watchers.now,
             loaded=self._loaded,
             declared=self._channels.add,
             withdrawn=self._forget_name,
+            monitor=self.monitor,
         )
         self._authority = self._own_authority()
         self._room = Waiters()  # for publications
@@ -137,7 +138,7 @@ class Node(Exchange):
             closes=True,
         )
         connection = Connection(Role.CHILD, hello)
-        link = Link(transport, connection, self, name="the host")
+        link = Link(transport, connection, self, name="the host", monitor=self.monitor)
         self._replica.begin(link)
         self.link = link
         close_in_forks(self)
@@ -154,6 +155,7 @@ class Node(Exchange):
             raise self._greeting_error
         for subscription in list(self._subscriptions.values()):
             if subscription.callbacks:
+                subscription.announced = True
                 self._subscribed(subscription)
         for end in list(self._ends.values()):
             if end.inbox.mode is not None:
@@ -304,8 +306,14 @@ class Node(Exchange):
 
     def _tell(self, message: messages.Control) -> None:
         link = self.link
-        if link is not None:
+        if link is None:
+            return
+        monitor = self.monitor
+        if monitor.owned():  # asked for by a finalizer or signal handler in the middle of our work
+            monitor.defer(lambda: link.send_control(message), "a message to the host", 0)
+        else:
             link.send_control(message)
+            self._settle()
 
     def _attached_link(self, what: str) -> Link:
         link = self.link
@@ -393,8 +401,14 @@ class Node(Exchange):
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
         if self._phase is _Phase.ALONE:
             subscription = self._subscriptions.get(topic)
-            if subscription is not None and not subscription.deliver_here(payload, flags, LOCAL_BACKLOG):
-                self.losses.add(f"topic {topic}", 1, "the subscribers here are too slow")
+            if subscription is not None:
+                monitor = self.monitor
+                try:
+                    monitor.enter()
+                    if not subscription.deliver_here(payload, flags, LOCAL_BACKLOG):
+                        self.losses.add(f"topic {topic}", 1, "the subscribers here are too slow")
+                finally:
+                    monitor.leave()
             return True
         link = self._attached_link(f"topic {topic!r}")
         message = messages.encode_message(messages.Publication(topic, payload, flags))
@@ -415,10 +429,11 @@ class Node(Exchange):
             )
 
     def _unsubscribed(self, subscription: Subscription) -> None:
+        link = self.link
         with self._lock:
             stream = self._topic_streams.get(subscription.topic)
-            if stream is not None:
-                self._tell(messages.Unsubscribe(stream.id))
+            if stream is not None and link is not None:
+                link.send_control(messages.Unsubscribe(stream.id))
 
     # --- shared memory --------------------------------------------------------------------------------------
 
@@ -429,7 +444,7 @@ class Node(Exchange):
     def revision_of(self, key: str) -> tuple[object, int]:
         if self._phase is not _Phase.ALONE:
             return self._replica.revision_of(key)
-        with self._authority.lock:
+        with self._lock:
             return self.view.get(key, NOTHING), self._authority.store.revision_of(key)
 
     def put(
@@ -441,16 +456,17 @@ class Node(Exchange):
         done: Callable[[Outcome], None] | None,
         *,
         may_wait: bool,
+        late: bool = False,
     ) -> bool:
         if self._phase is _ATTACHED:
-            return self._replica.put(key, payload, ttl, ephemeral, done, may_wait=may_wait)
-        done = done or partial(report_refusal, key)
+            return self._replica.put(key, payload, ttl, ephemeral, done, may_wait=may_wait, late=late)
+        done = done or partial(report_refusal, self.monitor, key)
         self._ask(lambda number: messages.Put(number, key, payload, ttl, ephemeral), done)
         return True
 
-    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool) -> bool:
+    def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool, late: bool = False) -> bool:
         if self._phase is _Phase.ATTACHED:
-            return self._replica.remove(key, done, may_wait=may_wait)
+            return self._replica.remove(key, done, may_wait=may_wait, late=late)
         self._ask(lambda number: messages.Remove(number, key), done)
         return True
 
@@ -510,23 +526,27 @@ class Node(Exchange):
         return self._replica.ask(make, done)
 
     def _send(self, link: Link, stream: Stream, payload: bytes, *, may_wait: bool) -> bool:
+        patient = self.monitor.owned()  # it was put off, and is performed now
+
         def attempt() -> bool | Nothing:
             try:
-                return link.send(stream, payload) or NOTHING
+                return link.send(stream, payload, patient=patient) or NOTHING
             except LinkClosed as error:
                 raise HostNotAttached(str(error)) from None
 
-        if may_wait:
+        sent = attempt() is True
+        if not sent and may_wait:
+            refuse_to_wait(f"publish() without room on the way to {link.name}")
             self._room.wait(attempt, None)
-            return True
-        return attempt() is True
+            sent = True
+        return sent
 
     def _own_authority(self) -> Authority:
         def on_change(revision: int, key: str, value: bytes | None, ttl: float | None, writer: str | None) -> None:
             if self._watchers:
                 self._changed(key, messages.encode_change(revision, key, value, ttl))
 
-        return Authority(view=self.view, on_change=on_change)
+        return Authority(view=self.view, on_change=on_change, monitor=self.monitor)
 
     # --- what the link tells us (LinkHandler) -----------------------------------------------------------------
 
@@ -622,7 +642,7 @@ class Node(Exchange):
     def _close_incoming(self) -> None:
         """Before anything else says that the host is gone: a receive() between two messages then ends like one that
         waits."""
-        with self._ends_lock:
+        with self._lock:
             self._receiving_is_over = True
             ends = list(self._ends.values())
         for end in ends:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from liteyuki_host.comm.channel.calling import Callback, Callbacks, call_each
@@ -10,35 +9,48 @@ from liteyuki_host.comm.channel.inbox import Inbox
 from liteyuki_host.comm.channel.unit import Here, Received
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 __all__ = ["Subscription"]
 
 
 class _LocalSource(Here):
-    """Publications from this very process, which no link counts."""
+    """Publications from this very process, which no link counts. Bytes, charged as on a link.
+
+    Attributes:
+        arrived: all that came; changed by publishers, who hold the lock.
+        handled: all that callbacks are done with; changed by the one consumer.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.waiting = 0  # bytes, charged as on a link
+        self.arrived = 0
+        self.handled = 0
 
-    def arrived(self, cost: int) -> None:
-        with self._lock:
-            self.waiting += cost
+    @property
+    def waiting(self) -> int:
+        return self.arrived - self.handled
 
     def count(self, cost: int) -> None:
-        with self._lock:
-            self.waiting -= cost
+        self.handled += cost
 
 
 class Subscription:
     """A process's subscription to one topic: a queue like a channel's, and the callbacks. It begins with the first
     callback and ends with the last; who subscribes again gets another one."""
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, monitor: Monitor) -> None:
         self.topic = topic
-        self.callbacks = Callbacks()
+        self.announced = False  # the host was told that this process wants the topic; changed under the lock
+        self.callbacks = Callbacks(monitor)
         # Nothing is kept for a later subscriber: it gets what is published from its subscription on.
-        self.inbox = Inbox(f"topic {topic}", self._handle, callbacks=self.callbacks, keep=False, failed=self._failed)
+        self.inbox = Inbox(
+            f"topic {topic}",
+            self._handle,
+            callbacks=self.callbacks,
+            keep=False,
+            failed=self._failed,
+            monitor=monitor,
+        )
         self.inbox.use("passive")
         self._local = _LocalSource()
         self._ended = False
@@ -55,13 +67,14 @@ class Subscription:
         self.inbox.drain()
 
     def deliver_here(self, payload: bytes, flags: int, limit: int) -> bool:
-        """Take a publication in without a link; False when more than *limit* bytes would wait."""
+        """Take a publication in without a link; False when more than *limit* bytes would wait. The caller holds the
+        lock."""
         if not self.callbacks:
             return True
         cost = len(payload) + MESSAGE_CHARGE
         if self._local.waiting and self._local.waiting + cost > limit:
             return False
-        self._local.arrived(cost)
+        self._local.arrived += cost
         self.inbox.deliver([payload], flags, 0, self._local)
         return True
 

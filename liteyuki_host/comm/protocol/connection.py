@@ -45,6 +45,16 @@ ENVELOPE = 256 * 1024
 """Bytes that a message may have beyond the limit of one value: its key or topic, and the small values that share a
 part of a snapshot with it."""
 
+_HARMLESS = Flag.RAW | Flag.REDELIVERED
+FLAGS_OF = {
+    "channel": _HARMLESS | Flag.REQUEST | Flag.REPLY | Flag.ERROR,
+    "topic": _HARMLESS,
+    "store": _HARMLESS | Flag.UNCREDITED,
+    "publish": _HARMLESS,
+}
+"""The flags that a message may have, by the kind of its stream. Flags are handed on with the message to other
+processes: one that means something else there (no credit needed, a piece of a larger one) would break their links."""
+
 _REQUEST_OR_REPLY = Flag.REQUEST | Flag.REPLY
 _REQUEST_PREFIX = 8  # bytes of the request id before the payload of a request or reply
 
@@ -374,10 +384,10 @@ class Connection:
                 if self.state is not State.OPEN:
                     self.state = next_state(self.state, Input.TRAFFIC)
                 if kind == Kind.MESSAGE:
+                    stream = self._stream(number)
                     if flags & ~Flag.RAW:
                         self._message_frame(flags, number, ack, payload, inbound)
                     else:
-                        stream = self._stream(number)
                         self._one_of_a_row(stream, ack, payload, inbound)
                         row.append(payload.tobytes())
                         of, row_flags = stream, flags
@@ -419,6 +429,9 @@ class Connection:
 
     def _message_frame(self, flags: int, number: int, ack: int, payload: memoryview, inbound: EventHandler) -> None:
         stream = self._stream(number)
+        if flags & _REQUEST_OR_REPLY and len(payload) < _REQUEST_PREFIX:
+            raise RemoteProtocolError("a request without its number")
+        self._check_flags(stream, flags)
         self.heard = True
         if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
             inbound.on_credit(stream)
@@ -426,13 +439,22 @@ class Connection:
             stream.arrived(len(payload))
             inbound.on_message(stream, [bytes(payload)], flags, 0)
             return
-        if len(payload) < _REQUEST_PREFIX:
-            raise RemoteProtocolError("a request without its number")
         request_id = int.from_bytes(payload[:_REQUEST_PREFIX], "big")
         payload = payload[_REQUEST_PREFIX:]
         if not flags & Flag.REPLY:
             stream.arrived(len(payload))
         inbound.on_message(stream, [bytes(payload)], flags, request_id)
+
+    @staticmethod
+    def _check_flags(stream: Stream, flags: int) -> None:
+        """Check the flags of a message that has arrived on *stream*.
+
+        Raises:
+            RemoteProtocolError: such a message does not have these.
+        """
+        both = flags & _REQUEST_OR_REPLY == _REQUEST_OR_REPLY
+        if flags & ~FLAGS_OF[stream.key[0]] or both:
+            raise RemoteProtocolError(f"stream {stream.id} ({stream.key[0]}): a message with the flags {flags:#x}")
 
     def _batch_frame(self, payload: memoryview, inbound: EventHandler) -> None:
         for number, payloads in self._batch(payload):
@@ -450,6 +472,7 @@ class Connection:
                     f"a message of {total:,} bytes is announced, the limit is {self.message_limit:,} bytes"
                 )
             stream = self._stream(number)
+            self._check_flags(stream, flags & ~(Flag.FIRST | Flag.LAST))
             if not flags & Flag.REPLY:
                 stream.arrived(total)
             self._partial_head = (stream, flags & ~(Flag.FIRST | Flag.LAST), int.from_bytes(payload[8:16], "big"))
@@ -502,6 +525,9 @@ class Connection:
         inbound.on_control(message)
 
     def _opened(self, message: Open) -> Stream:
+        if message.kind not in ("channel", "topic"):
+            what = message.kind[:40]
+            raise RemoteProtocolError(f"stream number {message.stream} is opened for an unknown kind {what!r}")
         return self.table.opened(message.stream, message.kind, message.name, self.window)
 
     def _stream(self, number: int) -> Stream:

@@ -7,13 +7,13 @@ ones never change their type, a tag is never reused. ``PROTOCOL_VERSION`` grows 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from liteyuki_host._version import PROTOCOL_VERSION
 from liteyuki_host.comm.errors import LocalProtocolError, RemoteProtocolError
-from liteyuki_host.comm.protocol.frames import MAX_FRAME_PAYLOAD
+from liteyuki_host.comm.protocol.frames import MAX_FRAME_PAYLOAD, Flag
 
 __all__ = ["PROTOCOL_VERSION", "decode_control", "decode_event", "decode_request", "encode_message", "encode_tagged"]
 
@@ -22,6 +22,22 @@ STORE_STREAM = 0
 
 PUBLISH_STREAM = 1
 """Stream that carries publications to the host."""
+
+
+# What a process sends is handed on to others, so its bounds are checked where it comes in: each type below is checked
+# when a message is decoded. What breaks them ends the link of its sender, and reaches nobody else.
+
+RequestId = Annotated[int, msgspec.Meta(ge=0, lt=2**62)]
+"""A request's number. It comes back in the answer, and is counted on from; so it leaves room for that in 64 bits."""
+
+Key = Annotated[str, msgspec.Meta(max_length=512)]
+"""A key of the shared memory; ``MAX_KEY_SIZE`` of the store, which counts bytes, is not less strict."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+"""A channel's or topic's; ``check_name`` says what else it may not have in it."""
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+"""A time to live. No NaN, which is neither before nor after anything and would upset the order of deadlines."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
@@ -228,21 +244,21 @@ PUT = 1
 
 
 class Put(Message, frozen=True, tag=PUT):
-    id: int
-    key: str
+    id: RequestId
+    key: Key
     value: bytes
-    ttl: float | None = None  # seconds
+    ttl: Seconds | None = None
     ephemeral: bool = False
 
 
 class Remove(Message, frozen=True, tag=2):
-    id: int
-    key: str
+    id: RequestId
+    key: Key
 
 
 class Increment(Message, frozen=True, tag=3):
-    id: int
-    key: str
+    id: RequestId
+    key: Key
     by: int | float
 
 
@@ -250,35 +266,35 @@ class Compare(Message, frozen=True, tag=4):
     """Write `value` (None: delete) only if the key holds `expected` (None: is missing; an encoded nil: holds that, or
     is missing), or, when `revision` is given, only if the key was last changed at that revision (0: is missing)."""
 
-    id: int
-    key: str
+    id: RequestId
+    key: Key
     expected: bytes | None
     value: bytes | None
     revision: int | None = None
 
 
 class Acquire(Message, frozen=True, tag=5):
-    id: int
-    key: str
+    id: RequestId
+    key: Key
 
 
 class Release(Message, frozen=True, tag=6):
     """Give back, or stop waiting for, the lock that the Acquire with id `holder` asked for."""
 
-    id: int
-    key: str
-    holder: int
+    id: RequestId
+    key: Key
+    holder: RequestId
 
 
 class Sync(Message, frozen=True, tag=7):
     """Answered when everything that any process had written before is ordered, and sent to who asks."""
 
-    id: int
+    id: RequestId
 
 
 class Declare(Message, frozen=True, tag=8):
-    id: int
-    channel: str
+    id: RequestId
+    channel: Name
 
 
 class Withdraw(Message, frozen=True, tag=9):
@@ -379,9 +395,9 @@ Event = Change | Done | Ordered | SnapshotPart | SnapshotEnd | Declared | Barrie
 class Publication(Message, frozen=True):
     """One publish on its way to the host."""
 
-    topic: str
+    topic: Name
     payload: bytes
-    flags: int = 0
+    flags: Annotated[int, msgspec.Meta(ge=0, le=Flag.RAW)] = 0  # RAW or none
 
 
 _encoder = msgspec.msgpack.Encoder()

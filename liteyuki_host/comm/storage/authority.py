@@ -5,7 +5,6 @@ The hub has one for all processes; a bot without a host has one for itself.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from liteyuki_host.comm.protocol.messages import Change
 from liteyuki_host.comm.storage.lock_table import LockTable
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.storage.store import DEFAULT_MEMORY_LIMIT, Store
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 __all__ = ["Authority"]
 
@@ -30,6 +30,7 @@ class Authority:
             owner that has asked for a plain write, and so knows what it is; else None.
         on_deadline: called when a key with a ttl was written, so that somebody calls :meth:`expire` in time; under the
             lock, too.
+        monitor: guards the store and the locks, with everything else of its exchange; None: one of its own.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class Authority:
         view: dict[str, object],
         on_change: Callable[[int, str, bytes | None, float | None, str | None], None],
         on_deadline: Callable[[], None] = lambda: None,
+        monitor: Monitor | None = None,
     ) -> None:
-        self.lock = threading.RLock()  # re-entered: a reply may release a lock that another waits for
+        self.lock = (monitor or Monitor()).lock
         self.store = Store(limit, view)
         self._locks = LockTable()
         self._waiting: dict[tuple[str, int], Reply] = {}

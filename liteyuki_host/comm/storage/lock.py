@@ -73,6 +73,7 @@ class Lock:
     def _ask(self) -> Answer[Outcome]:
         if self._holder is not None:
             raise LockNotHeld(f"lock {self._key!r}: this object is in use; take a new one from shared_memory.lock")
+        self._exchange.monitor.refuse_inside(f"taking lock {self._key!r}")
         granted: Answer[Outcome] = Answer()
         self._holder = self._exchange.acquire(self._key, granted.give)
         return granted
@@ -107,5 +108,13 @@ class Lock:
 
     def _give_back(self) -> None:
         holder, self._holder = self._holder, None
-        if holder is not None:
-            self._exchange.release(self._key, holder)
+        if holder is None:
+            return
+        exchange, key = self._exchange, self._key
+        monitor = exchange.monitor
+        if monitor.owned():  # a generator that held the lock was collected in the middle of our work
+            monitor.defer(lambda: exchange.release(key, holder), f"giving lock {key!r} back", len(key))
+        else:
+            exchange.release(key, holder)
+            if monitor.due:
+                monitor.settle()

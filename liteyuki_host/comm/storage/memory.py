@@ -36,6 +36,7 @@ from liteyuki_host.comm.storage.values import MISSING, Expiring, Packed
 from liteyuki_host.comm.storage.watch import Watch
 from liteyuki_host.comm.waiting.checkpoints import checkpoint
 from liteyuki_host.comm.waiting.loops import on_event_loop, refuse_event_loop, running_loop
+from liteyuki_host.comm.waiting.monitor import Held
 from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing
 
 if TYPE_CHECKING:
@@ -163,15 +164,31 @@ class SharedMemory:
             ValueRefused, ValueTooLarge: the value cannot travel. Nothing was written.
             SharedMemoryFull: nothing was written. In a child the host decides later; then it is logged and undone.
             ChannelFull: called on an event loop while too many writes are on their way; ``aset`` waits instead.
+            ReentrantCall: called by a finalizer, a signal handler or a log sink in the middle of lycomm's own work, and
+                too many such calls wait already. Nothing was written.
+
+        Called from there otherwise, the write is made when that work is done: it is not visible here before.
         """
         payload = self._encode(key, value)
         if ttl is not None:
             _check_ttl(ttl)
         exchange = self._bound_to or self._exchange
-        if not exchange.put(key, payload, ttl, ephemeral, None, may_wait=False):
-            if on_event_loop():
-                raise _writes_full(key)
-            exchange.put(key, payload, ttl, ephemeral, None, may_wait=True)
+        monitor = exchange.monitor
+        try:
+            if monitor.owned():
+                raise Held
+            if not exchange.put(key, payload, ttl, ephemeral, None, may_wait=False):
+                if on_event_loop():
+                    raise _writes_full(key)
+                exchange.put(key, payload, ttl, ephemeral, None, may_wait=True)
+        except Held:
+            monitor.defer(
+                lambda: exchange.put(key, payload, ttl, ephemeral, None, may_wait=False, late=True),
+                f"shared_memory.set({key!r})",
+                len(payload),
+            )
+        if monitor.due:
+            monitor.settle()
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.set(key, value)
@@ -185,8 +202,21 @@ class SharedMemory:
         _check_key(key)
         if not ignore_key_error and key not in self:
             raise KeyError(key)
-        if not self._exchange.remove(key, None, may_wait=not on_event_loop()):
-            raise _writes_full(key)
+        exchange = self._exchange
+        monitor = exchange.monitor
+        try:
+            if monitor.owned():
+                raise Held
+            if not exchange.remove(key, None, may_wait=not on_event_loop()):
+                raise _writes_full(key)
+        except Held:
+            monitor.defer(
+                lambda: exchange.remove(key, None, may_wait=False, late=True),
+                f"shared_memory.delete({key!r})",
+                len(key),
+            )
+        if monitor.due:
+            monitor.settle()
 
     def __delitem__(self, key: str) -> None:
         self.delete(key, ignore_key_error=False)
@@ -211,6 +241,7 @@ class SharedMemory:
         exchange = self._bound_to or self._exchange
         if checkpoint_due(exchange):
             await checkpoint()
+        exchange.monitor.refuse_inside("shared_memory.aset()")
         outcome: Answer[Outcome] = Answer()
         if not exchange.put(key, payload, ttl, ephemeral, outcome.give, may_wait=False):
             # `partial`, as variables that another function uses are slower throughout.
@@ -230,6 +261,7 @@ class SharedMemory:
         exchange = self._exchange
         if checkpoint_due(exchange):
             await checkpoint()
+        exchange.monitor.refuse_inside("shared_memory.adelete()")
         outcome: Answer[Outcome] = Answer()
         if not exchange.remove(key, outcome.give, may_wait=False):
             await exchange.wait_to_write(lambda: exchange.remove(key, outcome.give, may_wait=False))
@@ -374,6 +406,7 @@ class SharedMemory:
         ``async for change in shared_memory.watch("cfg."):``, or ``for`` in a thread, or as a decorator of a callback
         that runs on the process's event loop: ``@shared_memory.watch("cfg.")``.
         """
+        self._exchange.monitor.refuse_inside("shared_memory.watch()")
         return Watch(self._exchange, prefix)
 
     # --- the 2024 names of publish/subscribe --------------------------------------------------------------------
@@ -416,6 +449,7 @@ class SharedMemory:
         if not codec.is_number(by):
             raise NotANumber(f"shared_memory[{key!r}]: cannot add {codec.shown(by)}, which is not a number")
         by = float.__float__(by) if isinstance(by, float) else int.__index__(by)  # without a class of its own
+        self._exchange.monitor.refuse_inside("shared_memory.incr()")
         outcome: Answer[Outcome] = Answer()
         self._exchange.increment(key, by, outcome.give)
         return outcome
@@ -429,11 +463,13 @@ class SharedMemory:
     def _compare(self, key: str, expected: Any, value: Any) -> Answer[Outcome]:
         wanted = None if expected is MISSING else self._encode(key, expected)
         new = None if value is None or value is MISSING else self._encode(key, value)
+        self._exchange.monitor.refuse_inside("shared_memory.compare_and_set()")
         outcome: Answer[Outcome] = Answer()
         self._exchange.compare(key, wanted, new, None, outcome.give)
         return outcome
 
     def _compare_revision(self, key: str, value: bytes | None, revision: int) -> Answer[Outcome]:
+        self._exchange.monitor.refuse_inside("shared_memory.update()")
         outcome: Answer[Outcome] = Answer()
         self._exchange.compare(key, None, value, revision, outcome.give)
         return outcome
@@ -460,6 +496,7 @@ class SharedMemory:
         return value, None if value is None else self._encode(key, value)
 
     def _sync(self) -> Answer[Outcome]:
+        self._exchange.monitor.refuse_inside("shared_memory.sync()")
         outcome: Answer[Outcome] = Answer()
         self._exchange.sync(outcome.give)
         return outcome

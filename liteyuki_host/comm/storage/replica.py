@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from liteyuki_host.comm.protocol.messages import PUT, encode_tagged
 from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.storage.mirror import Mirror
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
+from liteyuki_host.comm.waiting.monitor import Held, Monitor, refuse_to_wait
 from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
 
 __all__ = ["Replica"]
@@ -35,6 +35,8 @@ class Replica:
         loaded: told when a new link's snapshot is complete, with the names of all channels.
         declared: told of each other channel.
         withdrawn: told of each channel that nobody uses any more.
+        declared: told of each channel that is declared later.
+        monitor: guards everything here, with everything else of its exchange; None: one of its own.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Replica:
         loaded: Callable[[list[str]], None],
         declared: Callable[[str], None],
         withdrawn: Callable[[str], None] = lambda name: None,
+        monitor: Monitor | None = None,
     ) -> None:
-        self.lock = threading.RLock()  # guards the mirror, and the order of requests on the link
+        self._monitor = monitor or Monitor()
+        self.lock = self._monitor.lock  # guards the mirror, and the order of requests on the link
         self.room = Waiters()  # woken when the host has consumed requests, and at the link's end
         self._view = view
         self._watchers = watchers
@@ -69,7 +73,7 @@ class Replica:
         new one has been loaded."""
         self.reset()
         self._link = link
-        self._shortcut = link.shortcut(link.connection.store)
+        self._shortcut = link.shortcut(link.connection.store, outermost=False)
         self.room.link = link
         join(self, link, link.connection.store)
 
@@ -105,29 +109,52 @@ class Replica:
     # --- asking ---------------------------------------------------------------------------------------------
 
     def put(
-        self, key: str, payload: bytes, ttl: float | None, ephemeral: bool, done: Done | None, *, may_wait: bool
+        self,
+        key: str,
+        payload: bytes,
+        ttl: float | None,
+        ephemeral: bool,
+        done: Done | None,
+        *,
+        may_wait: bool,
+        late: bool = False,
     ) -> bool:
-        """As ``Exchange.put``."""
-        with self.lock:
+        """Write, as ``Exchange.put`` does."""
+        monitor = self._monitor
+        try:
+            if not (monitor.acquire(False) or monitor.take()):
+                raise Held
+            if monitor.due and not late:  # the calls of one thread keep their order
+                monitor.perform()
             number = self._next_request
             request = encode_tagged((PUT, number, key, payload, ttl, ephemeral))
-            if self._shortcut(request) or self._send(request):
+            if self._shortcut(request) or self._send(request, Flag.UNCREDITED if late else 0):
                 self._next_request = number + 1
                 self._own_writes[number] = (key, payload, ttl, done)
                 self._mirror.own_put(number, key, payload, None if ttl is None else time.monotonic() + ttl)
                 return True
+        finally:
+            try:
+                monitor.release()
+            except RuntimeError:  # we have not got it
+                pass
         # `partial`, as variables that another function uses are slower throughout.
         return may_wait and self._wait_for_room(partial(self.put, key, payload, ttl, ephemeral, done, may_wait=False))
 
-    def remove(self, key: str, done: Done | None, *, may_wait: bool) -> bool:
-        """As ``Exchange.remove``."""
-        with self.lock:
+    def remove(self, key: str, done: Done | None, *, may_wait: bool, late: bool = False) -> bool:
+        """Delete, as ``Exchange.remove`` does."""
+        monitor = self._monitor
+        try:
+            monitor.enter()
             number = self._next_request
-            if self._send(messages.encode_message(messages.Remove(number, key))):
+            request = messages.encode_message(messages.Remove(number, key))
+            if self._send(request, Flag.UNCREDITED if late else 0):
                 self._next_request = number + 1
                 self._own_writes[number] = (key, None, None, done)
                 self._mirror.own_remove(number, key)
                 return True
+        finally:
+            monitor.leave()
         return may_wait and self._wait_for_room(lambda: self.remove(key, done, may_wait=False))
 
     def ask(self, make: Callable[[int], messages.Request], done: Done | None) -> int:
@@ -157,6 +184,7 @@ class Replica:
         def attempt() -> bool | Nothing:
             return write() or NOTHING
 
+        refuse_to_wait("a write of the shared memory without room on the way to the host")
         self.room.wait(attempt, None)
         return True
 
@@ -247,8 +275,9 @@ class Replica:
         if done is not None:
             done(outcome)
         elif write is not None:
-            report_refusal(key, outcome)
+            report_refusal(self._monitor, key, outcome)
 
     def _gap(self, revision: int) -> None:
         # Cannot happen on one ordered link; going on would show a state that never was.
-        log().error(f"shared memory: revision {revision} came after {self._mirror.revision}")
+        line = f"shared memory: revision {revision} came after {self._mirror.revision}"
+        self._monitor.say(lambda: log().error(line))

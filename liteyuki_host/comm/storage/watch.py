@@ -84,7 +84,7 @@ class Watch:
             )
         self._exchange = exchange
         self._prefix = prefix
-        self._callbacks = Callbacks()
+        self._callbacks = Callbacks(exchange.monitor)
         # Changes wait and are handled as the messages of a channel are. The queue refers to the watch weakly: without
         # a reference cycle, a watch that nobody reads any more is gone at once and not at the next garbage collection.
         weak = weakref.ref(self)
@@ -97,7 +97,9 @@ class Watch:
             if (watch := weak()) is not None:
                 watch._callback_failed(what, callback, error)
 
-        self._changes = Inbox(f"watch of {prefix!r}", handle, callbacks=self._callbacks, failed=failed)
+        self._changes = Inbox(
+            f"watch of {prefix!r}", handle, callbacks=self._callbacks, failed=failed, monitor=exchange.monitor
+        )
         self._waiting = _Waiting()
         self._latest = _NO_CHANGE  # the last one that came, and decoded
         self._overrun: str | None = None  # what was too much, in words; no more changes are taken then
@@ -146,6 +148,13 @@ class Watch:
     def close(self) -> None:
         """End the watch and drop what it has not handed out. It also ends when this process leaves its host."""
         self._closed = True
+        monitor = self._exchange.monitor
+        if monitor.owned():  # by a finalizer, in the middle of our work
+            monitor.defer(self._close, f"closing the watch of {self._prefix!r}", 0)
+        else:
+            self._close()
+
+    def _close(self) -> None:
         self._exchange.remove_watcher(self)
         self._changes.end_consuming()
         self._callbacks.remove(None)  # which refer to the watch

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from liteyuki_host.comm.errors import AsyncioNeeded, WouldBlockEventLoop
+from liteyuki_host.comm.waiting.monitor import refuse_to_wait
 
 if TYPE_CHECKING:
     import asyncio
@@ -119,7 +120,12 @@ def on_event_loop() -> bool:
 
 
 def refuse_event_loop(call: str, instead: str) -> None:
-    """Raise WouldBlockEventLoop when called on a running event loop, of asyncio or trio."""
+    """Refuse a *call* that waits where waiting would freeze others.
+
+    Raises:
+        WouldBlockEventLoop: this thread runs an event loop, of asyncio or trio.
+        ReentrantCall: this thread reads a link, belongs to lycomm, or is in a log sink.
+    """
     if event_loops.running() is not None:
         raise WouldBlockEventLoop(
             f"{call} waits, and on the event loop it would freeze the whole bot; "
@@ -130,6 +136,7 @@ def refuse_event_loop(call: str, instead: str) -> None:
             f"{call} waits, and on trio's loop it would freeze everything; "
             "call it in a thread: `await trio.to_thread.run_sync(...)`"
         )
+    refuse_to_wait(call)
 
 
 @functools.cache

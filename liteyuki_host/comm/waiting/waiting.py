@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
@@ -93,35 +94,39 @@ class Bringer(Protocol):
 class Waiters:
     """Those who wait for one thing to change. Each is woken once; they look again by themselves.
 
+    There is no lock, so a finalizer or signal handler that interrupts one of these methods may call another one. Each
+    step is one operation of a deque, which is atomic.
+
     Attributes:
-        callbacks: of those who wait; empty when nobody does, and then :meth:`wake` has nothing to do.
+        callbacks: of those who wait, added and taken off by any thread; empty when nobody does, and then :meth:`wake`
+            has nothing to do.
         link: what brings the change, if it is known: who waits may read it meanwhile.
     """
 
-    __slots__ = ("_lock", "callbacks", "link")
+    __slots__ = ("callbacks", "link")
 
     def __init__(self) -> None:
         self.link: Bringer | None = None
-        self._lock = threading.Lock()
-        self.callbacks: list[Callable[[], None]] = []
+        self.callbacks: deque[Callable[[], None]] = deque()
 
     def wake(self) -> None:
-        """Something changed. From any thread; never waits."""
-        if not self.callbacks:
-            return
-        with self._lock:
-            callbacks, self.callbacks = self.callbacks, []
-        for callback in callbacks:
+        """Wake everybody who waits now, because something changed. From any thread; never waits."""
+        callbacks = self.callbacks
+        for _ in range(len(callbacks)):  # not those who come back meanwhile
+            try:
+                callback = callbacks.popleft()
+            except IndexError:  # somebody else has woken the rest
+                return
             callback()
 
     def _add(self, callback: Callable[[], None]) -> None:
-        with self._lock:
-            self.callbacks.append(callback)
+        self.callbacks.append(callback)
 
     def _discard(self, callback: Callable[[], None]) -> None:
-        with self._lock:
-            if callback in self.callbacks:
-                self.callbacks.remove(callback)
+        try:
+            self.callbacks.remove(callback)
+        except ValueError:  # it has been called
+            pass
 
     def wait(self, attempt: Callable[[], T | Nothing], timeout: float | None) -> T | Nothing:
         """Repeat *attempt* in this thread until it gives something; NOTHING after *timeout* seconds.

@@ -40,6 +40,7 @@ class FakeLink:
         *,
         one_of_many: bool = False,
         may_wait: bool = False,
+        patient: bool = True,
     ) -> bool:
         with self._lock:
             if self.ended:

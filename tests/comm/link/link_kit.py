@@ -18,6 +18,7 @@ from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.comm.transport.posix import socket_link
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 __all__ = ["DEADLINE", "MAKERS", "End", "TricklingTransport", "close", "descriptors", "join", "lycomm_threads", "until"]
 
@@ -97,26 +98,36 @@ class CheckedLock:
     """The lock of a link. When it is given back, nothing may be queued that nobody will look at, as long as the peer
     lives."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._lock = threading.Lock()
+    def __init__(self) -> None:
+        self.link: Link | None = None  # whose lock it is, once that has been made
+        self._lock = threading.RLock()
+        self._depth = 0
         self.faults: list[str] = []
         self.forgotten = False
-        link.writer.lock = self  # type: ignore[assignment]
-        link.writer._flush_idle = threading.Condition(self)  # type: ignore[arg-type]
+
+    def _is_owned(self) -> bool:
+        return bool(self._lock._is_owned())  # type: ignore[attr-defined]
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        return self._lock.acquire(blocking, timeout)
+        acquired = self._lock.acquire(blocking, timeout)
+        if acquired:
+            self._depth += 1
+        return acquired
 
     def release(self) -> None:
-        link = self._link
+        if self.link is not None and self._is_owned():
+            self._depth -= 1
+            if not self._depth:
+                self._look(self.link)
+        self._lock.release()
+
+    def _look(self, link: Link) -> None:
         looks = link.writer.writing or (link.writer.armed and link.writer.grants_of is None)
         queued = link.connection.has_output
         if queued and not (looks or link.ended or link._close_reason):
             self.forgotten = True
         if link.writer.quiet == (looks or link.ended or queued):
             self.faults.append(f"quiet: {link.writer.quiet}, looks: {looks}, ended: {link.ended}, queued: {queued}")
-        self._lock.release()
 
     def __enter__(self) -> None:
         self.acquire()
@@ -131,8 +142,10 @@ class End:
     def __init__(self, role: Role, transport: Transport, *, window: int = 1 << 20, version: int = PROTOCOL_VERSION):
         hello = Hello(version, role.name.lower(), os.getpid(), "test", window, 1 << 24)
         self.transport = transport
-        self.link = Link(transport, Connection(role, hello), self, name=f"test-{role.name.lower()}")
-        self.lock = CheckedLock(self.link)
+        self.lock = CheckedLock()
+        monitor = Monitor(self.lock)
+        self.link = Link(transport, Connection(role, hello), self, name=f"test-{role.name.lower()}", monitor=monitor)
+        self.lock.link = self.link
         self.greeted = threading.Event()
         self.ended = threading.Event()
         self.causes: list[LinkError] = []

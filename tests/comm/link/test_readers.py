@@ -573,6 +573,7 @@ def test_a_loop_that_has_read_much_reads_on_in_the_same_turn(
         """Meanwhile the sender writes more, five messages in all."""
 
         decoder, connection = reader._inbound.decoder, reader._inbound.connection
+        monitor = reader._inbound.monitor
 
         def received(self, count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
             if turn is not None:
@@ -612,6 +613,7 @@ def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, Sh
         """Notes who reads, and lets the next piece come."""
 
         decoder, connection = reader._inbound.decoder, reader._inbound.connection
+        monitor = reader._inbound.monitor
 
         def received(self, count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
             readers.append(threading.current_thread())
@@ -658,7 +660,7 @@ class Questions:
 
         inbound = reader._inbound
         reader._inbound = SimpleNamespace(  # type: ignore[assignment]
-            decoder=inbound.decoder, connection=inbound.connection, received=note
+            decoder=inbound.decoder, connection=inbound.connection, monitor=inbound.monitor, received=note
         )
 
     def ask(self, question: bytes = b"a question") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,11 @@ from liteyuki_host.comm.protocol.messages import Change, Ordered, decode_change,
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.storage.outcome import Outcome
 from liteyuki_host.comm.storage.replica import Replica
+from liteyuki_host.comm.waiting.monitor import Monitor
+
+
+def _take_everything(stream: Stream, *, outermost: bool) -> Callable[[bytes], bool]:
+    return lambda payload: True
 
 
 class Kit:
@@ -23,12 +29,17 @@ class Kit:
         self.outcomes: list[Outcome] = []
         self.consumed = 0
         self.view: dict[str, object] = {}
+        self.monitor = Monitor()
         self.replica = Replica(
-            self.view, watchers=lambda: [self], loaded=lambda channels: None, declared=lambda name: None
+            self.view,
+            watchers=lambda: [self],
+            loaded=lambda channels: None,
+            declared=lambda name: None,
+            monitor=self.monitor,
         )
         store = Stream(0, ("store", ""))
         connection = SimpleNamespace(store=store, owed=[])
-        link: Any = SimpleNamespace(connection=connection, writer=None, shortcut=lambda stream: lambda payload: True)
+        link: Any = SimpleNamespace(connection=connection, writer=None, shortcut=_take_everything)
         self.replica.begin(link)
 
     def put(self, key: str, value: object) -> None:
@@ -39,6 +50,7 @@ class Kit:
 
     def ordered(self, first: int, count: int, revision: int) -> None:
         self.replica.deliver([encode_message(Ordered(first, count, revision))], 0, 0, self)  # type: ignore[arg-type]
+        self.monitor.settle()  # as the link's reader does
 
     # Watcher.
 

@@ -361,6 +361,7 @@ async def test_a_full_memory_refuses_and_a_child_learns_it_and_undoes() -> None:
             child.set("b", "y" * 2000)
             child.set("a", "z" * 9900)
             await child.async_(timeout=DEADLINE)
+            await eventually(lambda: len(lines) == 2)  # said when whoever reads the link has left lycomm's lock
         assert [line for line in lines if line.startswith("ERROR")] == [
             "ERROR shared_memory['b']: a write was refused (full) and has been undone",
             "ERROR shared_memory['a']: a write was refused (full) and has been undone",
@@ -990,6 +991,7 @@ def test_a_process_is_disconnected_once_however_many_writes_follow() -> None:
     with logged() as lines:
         for _ in range(5):
             hub._disconnect(silent)  # type: ignore[arg-type]
+            hub.monitor.settle()
         until(lambda: closed)
     assert closed == ["it does not read its link"]
     assert len(lines) == 1

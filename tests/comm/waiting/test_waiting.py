@@ -6,6 +6,7 @@ import asyncio
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 import pytest
@@ -232,7 +233,7 @@ def test_a_task_on_a_closed_loop_does_not_disturb_the_others() -> None:
     task.cancel()
     loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
     loop.close()
-    box.waiters.callbacks = callbacks  # as if it had been closed without a word
+    box.waiters.callbacks = deque(callbacks)  # as if it had been closed without a word
     box.put("x")
     assert join() == "x"
 
