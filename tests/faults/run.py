@@ -35,6 +35,7 @@ ROWS = (
     "control_races",
     "backpressure",
     "locks",
+    "reentry",
     "bad_children",
     "shortages",
     "seeded_bugs",

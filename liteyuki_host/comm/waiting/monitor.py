@@ -146,7 +146,11 @@ class Monitor:
             ReentrantCall: too much is put off already. Nothing will be done.
         """
         due = self.due
-        if len(due) >= MOST_DEFERRED or (due and self._size + size > MOST_DEFERRED_BYTES):
+        full = len(due) >= MOST_DEFERRED or (due and self._size + size > MOST_DEFERRED_BYTES)
+        if full and not self.owned():  # a call that could wait for the lock, and has not for long: now it has to
+            with self.lock:
+                self.perform()
+        elif full:
             raise ReentrantCall(
                 f"{what}: {len(due):,} calls of finalizers, signal handlers and the like already wait until lycomm's "
                 "own work on this thread is done; this one is refused"

@@ -103,12 +103,24 @@ def read() -> None:
         threading.Thread(target=drink, args=(writer,), daemon=True).start()
 
 
+def interrupt() -> None:
+    """Work while code of users interrupts it; tell how many numbers were taken, the rounds, and the longest of them.
+    In the main thread, where signals are handled."""
+    sys.path.append(os.environ["FAULTS"])
+    from interruptions import Work
+
+    work = Work(name, node)
+    work.run(os.environ["KIND"], float(os.environ["SECONDS"]))
+    told.send([len(work.taken), work.rounds, work.stalled])
+
+
 JOBS: dict[str, Callable[[], None]] = {
     "idle": idle,
     "parent": parent,
     "take_turns": take_turns,
     "write": write,
     "read": read,
+    "interrupt": interrupt,
 }
 
 stopped = threading.Event()
@@ -136,7 +148,9 @@ def main() -> int:
         parent()
     time.sleep(PAUSE)
     node.ready(address=None, details={})
-    if job is not parent:
+    if job is interrupt:
+        interrupt()
+    elif job is not parent:
         threading.Thread(target=until_the_end, args=(job,), daemon=True).start()
     stopped.wait()
     node.detach("the bare child was asked to end")
