@@ -27,7 +27,7 @@ def notes(text: str, *, given: tuple[str, ...] = (), prod: str = "", environ: st
         ("porrt=8090", "PORT"),
         ("prt=8090", "PORT"),
         ("pory=8090", "PORT"),
-        ("post=8080", "PORT"),
+        ("poft=8080", "PORT"),
         ("hsot=example.org", "HOST"),
         ("hist=0.0.0.0", "HOST"),
         ("hos=localhost", "HOST"),
