@@ -75,8 +75,6 @@ class ChannelStatistics(NamedTuple):
 class _EndedWriter:
     """Stands in for the writer of a link that has ended: what is consumed is told to nobody."""
 
-    armed = True  # no wake-up is needed
-
     def grant(self, stream: Stream) -> None:
         pass
 
@@ -103,30 +101,24 @@ class StreamSource:
     that is consumed.
 
     Attributes:
-        _stream, _writer: where consumption is counted and told, until :meth:`detach` replaces them.
+        count: counts bytes as consumed; a grant follows at once when it is worth a frame, else soon. For one consumer
+            at a time. It is the ledger's own function, as it is called for each message.
+        _stream, _writer: where consumption is counted and told. Like *count* they are replaced by :meth:`detach`.
     """
 
-    __slots__ = ("_stream", "_writer")
+    __slots__ = ("_stream", "_writer", "count")
 
     def __init__(self, link: Link, stream: Stream) -> None:
         self._writer: Writer | _EndedWriter = link.writer
         self._stream = stream
+        self.count: Callable[[int], None] = stream.consume
 
     def detach(self) -> None:
         """Let go of the link, which has ended: a message of it that nobody reads would keep all of it in memory.
 
         From any thread, also while somebody counts. Counts and answers have no effect from now on.
         """
-        self._writer, self._stream = _ENDED_WRITER, _ENDED_STREAM
-
-    def count(self, cost: int) -> None:
-        """Count *cost* bytes as consumed; a grant follows at once when it is worth a frame, else soon. For one
-        consumer at a time."""
-        stream, writer = self._stream, self._writer
-        owed_already = stream.consume(cost)
-        # A grant that is owed already, and a flusher that has been woken, need no further wake-up.
-        if not (owed_already or writer.armed) or stream.consumed - stream.granted >= stream.worth_a_frame:
-            writer.grant(stream)
+        self._writer, self._stream, self.count = _ENDED_WRITER, _ENDED_STREAM, _ENDED_STREAM.consume_quietly
 
     def consumed(self, cost: int) -> None:
         """Count *cost* bytes as consumed and grant them, also when others consume at the same time."""

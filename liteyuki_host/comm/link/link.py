@@ -284,7 +284,7 @@ class Link:
             self._handler.on_hello(message)
         elif type(message) is Close:
             stream = self.connection.closing.stream(message.stream, asked_by_us=False)
-            if stream.acknowledge(message.ack):
+            if stream.take_in(message.ack):
                 self._handler.on_credit(stream)
             self._handler.on_close(stream)
         elif type(message) is Closed or type(message) is CloseRefused:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from liteyuki_host.comm.protocol.credit import ACK_MASK
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import HEADER, MAX_FRAME_PAYLOAD, Flag, Kind
 from liteyuki_host.comm.protocol.states import State
 
@@ -50,13 +50,12 @@ def receiver(link: Link) -> Receive:
         ):
             return link.received_more(count)
         try:
-            if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
+            if stream.take_in(ack, length + MESSAGE_CHARGE):
                 user = stream.user
                 if user is None:
                     link.on_credit(stream)
                 elif user.backlog or user.on_room is not None or user.room.callbacks:  # else nobody waits for credit
                     user.credit()
-            stream.arrived(length)
             connection.heard = True
             payload = buffer[_HEADER_SIZE:count].tobytes()
             if not link.settled:

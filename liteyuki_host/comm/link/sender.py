@@ -38,7 +38,7 @@ def sender(writer: Writer, stream: Stream, outermost: bool = True) -> Shortcut:
     at_once = transport.at_once
     send, pack, clock = transport.send, HEADER.pack, time.perf_counter
     unacknowledged, charge, charge_and_grant = stream.unacknowledged, stream.charge, stream.charge_and_grant
-    stage = stream.stage
+    stage, owing = stream.stage, writer.owing
     take_place, put = stage.places.pop, stage.payloads.append
 
     def join_others(payload: bytes, size: int) -> bool:
@@ -52,7 +52,7 @@ def sender(writer: Writer, stream: Stream, outermost: bool = True) -> Shortcut:
         if stream.sent + cost > stream.limit or size >= LARGE or writer.closed:
             return False
         # The queue is going to be looked at: by a writer before it leaves, or by the flusher, which has been woken.
-        looks = writer.writing or (writer.armed and writer.grants_of is None and connection.pending < WRITE_SIZE)
+        looks = writer.writing or (owing.armed and writer.grants_of is None and connection.pending < WRITE_SIZE)
         if not looks or batch.stream is not stream or batch.size >= WRITE_SIZE:
             return False
         batch.payloads.append(payload)

@@ -66,7 +66,6 @@ class Writer:
         "_thread",
         "_turning",
         "_wake",
-        "armed",
         "burst",
         "closed",
         "connection",
@@ -77,6 +76,7 @@ class Writer:
         "last_write",
         "lock",
         "monitor",
+        "owing",
         "quiet",
         "transport",
         "writing",
@@ -104,13 +104,23 @@ class Writer:
         self._left: Callable[[], None] | None = None  # called when nobody writes any more
         self.last_write = 0.0
         self.burst = 0
-        self.armed = False  # the flusher has been woken and has not yet looked
+        self.owing = connection.owing
+        self.owing.grant = self.grant
         self.grants_of: Ledger | None = None  # ... and only for grants, which may wait for a message: one they are of
         self._turning: asyncio.AbstractEventLoop | None = None  # it is about to write what its turn has sent
         self.flushing = 0  # callers of `flush` that wait
         self._wake = threading.Lock()  # released to wake the flusher
         self._wake.acquire()
         self._thread = DaemonThread(self._flush_forever, name=f"lycomm-write-{name}", core=True)
+
+    @property
+    def armed(self) -> bool:
+        """Whether the flusher has been woken and has not looked yet. Set under the lock."""
+        return self.owing.armed
+
+    @armed.setter
+    def armed(self, armed: bool) -> None:
+        self.owing.armed = armed
 
     def start(self) -> None:
         """Start the flusher, and send the greeting."""
@@ -294,17 +304,17 @@ class Writer:
     # --- what was consumed --------------------------------------------------------------------------------------
 
     def consumed(self, stream: Stream, cost: int) -> None:
-        """Count *cost* bytes of *stream* as consumed; a grant follows when it is worth a frame, else soon. For any
-        number of consumers at once."""
+        """Count *cost* bytes of *stream* as consumed; a grant follows at once when it is worth a frame, else soon. For
+        any number of consumers at once."""
         self.used(stream, cost)
         self.grant(stream)
 
     def used(self, stream: Stream, cost: int) -> None:
         """Count *cost* bytes of *stream* as consumed. The next message on it carries the grant, or :meth:`grant`."""
         with self.lock:
-            stream.consume(cost)
+            stream.consume_quietly(cost)
 
-    def grant(self, stream: Stream) -> None:
+    def grant(self, stream: Ledger) -> None:
         """Have the peer told what was consumed of *stream*: at once when that is worth a frame, else soon."""
         if stream.owes_much:
             self.write_queued()
@@ -453,8 +463,8 @@ class Writer:
         connection = self.connection
         if not self.ended and (connection.has_output or connection.owes_much):
             return connection.data_to_send()
-        if connection.owing and not (self.armed or self.ended):  # the flusher has looked while we were writing
-            self._arm(grants_of=next(iter(list(connection.owing)), None))
+        if self.owing and not (self.armed or self.ended):  # the flusher has looked while we were writing
+            self._arm(grants_of=next(iter(list(self.owing)), None))
         self._leave()
         return []
 

@@ -17,9 +17,9 @@ from liteyuki_host.comm.errors import RemoteProtocolError
 from liteyuki_host.comm.protocol import messages
 from liteyuki_host.comm.protocol.batch import PAYLOAD_HEADER, Batch
 from liteyuki_host.comm.protocol.closing import Closing
-from liteyuki_host.comm.protocol.credit import ACK_MASK, MESSAGE_CHARGE, STAGE_CREDIT
+from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, STAGE_CREDIT
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
-from liteyuki_host.comm.protocol.ledger import Ledger
+from liteyuki_host.comm.protocol.ledger import Ledger, Owing
 from liteyuki_host.comm.protocol.messages import (
     PROTOCOL_VERSION,
     PUBLISH_STREAM,
@@ -115,7 +115,7 @@ class Connection:
         self.window = hello.window  # the smaller of both sides' wishes, once both are known; no data flows before
         self.message_limit = hello.message_limit
         # The store's events are bounded by the hub, which slows the writers down instead of the sequencer.
-        self.owing: dict[Ledger, None] = {}  # streams with consumed bytes that the peer was not told of; see ledger.py
+        self.owing = Owing()  # streams with consumed bytes that the peer was not told of
         self.store = Stream(
             STORE_STREAM, ("store", ""), hello.window, owing=self.owing, limited=role is Role.CHILD, trusted=True
         )
@@ -398,7 +398,7 @@ class Connection:
                 else:
                     for number, ack in self._grants(payload):
                         stream = self._stream(number)
-                        if stream.acknowledge(ack):
+                        if stream.take_in(ack):
                             inbound.on_credit(stream)
         finally:
             if of is not None:  # also when the next frame broke the rules
@@ -423,9 +423,8 @@ class Connection:
     def _one_of_a_row(self, stream: Stream, ack: int, payload: memoryview, inbound: EventHandler) -> None:
         """A message with no other flag than RAW: its frame, all but telling of it."""
         self.heard = True
-        if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
+        if stream.take_in(ack, len(payload) + MESSAGE_CHARGE):
             inbound.on_credit(stream)
-        stream.arrived(len(payload))
 
     def _message_frame(self, flags: int, number: int, ack: int, payload: memoryview, inbound: EventHandler) -> None:
         stream = self._stream(number)
@@ -433,16 +432,12 @@ class Connection:
             raise RemoteProtocolError("a request without its number")
         self._check_flags(stream, flags)
         self.heard = True
-        if ack != stream.acknowledged & ACK_MASK and stream.acknowledge(ack):
+        request_id = 0
+        if flags & _REQUEST_OR_REPLY:
+            request_id = int.from_bytes(payload[:_REQUEST_PREFIX], "big")
+            payload = payload[_REQUEST_PREFIX:]
+        if stream.take_in(ack, 0 if flags & Flag.REPLY else len(payload) + MESSAGE_CHARGE):  # answers have no credit
             inbound.on_credit(stream)
-        if not flags & _REQUEST_OR_REPLY:
-            stream.arrived(len(payload))
-            inbound.on_message(stream, [bytes(payload)], flags, 0)
-            return
-        request_id = int.from_bytes(payload[:_REQUEST_PREFIX], "big")
-        payload = payload[_REQUEST_PREFIX:]
-        if not flags & Flag.REPLY:
-            stream.arrived(len(payload))
         inbound.on_message(stream, [bytes(payload)], flags, request_id)
 
     @staticmethod

@@ -19,7 +19,8 @@ granted         the value of *consumed* that the peer was told last     the link
 =============== ======================================================= ===================================
 
 Telling the peer of *consumed* is a grant: it acknowledges messages and gives credit for new ones at once. Between a
-consumption and its grant the stream is *owing*: it stands in :attr:`Ledger.owing`, which all streams of a link share.
+consumption and its grant the stream is *owing*: it stands in :attr:`Ledger.owing`, which all streams of a link share
+(:class:`Owing`). A grant is sent at once when it is worth a frame, and soon otherwise, so that a message can carry it.
 
 No lock guards a ledger. Each total has one writer at a time (see the table), and other threads may read it. The one
 thing that two threads change is membership in ``owing``: consumers add, the writer removes. It is a dict with the
@@ -32,6 +33,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from liteyuki_host.comm.errors import RemoteProtocolError
@@ -40,7 +42,28 @@ from liteyuki_host.comm.protocol.credit import ACK_MASK, DEFAULT_WINDOW, GRANT_S
 if TYPE_CHECKING:
     from liteyuki_host.comm.protocol.batch import Batch
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "Owing"]
+
+
+def _nobody(ledger: Ledger) -> None:
+    """Stand in for the writer of a connection that has none."""
+
+
+class Owing(dict["Ledger", None]):
+    """The streams of one link that owe a grant, and how its writer hears of one. The keys are the streams.
+
+    Attributes:
+        armed: True: the flusher has been woken and has not looked yet, so that a further debt needs no wake-up.
+            Written by the link's writer, under its lock; read without it by consumers.
+        grant: has the grant of a stream sent, at once or soon. Set once, by the link's writer.
+    """
+
+    __slots__ = ("armed", "grant")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.armed = False
+        self.grant: Callable[[Ledger], None] = _nobody
 
 
 class Ledger:
@@ -49,7 +72,7 @@ class Ledger:
     Args:
         number: of the stream, for messages.
         window: bytes that may be on their way in each direction.
-        owing: the streams of the same link that owe a grant; None: a dict of its own.
+        owing: the streams of the same link that owe a grant; None: one of its own.
         limited: False: the sender keeps a bound of its own, and the window does not hold it back.
         trusted: True: what arrives is consumed at once, so that it is not held to its credit.
 
@@ -82,7 +105,7 @@ class Ledger:
         number: int,
         window: int = DEFAULT_WINDOW,
         *,
-        owing: dict[Ledger, None] | None = None,
+        owing: Owing | None = None,
         limited: bool = True,
         trusted: bool = False,
     ) -> None:
@@ -90,7 +113,7 @@ class Ledger:
         self.window = window
         self.worth_a_frame = window >> GRANT_SHIFT
         self.trusted = trusted
-        self.owing: dict[Ledger, None] = {} if owing is None else owing
+        self.owing = Owing() if owing is None else owing
         self.sent = 0
         self.acknowledged = 0
         self.reach = window if limited else sys.maxsize  # from *acknowledged* to *limit*
@@ -146,13 +169,24 @@ class Ledger:
         self.granted = granted = self.consumed
         return granted & ACK_MASK
 
-    def acknowledge(self, ack: int) -> bool:
-        """Take the peer's *consumed*, modulo 2**32, and drop the messages that it covers from *unacknowledged*; returns
-        whether it covers something new. By the link's reader.
+    def take_in(self, ack: int, cost: int = 0) -> bool:
+        """Take what the peer has said in one header: how much it has consumed, and perhaps a message of *cost* bytes.
+        Messages that *ack* covers are dropped from *unacknowledged*. By the link's reader.
+
+        Args:
+            ack: the peer's *consumed*, modulo 2**32.
+            cost: of an arriving message, which is counted against the window that we granted; 0: there is none.
+
+        Returns whether *ack* covers something new.
 
         Raises:
-            RemoteProtocolError: it covers more than was sent.
+            RemoteProtocolError: the peer sent more than its credit, or acknowledges more than was sent to it.
         """
+        if cost:
+            outstanding = self.received - self.consumed
+            self.received += cost
+            if outstanding and not self.trusted and outstanding + cost > self.window:
+                raise RemoteProtocolError(f"stream {self.id}: more than its credit of {self.window:,} bytes was sent")
         acknowledged = self.acknowledged
         fresh = (ack - acknowledged) & ACK_MASK
         if not fresh:
@@ -174,15 +208,12 @@ class Ledger:
     # --- receiving ------------------------------------------------------------------------------------------
 
     def arrived(self, size: int) -> None:
-        """Count an arriving payload of *size* bytes against the window that we granted. By the link's reader.
+        """Count an arriving payload of *size* bytes whose header acknowledges nothing. By the link's reader.
 
         Raises:
             RemoteProtocolError: the peer sent more than its credit.
         """
-        outstanding = self.received - self.consumed
-        self.received += size + MESSAGE_CHARGE
-        if outstanding and not self.trusted and outstanding + size + MESSAGE_CHARGE > self.window:
-            raise RemoteProtocolError(f"stream {self.id}: more than its credit of {self.window:,} bytes was sent")
+        self.take_in(self.acknowledged & ACK_MASK, size + MESSAGE_CHARGE)
 
     def arrived_together(self, payloads: list[bytes]) -> None:
         """Count several arriving payloads, as :meth:`arrived` does for one."""
@@ -193,17 +224,24 @@ class Ledger:
             for payload in payloads:
                 self.arrived(len(payload))
 
-    def consume(self, cost: int) -> bool:
-        """Count *cost* bytes as consumed, and owe the peer a grant; returns whether one was owed already.
-
-        By one thread at a time. The grant itself follows when the link writes (``Writer.grant`` sees to that).
-        """
-        self.consumed += cost
+    def consume(self, cost: int) -> None:
+        """Count *cost* bytes as consumed, and have the peer told: at once when that is worth a frame, else soon. By one
+        thread at a time, which may hold the link's lock."""
+        self.consumed = consumed = self.consumed + cost
         owing = self.owing
-        if self in owing:
-            return True
-        owing[self] = None
-        return False
+        if self not in owing:
+            owing[self] = None
+            if not owing.armed:
+                owing.grant(self)
+                return
+        if consumed - self.granted >= self.worth_a_frame:
+            owing.grant(self)
+
+    def consume_quietly(self, cost: int) -> None:
+        """Count *cost* bytes as consumed. The next message on the stream, or the next grant, tells the peer. By one
+        thread at a time."""
+        self.consumed += cost
+        self.owing[self] = None
 
     @property
     def owes(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
-from liteyuki_host.comm.protocol.ledger import Ledger
+from liteyuki_host.comm.protocol.ledger import Ledger, Owing
 from liteyuki_host.comm.protocol.stage import Stage
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Stream(Ledger):
         key: tuple[str, str],
         window: int = DEFAULT_WINDOW,
         *,
-        owing: dict[Ledger, None] | None = None,
+        owing: Owing | None = None,
         limited: bool = True,
         trusted: bool = False,
     ) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from liteyuki_host.comm.errors import LocalProtocolError, RemoteProtocolError
-from liteyuki_host.comm.protocol.ledger import Ledger
+from liteyuki_host.comm.protocol.ledger import Owing
 from liteyuki_host.comm.protocol.stream import Stream
 
 __all__ = ["FIRST_NUMBER", "MAX_STREAMS", "StreamTable"]
@@ -34,7 +34,7 @@ class StreamTable:
         owing: shared by all streams of the link; see ``ledger.py``.
     """
 
-    def __init__(self, parity: int, fixed: list[Stream], owing: dict[Ledger, None]) -> None:
+    def __init__(self, parity: int, fixed: list[Stream], owing: Owing) -> None:
         self._owing = owing
         self._parity = parity
         self.by_number: dict[int, Stream] = {stream.id: stream for stream in fixed}

@@ -74,7 +74,7 @@ class FakeLink:
         for _ in range(count):
             with self._lock:
                 run: Batch = self.stream.unacknowledged[0]
-                self.stream.acknowledge(
+                self.stream.take_in(
                     self.stream.acknowledged + len(run.unconsumed(self.stream.acknowledged)[0]) + MESSAGE_CHARGE
                 )
             outbox.credit()
@@ -158,7 +158,7 @@ def test_nothing_overtakes_what_waits_although_the_link_has_credit_again() -> No
     offer(outbox, b"1", b"2", b"3", b"4")
     link = FakeLink()
     bind(outbox, link)
-    link.stream.acknowledge(MESSAGE_CHARGE + 1)  # known to the link, and to us in a moment
+    link.stream.take_in(MESSAGE_CHARGE + 1)  # known to the link, and to us in a moment
     outbox.offer(b"5")
     outbox.credit()
     assert link.payloads == [b"1", b"2", b"3", b"4"]

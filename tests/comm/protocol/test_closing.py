@@ -31,7 +31,7 @@ class Side(Peer):
         if isinstance(message, Close):
             stream = closing.stream(message.stream, asked_by_us=False)
             name = stream.key[1]
-            stream.acknowledge(message.ack)
+            stream.take_in(message.ack)
             if closing.answer(stream, willing=name not in self.uses and not self.queues.get(name)):
                 self.closed.append((name, stream.id))
         elif isinstance(message, (Closed, CloseRefused)):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from liteyuki_host.comm.errors import RemoteProtocolError
 from liteyuki_host.comm.protocol.batch import Batch
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
+from liteyuki_host.comm.protocol.ledger import Ledger, Owing
 from liteyuki_host.comm.protocol.stream import Stream
 
 CHARGE = MESSAGE_CHARGE
@@ -67,11 +68,11 @@ def test_the_window_bounds_what_is_on_its_way(waiting: list[bytes], size: int, r
 def test_an_acknowledgement_drops_whole_runs_and_says_whether_it_was_news() -> None:
     stream = Stream(2, KEY)
     sent(stream, b"a", b"bb", b"ccc")
-    assert stream.acknowledge(0) is False
-    assert stream.acknowledge(CHARGE + 1) is True
+    assert stream.take_in(0) is False
+    assert stream.take_in(CHARGE + 1) is True
     assert outstanding(stream) == [b"bb", b"ccc"]
-    assert stream.acknowledge(CHARGE + 1) is False
-    assert stream.acknowledge(stream.sent) is True
+    assert stream.take_in(CHARGE + 1) is False
+    assert stream.take_in(stream.sent) is True
     assert outstanding(stream) == []
     assert not stream.unacknowledged
 
@@ -82,9 +83,9 @@ def test_a_run_stays_until_all_of_it_is_acknowledged() -> None:
     [run] = stream.unacknowledged
     run.payloads += [b"2", b"3"]
     run.end = stream.sent = 3 * (CHARGE + 1)
-    assert stream.acknowledge(2 * (CHARGE + 1))
+    assert stream.take_in(2 * (CHARGE + 1))
     assert outstanding(stream) == [b"3"]
-    assert stream.acknowledge(3 * (CHARGE + 1))
+    assert stream.take_in(3 * (CHARGE + 1))
     assert not stream.unacknowledged
 
 
@@ -92,11 +93,11 @@ def test_acknowledgements_go_on_beyond_32_bits() -> None:
     stream = Stream(2, KEY)
     stream.sent = stream.acknowledged = (1 << 32) - 300
     sent(stream, b"a", b"b")
-    assert stream.acknowledge((stream.acknowledged + CHARGE + 1) & 0xFFFFFFFF) is True
+    assert stream.take_in((stream.acknowledged + CHARGE + 1) & 0xFFFFFFFF) is True
     assert outstanding(stream) == [b"b"]
-    assert stream.acknowledge(stream.sent & 0xFFFFFFFF) is True
+    assert stream.take_in(stream.sent & 0xFFFFFFFF) is True
     assert stream.acknowledged == stream.sent == (1 << 32) - 300 + 2 * (CHARGE + 1)
-    assert stream.acknowledge(stream.sent & 0xFFFFFFFF) is False
+    assert stream.take_in(stream.sent & 0xFFFFFFFF) is False
 
 
 @pytest.mark.parametrize("ack", [CHARGE + 2, 5000, 0xFFFFFFFF, -1])
@@ -104,7 +105,7 @@ def test_more_acknowledged_than_sent_is_the_peers_fault(ack: int) -> None:
     stream = Stream(9, KEY)
     sent(stream, b"a")
     with pytest.raises(RemoteProtocolError, match=r"stream 9: [\d,]+ bytes acknowledged, 257 outstanding"):
-        stream.acknowledge(ack)
+        stream.take_in(ack)
     assert outstanding(stream) == [b"a"]
 
 
@@ -140,9 +141,48 @@ def test_a_sender_that_asks_for_room_never_breaks_its_receivers_bound(steps: lis
     for step in steps:
         if step is None:
             receiver.consumed = receiver.received
-            sender.acknowledge(receiver.consumed & 0xFFFFFFFF)
+            sender.take_in(receiver.consumed & 0xFFFFFFFF)
         elif sender.has_room(step):
             sent(sender, b"x" * step)
             receiver.arrived(step)
     assert sender.sent == receiver.received
     assert sum(len(payload) + CHARGE for payload in outstanding(sender)) == sender.sent - sender.acknowledged
+
+
+def asked_of(owing: Owing) -> list[Ledger]:
+    """The streams whose grants *owing* has had sent."""
+    asked: list[Ledger] = []
+    owing.grant = asked.append
+    return asked
+
+
+def test_small_debts_ask_for_one_grant() -> None:
+    owing = Owing()
+    asked = asked_of(owing)
+    stream = Stream(2, KEY, owing=owing)
+    stream.consume(10)
+    stream.consume(10)
+    assert asked == [stream]
+    stream.grant()
+    stream.consume(10)
+    assert asked == [stream, stream]
+
+
+def test_a_woken_writer_hears_of_large_debts_alone() -> None:
+    owing = Owing()
+    asked = asked_of(owing)
+    owing.armed = True
+    stream = Stream(2, KEY, owing=owing)
+    stream.consume(stream.worth_a_frame - 1)
+    assert not asked
+    stream.consume(1)
+    assert asked == [stream]
+
+
+def test_quiet_consumption_asks_for_nothing() -> None:
+    owing = Owing()
+    asked = asked_of(owing)
+    stream = Stream(2, KEY, owing=owing)
+    stream.consume_quietly(stream.worth_a_frame)
+    assert stream.owes_much
+    assert not asked
