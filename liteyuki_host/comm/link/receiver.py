@@ -1,11 +1,27 @@
 """The short way of a message that has arrived alone.
 
+Why there is a second way
+-------------------------
+
 A process that has just been woken up runs on a cold processor, where a message costs as much as the code that it runs
 through: the general way (``Connection.receive``), cut for reading, takes twice as long as a pipe. So what it does for
 the commonest messages is written here once more, in one piece, calling as little as possible.
 
 Nothing depends on it. The function finds out first whether everything is as simple as it has to be; if it is not, it
 has done nothing, and the general way is taken. ``tests/comm/link/test_short_ways.py`` holds both to the same results.
+
+When it is taken
+----------------
+
+One read has brought exactly one whole frame, nothing of an earlier one is left in the decoder, and the frame is a plain
+message: no request, no answer, no piece of a large one. Whoever reads the link calls it, which is one thread at a time.
+Three ends are possible for the message, tried in this order:
+
+1. the thread that reads is the one that waits for it (``Inbox.pass_to_reader``): the message is returned to it;
+2. the loop that reads runs the only callback (``Inbox.pass_to_task``): it runs at the end of this turn;
+3. the receiver's ``deliver`` queues it.
+
+An exception ends the link with its cause; the reader is told by the result.
 """
 
 from __future__ import annotations
@@ -50,15 +66,15 @@ def receiver(link: Link) -> Receive:
         ):
             return link.received_more(count)
         try:
-            if stream.take_in(ack, length + MESSAGE_CHARGE):
+            if stream.take_in(ack, length + MESSAGE_CHARGE):  # nearly always: it answers what we have sent
                 user = stream.user
                 if user is None:
                     link.on_credit(stream)
                 elif user.backlog or user.on_room is not None or user.room.callbacks:  # else nobody waits for credit
                     user.credit()
             connection.heard = True
-            payload = buffer[_HEADER_SIZE:count].tobytes()
-            if not link.settled:
+            payload = buffer[_HEADER_SIZE:count].tobytes()  # the buffer is written over by the next read
+            if not link.settled:  # the handler decides first, e.g. keeps it for a standby
                 link.on_message(stream, [payload], flags, 0)
                 return True
             inbox = stream.inbox

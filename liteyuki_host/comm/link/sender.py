@@ -1,11 +1,26 @@
 """The short way of a message that is sent alone: questions and answers, and the first of a burst.
 
+Why there is a second way
+-------------------------
+
 A process that has just been woken up runs on a cold processor, where a message costs as much as the code that it runs
 through: the general way (``Writer.send``), cut for reading, takes twice as long as a pipe. So what it does for the
 commonest messages is written here once more, in one piece, calling as little as possible.
 
 Nothing depends on it. The function finds out first whether everything is as simple as it has to be; if it is not, it
 has done nothing, and the general way is taken. ``tests/comm/link/test_short_ways.py`` holds both to the same results.
+
+What it does, in this order
+---------------------------
+
+1. The stage is open (a burst is going on, see ``protocol/stage.py``): put the payload there, without the lock.
+2. The caller may be inside lycomm already (``waiting/monitor.py``): refuse, so that the general way puts the call off.
+3. Take the lock, but wait for it no longer than a user's call may.
+4. Somebody writes, or is about to: join the last batch of the queue, if that is of this stream.
+5. Nobody does: make a frame of its own and give it to the transport, while the lock is held. The write does not wait.
+   What the transport does not take is left to ``Writer.write_on``, outside the lock.
+
+An exception in step 5 ends the link: part of a frame may have been sent.
 """
 
 from __future__ import annotations
@@ -30,7 +45,11 @@ _MESSAGE: Final = Kind.MESSAGE  # names of this module are found sooner than att
 
 
 def sender(writer: Writer, stream: Stream, outermost: bool = True) -> Shortcut:
-    """Return the function that ``Writer.shortcut`` documents, for *stream*."""
+    """Return the function that ``Writer.shortcut`` documents, for *stream*.
+
+    Everything that never changes is looked up once, here: a variable of an enclosing function costs a fifth of a method
+    that is found through two objects.
+    """
     connection, transport = writer.connection, writer.transport
     monitor = writer.monitor
     lock, unlock, take = monitor.acquire, monitor.release, monitor.take
@@ -42,8 +61,12 @@ def sender(writer: Writer, stream: Stream, outermost: bool = True) -> Shortcut:
     take_place, put = stage.places.pop, stage.payloads.append
 
     def join_others(payload: bytes, size: int) -> bool:
-        """Add the payload to the last batch of the queue, if that is of this stream. The caller holds the lock."""
-        if connection.staging is not None:
+        """Add the payload to the last batch of the queue, if that is of this stream. The caller holds the lock.
+
+        Returns False when it cannot join, and the general way has to find another. The stage is open afterwards: the
+        next short messages of this burst need no lock.
+        """
+        if connection.staging is not None:  # what another burst has staged was sent before this one
             connection.unstage()
         batch = connection.open_batch
         if batch is None:
@@ -51,7 +74,8 @@ def sender(writer: Writer, stream: Stream, outermost: bool = True) -> Shortcut:
         cost = size + MESSAGE_CHARGE
         if stream.sent + cost > stream.limit or size >= LARGE or writer.closed:
             return False
-        # The queue is going to be looked at: by a writer before it leaves, or by the flusher, which has been woken.
+        # Only if somebody is certain to look at the queue again: the present writer does before it gives the role up,
+        # and the flusher has been woken. One that was woken for grants alone may wait longer than a message should.
         looks = writer.writing or (owing.armed and writer.grants_of is None and connection.pending < WRITE_SIZE)
         if not looks or batch.stream is not stream or batch.size >= WRITE_SIZE:
             return False
@@ -72,21 +96,25 @@ def sender(writer: Writer, stream: Stream, outermost: bool = True) -> Shortcut:
                 pass
             else:
                 put(payload)
+                # The stage may have been closed between the first look and `put`. Then the payload may lie there
+                # unseen, and is taken back; or it was seen in time, and take_back says so.
                 if stage.open or not writer.take_back(stream, payload):
                     return True
         elif connection.open_batch is None and not alone:  # read without the lock: it may change the next moment
             return False
         if outermost and alone and owned():  # called from inside: the general way puts it off
             return False
-        role = False
+        role = False  # whether a write may have begun
         try:
             if not (lock(False) or take()) or (due and outermost):  # what was put off goes first
                 return False
             if not (alone and writer.quiet):
                 return join_others(payload, size)
             cost = size + MESSAGE_CHARGE
-            if stream.sent + cost > stream.limit or size >= LARGE:
+            if stream.sent + cost > stream.limit or size >= LARGE:  # no credit, or it is sent in pieces
                 return False
+            # Lone, if something was heard since or the last write is long ago. Some messages of a burst are written
+            # like lone ones, too: one that is short must not wait for the flusher.
             if connection.heard or clock() - writer.last_write > BURST_GAP:
                 connection.heard = False
                 writer.burst = 1
@@ -120,7 +148,7 @@ def sender(writer: Writer, stream: Stream, outermost: bool = True) -> Shortcut:
                 unlock()
             except RuntimeError:  # we have not got it
                 pass
-            if due and not role:
+            if due and not role:  # with the role, the calls below settle
                 monitor.settle()
         try:
             if taken < 0:
