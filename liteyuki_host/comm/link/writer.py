@@ -1,12 +1,37 @@
-"""Who writes to a link, and when. Callable from any thread.
+"""The sending half of a link: who writes, and when. Callable from any thread.
 
-A lone message is written by its sender at once. Who keeps sending is batched: the first
-:data:`INLINE_BURST` messages of a burst go out one by one, then they queue until :data:`WRITE_SIZE` bytes are
+Theory of operation
+-------------------
+
+**Queue.** Everything that is to be sent is queued in the :class:`Connection` first, under the lock. The exception is a
+lone message, which :mod:`liteyuki_host.comm.link.sender` writes itself.
+
+**Batching.** A lone message is written by its sender at once. A thread that keeps sending is batched: the first
+:data:`INLINE_BURST` messages of a burst go out one by one, then they are queued until :data:`WRITE_SIZE` bytes are
 together or the flusher thread takes what is there. Short ones are put on a stage meanwhile (``Stage`` in
-``protocol/stage.py``), which takes no lock, and queue many at a time. What the transport does not take at once is the
-flusher's to write, so that the event loop, the reader and whoever holds a lock can send without waiting; what may pile
-up is bounded by the streams' credit. Only a thread that says that it may wait writes its rest itself: in the hands of
-the flusher it would wait for the interpreter's lock, which the busy sender holds, while the peer has nothing to do.
+``protocol/stage.py``), which takes no lock, and are queued many at a time.
+
+**The writing role.** Whoever sets :attr:`Writer.writing` under the lock holds the role and writes outside the lock, so
+that others can queue meanwhile. Before it gives the role up, the holder looks at the queue again, under the lock. So
+nothing that was queued meanwhile is forgotten.
+
+**The flusher.** One thread for each link. It writes what nobody else does: the end of a burst, grants that no message
+has carried, and what a transport did not take at once. So the event loop, the reader and whoever holds a lock can send
+without waiting. It is woken by the release of a lock that it acquires again and again, which costs less
+than an ``Event``.
+
+**A turn of the event loop.** What a turn has sent is written at its end (:meth:`Writer._flush_turn`), which is sooner
+than the flusher wakes up.
+
+**Bounds.** What may pile up in the queue is bounded by the streams' credit. Answers have none:
+:meth:`Writer.replies_written` bounds them.
+
+**Waiting.** Only a thread that says that it may wait finishes a partial write itself; the flusher would first have to
+win the GIL, which the busy sender holds, while the peer has nothing to do.
+
+**Failures.** An exception that nobody expects (no memory, Ctrl+C, a fault of ours) while the role is held ends the link
+(:meth:`Writer.fail`): how much of a frame the peer has got is not known then, and a role that is never given up would
+silence the link for ever.
 """
 
 from __future__ import annotations
@@ -51,11 +76,27 @@ class Shortcut(Protocol):
 
 
 class Writer:
-    """See the module's docstring. The sending half of a link.
+    """The sending half of a link, as the module describes it.
 
     Args:
         name: for the thread's name and for messages.
         monitor: guards this half of the link, with everything else of its exchange.
+
+    Attributes:
+        closed: no more data is accepted; what was accepted before is still written. Set under the lock.
+        ended: nothing is sent any more; *closed* is set, too. Set under the lock.
+        failure: what has ended the link from this side: an exception that nobody expects while something is written.
+            Set once, by the thread that it was raised in; read at the link's end, which logs it.
+        written: woken when a writer has given the transport all there was.
+        quiet: nothing waits to be written but grants, and nobody writes: a sender may write its message there and then.
+            Set by :meth:`_note_quiet` and by who takes the role, under the lock. False until :meth:`start`, as the
+            greeting goes first.
+        writing: a thread holds the writing role. Set under the lock.
+        last_write: ``time.perf_counter()`` at the end of the last write. Set under the lock.
+        burst: how many messages of the present burst have been written by their senders. Set under the lock.
+        grants_of: what the flusher was woken for, if it was for grants alone, which may wait for a message that carries
+            them: one of the streams that owe. Set under the lock.
+        flushing: callers of :meth:`flush` that wait. Changed under the lock.
     """
 
     __slots__ = (
@@ -89,26 +130,25 @@ class Writer:
         self._name = name
         self.monitor = monitor
         self.lock = monitor.lock  # guards the connection's outbound half and what follows
-        self.closed = False  # no more data is accepted; what was accepted before is still written
-        self.ended = False  # nothing is sent any more; then it is closed too
+        self.closed = False
+        self.ended = False
         self.failure: BaseException | None = None
-        """What has ended the link from this side: an exception that nobody expects while something is written. Set
-        once; read at the link's end, which says it."""
-        self.written = Waiters()  # woken when a writer has given the transport all there was
+        self.written = Waiters()
         self.quiet = False
-        """Nothing waits to be written but grants, and nobody writes: who has a message may write it there and then.
-        Set by :meth:`_note_quiet`; the greeting waits until :meth:`start`."""
-        self.writing = False  # somebody holds the writing role
-        self._leftover: list[bytes | memoryview] = []  # what a non-blocking write did not take; the flusher's
-        self._handed_over = False  # the flusher has the role, and begins with the leftover; set by who had the role
-        self._left: Callable[[], None] | None = None  # called when nobody writes any more
+        self.writing = False
+        self._leftover: list[
+            bytes | memoryview
+        ] = []  # what the transport did not take; written by the holder of the role, read by the flusher
+        # The flusher has the role, and begins with the leftover. Set by the thread that had the role until then.
+        self._handed_over = False
+        self._left: Callable[[], None] | None = None  # called when nobody writes any more; set once, by `end`
         self.last_write = 0.0
         self.burst = 0
         self.owing = connection.owing
         self.owing.grant = self.grant
-        self.grants_of: Ledger | None = None  # ... and only for grants, which may wait for a message: one they are of
-        self._turning: asyncio.AbstractEventLoop | None = None  # it is about to write what its turn has sent
-        self.flushing = 0  # callers of `flush` that wait
+        self.grants_of: Ledger | None = None
+        self._turning: asyncio.AbstractEventLoop | None = None  # the loop that will call _flush_turn at its turn's end
+        self.flushing = 0
         self._wake = threading.Lock()  # released to wake the flusher
         self._wake.acquire()
         self._thread = DaemonThread(self._flush_forever, name=f"lycomm-write-{name}", core=True)
@@ -128,7 +168,12 @@ class Writer:
         self.write_queued()
 
     def end(self, left: Callable[[], None]) -> None:
-        """Nothing is sent any more. *left* is called by whoever writes just now when that has come to its end."""
+        """Send nothing any more, and let the flusher end. Nothing that is queued is written.
+
+        Args:
+            left: called when nobody writes, by the thread that gives the role up; at once by
+                :meth:`look_whether_left`. The lock is held then. It may be called more than once.
+        """
         with self.lock:
             self.ended = True
             self.close()
@@ -137,15 +182,15 @@ class Writer:
             self._wake_flusher()  # it ends
 
     def close(self) -> None:
-        """Accept no more data: from now on every sender learns that the link is over. What was accepted is still
-        written. The caller holds the lock."""
+        """Accept no more data: from now on every sender gets LinkClosed. What was accepted is still written. The caller
+        holds the lock."""
         self.closed = True
         self.quiet = False
         self.connection.unstage()
 
     def give_up(self) -> None:
-        """Nothing is sent any more, in a copy of the process that the link belongs to. The lock is left alone: a thread
-        may have it that is not there in the copy."""
+        """Send nothing any more, in a fork of the process that the link belongs to. The lock is not taken: the thread
+        that holds it may not exist in the fork."""
         self.ended = self.closed = True
         self.quiet = False
 
@@ -177,10 +222,11 @@ class Writer:
         """Send on *stream*; False when it has no credit.
 
         Args:
-            one_of_many: the caller knows that more will follow: as if a burst had been going on.
+            one_of_many: the caller knows that more messages will follow, so this one is batched from the start.
             may_wait: the caller holds no lock and may be blocked until the peer reads, as long as the link lives. On an
                 event loop and in the main thread, which Ctrl+C may interrupt in the middle of a write, it is not.
-            patient: wait for the lock as long as it takes; False: for a call of a user.
+            patient: wait for the lock as long as it takes; False: no longer than a user's call may
+                (``Monitor.take``).
 
         Raises:
             LinkClosed: the link is over, or closed for data; nothing was queued.
@@ -210,7 +256,7 @@ class Writer:
                     return False
                 self.burst = INLINE_BURST + 1 if one_of_many else self._written_in_a_row() + 1
                 if self.burst > INLINE_BURST and connection.pending < WRITE_SIZE:
-                    self._arm()
+                    self._arm()  # it writes what the sender does not fill up to WRITE_SIZE
                     return True
             buffers = self._take_role()
         except BaseException as error:
@@ -359,15 +405,13 @@ class Writer:
 
         await self.written.wait_async(attempt, None)
 
-    # --- the role -----------------------------------------------------------------------------------------------
-    # Whoever sets `writing` under the lock holds it and writes outside the lock. Before leaving, the holder
-    # looks at the queue again under the lock, so nothing queued meanwhile is forgotten. An exception that nobody
-    # expects (no memory, Ctrl+C) while somebody holds the role ends the link: what the peer has got of a frame is not
-    # known then, and a role that is never given up would silence the link.
+    # --- the writing role ---------------------------------------------------------------------------------------
+    # A method that says "the caller holds the role, and loses it" has given it up when it returns: by _leave, or by
+    # handing it over to the flusher together with what is left to write.
 
     def _take_role(self) -> list[bytes | memoryview]:
-        """Take the writing role and return what there is to write; when there is nothing, the role stays free. Nobody
-        has it. The caller holds the lock."""
+        """Take the writing role and return what there is to write; when there is nothing, the role stays free. The
+        caller holds the lock, and has seen that the role is free."""
         try:
             buffers = self.connection.data_to_send()
             if buffers:
@@ -383,14 +427,18 @@ class Writer:
         self.queue_and_write(lambda: None)
 
     def queue_and_write(self, queue: Callable[[], T]) -> T:
-        """Call *queue* with the lock held, then write what there is, as far as the transport takes it without waiting;
-        whoever has the writing role already does that instead. Returns what *queue* has returned."""
+        """Call *queue* with the lock held, then write what there is, as far as the transport takes it without waiting.
+        If another thread has the writing role, that one writes it instead.
+
+        Returns what *queue* has returned. An exception of *queue* is raised; nothing is written then.
+        """
         buffers: list[bytes | memoryview] = []
         try:
             with self.lock:
                 result = queue()
                 if not (self.writing or self.ended):
-                    # No role for nothing: what is queued from now on would be left to one who does not look again.
+                    # With nothing to write the role must stay free. Other threads would leave what they queue to its
+                    # holder, and this one would not look at the queue again.
                     buffers = self._take_role()
             if buffers:
                 self._write(buffers)
@@ -401,14 +449,18 @@ class Writer:
             raise
 
     def _note_quiet(self) -> None:
-        """Who writes, or is armed to, has changed. The caller holds the lock."""
+        """Set *quiet* anew. Called with the lock held, when *writing*, *closed*, *armed* or the queue has changed."""
         self.quiet = not (
             self.writing or self.closed or (self.armed and self.grants_of is None) or self.connection.has_output
         )
 
     def _write(self, buffers: list[bytes | memoryview], *, may_wait: bool = False) -> None:
-        """Write *buffers*, and what else there is, as far as the transport takes it without waiting. The caller holds
-        the writing role, and loses it; of an exception, :meth:`fail` is the caller's to tell."""
+        """Write *buffers*, and what has been queued since, as far as the transport takes it without waiting. The caller
+        holds the writing role, and loses it. If this raises, the caller has to call :meth:`fail`.
+
+        Args:
+            may_wait: finish one partial write by waiting for the peer, if this thread can.
+        """
         while True:
             try:
                 taken = self.transport.try_write(buffers)
@@ -416,7 +468,7 @@ class Writer:
                 if taken < size and may_wait and _can_wait():
                     self.transport.write_all(_after(buffers, taken))
                     taken = size
-                    may_wait = False  # once: others may go on for ever, and the caller wants to return
+                    may_wait = False  # once: others may go on sending for ever, and the caller has to return
                 more = self._next_buffers(buffers, taken, size)
             except OSError:
                 self.write_failed()
@@ -426,8 +478,8 @@ class Writer:
             buffers = more
 
     def write_on(self, buffers: list[bytes | memoryview], taken: int) -> None:
-        """Go on after the caller, who has the writing role and loses it, has written *taken* bytes of *buffers*. Of an
-        exception, :meth:`fail` is the caller's to tell."""
+        """Go on after *taken* bytes of *buffers* have been written. The caller holds the writing role, and loses it. If
+        this raises, the caller has to call :meth:`fail`."""
         more = self._next_buffers(buffers, taken, sum(map(len, buffers)))
         if more is not None:
             self._write(more)
@@ -435,19 +487,22 @@ class Writer:
     def _next_buffers(
         self, buffers: list[bytes | memoryview], taken: int, size: int
     ) -> list[bytes | memoryview] | None:
-        """What to write when *taken* of the *size* bytes of *buffers* have been; None: the role has been given up."""
+        """Return what to write next, when *taken* of the *size* bytes of *buffers* have been written.
+
+        None: the role has been given up, since everything is written, or handed over to the flusher with the rest.
+        """
         monitor = self.monitor
         if not monitor.take():
             if not self.ended:
-                # The caller may hold a lock of the user's that the holder of this one waits for. The flusher can wait:
-                # it gets the role, which nobody else can take meanwhile.
+                # Not to be had in time. The caller may hold a lock of the user's that the lock's present holder waits
+                # for, so it must not wait longer. The flusher can: it gets the role, which stays taken meanwhile.
                 self._leftover = _after(buffers, taken)
                 self._handed_over = True
                 self._wake_flusher()
                 return None
             monitor.acquire()
         try:
-            if taken < size and not self.ended:  # else the flusher may have ended: it would never give the role up
+            if taken < size and not self.ended:  # at the end there may be no flusher left that would give the role up
                 self._leftover = _after(buffers, taken)
                 self._handed_over = True
                 self._arm()  # the flusher may be waiting for more
@@ -458,8 +513,8 @@ class Writer:
             self.monitor.release()
 
     def _more_to_write(self) -> list[bytes | memoryview]:
-        """What should be written now that all there was has been. Nothing: the role has been given up. The caller holds
-        the lock."""
+        """Return what has been queued while the last write was made. Empty: there is nothing, and the role has been
+        given up. The caller holds the lock."""
         connection = self.connection
         if not self.ended and (connection.has_output or connection.owes_much):
             return connection.data_to_send()
@@ -469,10 +524,10 @@ class Writer:
         return []
 
     def _leave(self) -> None:
-        """Give the role up, if the caller has it. The caller holds the lock."""
+        """Give the role up; no harm if the caller does not have it and nobody else does. The caller holds the lock."""
         self.writing = False
         self._note_quiet()
-        # Its end, not its beginning: a slow system call must not make every message of a burst look lone.
+        # The end of the write, not its beginning: a slow system call must not make each message of a burst look lone.
         self.last_write = time.perf_counter()
         if self.written.callbacks:
             self.written.wake()
@@ -480,14 +535,16 @@ class Writer:
             self._left()
 
     def write_failed(self) -> None:
-        """The peer is gone. What arrived from it is still read; the reader ends the link."""
+        """Give the role up and close the transport: the peer is gone. The reader still reads what has arrived, and ends
+        the link when it comes to the end."""
         with self.lock:
             self._leave()
         self.transport.close()
 
     def fail(self, error: BaseException) -> None:
         """End the link because of *error*, which nobody expects here: no memory, Ctrl+C, a fault of ours. The caller
-        has held the writing role, and loses it; the reader sees the end, and says why."""
+        has held the writing role, and loses it. The reader comes to the end of the transport then, and reports *error*
+        as the link's cause."""
         if self.failure is None:
             self.failure = error
         self.write_failed()
@@ -495,10 +552,12 @@ class Writer:
     # --- the flusher --------------------------------------------------------------------------------------------
 
     def _arm(self, *, grants_of: Ledger | None = None) -> None:
-        """Wake the flusher. The caller holds the lock.
+        """Have what is queued written soon: by the flusher, and on an event loop by the end of its turn. The caller
+        holds the lock.
 
         Args:
-            grants_of: there is nothing to write but grants, of this stream among others.
+            grants_of: a stream that owes a grant, if there is nothing to write but grants. They wait for a message that
+                may carry them.
         """
         if grants_of is None and not self._handed_over and (loop := running_loop()) is not self._turning:
             self._turning = loop
@@ -510,19 +569,19 @@ class Writer:
             self._wake_flusher()
         elif grants_of is None and self.grants_of is not None:
             self.grants_of = None
-            self._wake_flusher()
+            self._wake_flusher()  # it may be waiting for a message to carry the grants
         self._note_quiet()
 
     def _wake_flusher(self) -> None:
-        """From any thread, with the lock or without."""
-        if self._wake.locked():  # else it has been woken and has not got to it
+        """Wake the flusher thread. From any thread, with the lock or without; more than once is harmless."""
+        if self._wake.locked():  # else it has been woken and has not run yet
             try:
                 self._wake.release()
             except RuntimeError:  # somebody else has just woken it
                 pass
 
     def _flush_turn(self) -> None:
-        """Write what one turn of the event loop has sent. On the loop, in no task."""
+        """Write what one turn of the event loop has sent. Called by the loop, in no task."""
 
         def disarm() -> None:
             self._turning = None
@@ -535,14 +594,14 @@ class Writer:
             self.monitor.settle()
 
     def _flush_forever(self) -> None:
-        """Run the flusher until the link's end. Whatever goes wrong ends the link, and is told as its cause."""
+        """Run the flusher until the link's end: the thread's boundary. An exception ends the link, with its cause."""
         while True:
             try:
                 self._flush_until_ended()
             except BaseException as error:
                 self.fail(error)
                 if not self.ended:
-                    continue  # the reader is about to end it, and may leave the role to us
+                    continue  # until `end` is called; a writer may hand the role over before that
             return
 
     def _flush_until_ended(self) -> None:
@@ -550,8 +609,9 @@ class Writer:
             self._wake.acquire()
             with self.lock:
                 owing = self.grants_of
+            # How long to gather. Each wait ends early when the flusher is woken once more: for a message instead of
+            # grants, by `flush`, by a partial write, or by the link's end.
             if owing is not None:
-                # A message may come along and carry them; a second wake-up ends the wait.
                 consumed = owing.consumed
                 if not self._wake.acquire(timeout=GRANT_DELAY) and owing.consumed != consumed:
                     self._wake.acquire(timeout=BUSY_GRANT_DELAY)
@@ -570,7 +630,7 @@ class Writer:
                         self._leave()
                     return
                 if not self._handed_over:
-                    if self.writing:
+                    if self.writing:  # that thread looks at the queue before it gives the role up
                         continue
                     self.writing = True
                     self.quiet = False
@@ -582,9 +642,12 @@ class Writer:
                 self.monitor.settle()
 
     def _write_blocking(self) -> None:
-        """Like :meth:`_write`, waiting for the transport, and with what others have left over. Only the flusher may,
-        which holds the writing role and loses it. Here, not in its loop, so that no name there keeps what was written
-        for as long as nothing else is."""
+        """Write what others have left over and what is queued, waiting for the transport. The caller is the flusher,
+        which holds the writing role, and loses it.
+
+        A function of its own, so that its variables end with it: in the thread's loop they would keep what was written
+        last in memory until the next write.
+        """
         with self.lock:
             buffers, self._leftover, self._handed_over = self._leftover, [], False
             if not (buffers or self.ended):
@@ -598,11 +661,13 @@ class Writer:
 
 
 def _can_wait() -> bool:
+    """Whether this thread may be blocked until the peer reads: no event loop runs in it, and Ctrl+C cannot interrupt
+    it in the middle of a write."""
     return not on_event_loop() and threading.get_ident() != MAIN_THREAD
 
 
 def _after(buffers: list[bytes | memoryview], taken: int) -> list[bytes | memoryview]:
-    """What is left of *buffers* behind the first *taken* bytes."""
+    """Return what is left of *buffers* behind the first *taken* bytes."""
     for index, buffer in enumerate(buffers):
         if taken < len(buffer):
             return [memoryview(buffer)[taken:], *buffers[index + 1 :]]
