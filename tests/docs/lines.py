@@ -88,6 +88,35 @@ def _told_by(node: ast.AST) -> Iterator[ast.expr]:
         yield from (each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value is not None)
 
 
+LOSSES = {"lose": ("outbox", 1), "give_up": ("outbox", 0), "add": ("losses", 2), "close": ("hub", 0)}
+"""The calls that say why messages are lost: of what, and which of their arguments does."""
+
+
+def losses() -> Iterator[tuple[str, str]]:
+    """Why messages are lost, as the log says it in brackets: where it is written, and a pattern."""
+    for path in sorted((ROOT / "liteyuki_host").rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            if (reason := _reason_of_loss(node)) is not None:
+                constants = (each for each in tree.body if isinstance(each, ast.Assign))
+                value = next(
+                    (each.value for each in constants if ast.unparse(each.targets[0]) == ast.unparse(reason)), reason
+                )
+                for pattern in patterns_of(value_of(value, tree), tree):
+                    if pattern != ANY:  # else it was passed on, and is written somewhere else
+                        yield path.name, pattern
+
+
+def _reason_of_loss(node: ast.AST) -> ast.expr | None:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOSSES):
+        return None
+    owner, place = LOSSES[node.func.attr]
+    of = ast.unparse(node.func.value).rpartition(".")[2]
+    if of != owner and (of, node.func.attr) != ("self", "lose"):
+        return None
+    return node.args[place] if len(node.args) > place else None
+
+
 ANY = "(?:.*)"
 
 

@@ -24,7 +24,7 @@ from liteyuki_host.comm.storage import store
 from liteyuki_host.settings import load_settings
 from liteyuki_host.supervisor.exits import describe_exit
 from liteyuki_host.supervisor.states import State as ProcessState
-from tests.docs.lines import ANY, findings, reasons
+from tests.docs.lines import ANY, findings, losses, reasons
 from tests.docs.logged import built_texts, lines_of_the_log, log_calls, unknown_sources, unused_sources
 from tests.docs.pages import PAGES, ROOT, blocks, code_in, table_rows, without_blocks
 from tests.docs.settings_texts import GENERATED, Setting, all_settings, generated, problems_of_texts
@@ -327,7 +327,7 @@ def test_every_line_that_the_host_can_say_is_explained(page: Path) -> None:
     explained = _explained_lines(page)
     unexplained = [
         f"{place}: {pattern.replace('(?:.*)', '…')}".replace("\\", "")
-        for place, pattern in [*lines_of_the_log(), *reasons(), *findings()]
+        for place, pattern in [*lines_of_the_log(), *reasons(), *findings(), *losses()]
         if not any(_fits(pattern, line) for line in explained)
     ]
     assert not unexplained, f"{page.name} does not explain:\n" + "\n".join(unexplained)
@@ -352,7 +352,7 @@ def test_every_text_that_a_function_builds_is_explained(page: Path) -> None:
 
 @pytest.mark.parametrize("page", OPERATIONS, ids=lambda page: page.name)
 def test_every_explained_line_can_be_said(page: Path) -> None:
-    patterns = [pattern for _, pattern in [*lines_of_the_log(), *built_texts(), *reasons(), *findings()]]
+    patterns = [pattern for _, pattern in [*lines_of_the_log(), *built_texts(), *reasons(), *findings(), *losses()]]
     patterns += [pattern for call in log_calls() for pattern in call.built]
     lines = [line for line in _explained_lines(page) if line.count(" ") > 1 and not line.startswith("lycomm")]
     unsaid = [line for line in lines if not any(_fits(pattern, line) for pattern in patterns)]
