@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.channel.channel import Channel as Channel
-    from liteyuki_host.comm.channel.channel import active_channel as active_channel
-    from liteyuki_host.comm.channel.channel import get_channel as get_channel
-    from liteyuki_host.comm.channel.channel import get_channels as get_channels
-    from liteyuki_host.comm.channel.channel import passive_channel as passive_channel
-    from liteyuki_host.comm.channel.channel import set_channel as set_channel
+    from liteyuki_host.comm.channel.names import active_channel as active_channel
+    from liteyuki_host.comm.channel.names import get_channel as get_channel
+    from liteyuki_host.comm.channel.names import get_channels as get_channels
+    from liteyuki_host.comm.channel.names import passive_channel as passive_channel
+    from liteyuki_host.comm.channel.names import set_channel as set_channel
     from liteyuki_host.comm.storage import SharedMemory as SharedMemory
     from liteyuki_host.comm.storage import shared_memory as shared_memory
     from liteyuki_host.comm.topics import apublish as apublish
@@ -42,11 +42,11 @@ __all__ = [  # noqa: RUF022  (grouped by module)
 
 _HOMES = {
     "Channel": ".channel.channel",
-    "active_channel": ".channel.channel",
-    "get_channel": ".channel.channel",
-    "get_channels": ".channel.channel",
-    "passive_channel": ".channel.channel",
-    "set_channel": ".channel.channel",
+    "active_channel": ".channel.names",
+    "get_channel": ".channel.names",
+    "get_channels": ".channel.names",
+    "passive_channel": ".channel.names",
+    "set_channel": ".channel.names",
     "apublish": ".topics",
     "publish": ".topics",
     "subscribe": ".topics",

@@ -4,57 +4,38 @@ from __future__ import annotations
 
 import sys
 import time
-import typing
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.calling import Callback, redelivered
-from liteyuki_host.comm.channel.end import ChannelEnd, ChannelStatistics, Lease
+from liteyuki_host.comm.channel.end import ChannelEnd, ChannelStatistics
+from liteyuki_host.comm.channel.handle import T, declare
 from liteyuki_host.comm.channel.registering import check_callback, refuse_forgotten_parentheses
+from liteyuki_host.comm.channel.sending import SendingHandle
 from liteyuki_host.comm.channel.unit import Taken
 from liteyuki_host.comm.codec import decode_payload, decode_plain, encode_plain, encode_quickly, may_be_plain
 from liteyuki_host.comm.errors import (
     ChannelClosed,
-    ChannelFull,
     ChannelTaken,
-    HostNotAttached,
     ReceiveTimeout,
-    ReentrantCall,
     RequestTimeout,
-    ValueRefused,
-    ValueTooLarge,
     ValueUnreadable,
 )
 from liteyuki_host.comm.process import epoch as handles
 from liteyuki_host.comm.process.current import current
 from liteyuki_host.comm.process.exchange import Exchange
-from liteyuki_host.comm.process.names import check_name
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.waiting.checkpoints import checkpoint, is_cancelled, may_go_on
 from liteyuki_host.comm.waiting.loops import event_loops, on_event_loop, refuse_event_loop
-from liteyuki_host.comm.waiting.monitor import Held, refuse_to_wait
+from liteyuki_host.comm.waiting.monitor import refuse_to_wait
 from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing
 
-__all__ = [
-    "Channel",
-    "active_channel",
-    "blocking_receive_hook",
-    "get_channel",
-    "get_channels",
-    "passive_channel",
-    "set_channel",
-]
+__all__ = ["Channel", "blocking_receive_hook"]
 
 R = TypeVar("R")
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar as TypeVarWithDefault
-
-    T = TypeVarWithDefault("T", default=Any)  # so that a plain `Channel` is a Channel[Any]
-else:
-    T = TypeVar("T")
 
 blocking_receive_hook: ContextVar[Callable[[], None] | None] = ContextVar("lycomm_blocking_receive", default=None)
 """Called by ``receive()`` without a timeout before it blocks: how a start-up hook that never returns is found."""
@@ -72,7 +53,7 @@ class Registers(Protocol[T]):
         ...
 
 
-class Channel(Generic[T]):
+class Channel(SendingHandle[T]):
     """A named duplex pipe: both sides send and receive at once, in order, and nobody gets its own messages.
 
     A channel has two ends, and an end is a process: the first two that use it. ``{process}-passive`` and
@@ -90,7 +71,7 @@ class Channel(Generic[T]):
         exchange: for tests that hold both sides in one process; otherwise the process's own.
     """
 
-    __slots__ = ("__orig_class__", "_decoder", "_end", "_epoch", "_exchange", "_kind", "_lease", "_limit", "_name")
+    __slots__ = ()
 
     # A type checker takes `Channel("x", str)` for a Channel[str]. A `kind` that is no class, such as `str | None`, may
     # tell it nothing; Channel[str | None]("x") does.
@@ -101,20 +82,7 @@ class Channel(Generic[T]):
     @overload
     def __init__(self: Channel[Any], name: str, kind: UnionType, *, exchange: Exchange | None = None) -> None: ...
     def __init__(self, name: str, kind: Any = None, *, exchange: Exchange | None = None) -> None:
-        self._name = check_name(name, "channel")
-        self._kind = kind
-        self._exchange = exchange
-        # What is remembered of the exchange, and until when that holds.
-        self._epoch = -1
-        self._end: ChannelEnd
-        self._lease: Lease  # as long as we have it, the process keeps that end
-        self._limit = codec.DEFAULT_MESSAGE_LIMIT
-        self._decoder: codec.TypedDecoder[T] | Nothing | None = NOTHING  # until it is asked for
-
-    @property
-    def name(self) -> str:
-        """The channel's name."""
-        return self._name
+        super().__init__(name, kind, exchange)
 
     def __repr__(self) -> str:
         return f"Channel({self.name!r})"
@@ -403,206 +371,6 @@ class Channel(Generic[T]):
         """The channel's figures in this process."""
         return self._own_end().statistics()
 
-    # --- inside ---------------------------------------------------------------------------------------------
-
-    def _own_end(self) -> ChannelEnd:
-        if self._epoch != handles.epoch:
-            exchange = self._exchange or current()
-            exchange.monitor.refuse_inside(f"the first use of channel {self.name!r} here")
-            self._find_end(exchange)
-        return self._end
-
-    def _find_end(self, exchange: Exchange) -> None:
-        """Take hold of this process's end, and remember until when that holds."""
-        epoch = handles.epoch
-        self._end, self._lease = exchange.hold(self.name)
-        self._limit = exchange.message_limit
-        self._epoch = epoch
-
-    def _usable_end(self) -> ChannelEnd:
-        end = self._own_end()
-        if not end.usable:
-            end.use()
-        return end
-
-    def _receiving_end(self) -> ChannelEnd:
-        end = self._own_end()
-        if not end.usable and (not end.inbox.closed or end.refused is not None):
-            try:
-                end.use()
-            except HostNotAttached:
-                if not end.inbox.closed:
-                    raise
-        if end.inbox.mode != "active":
-            end.inbox.use("active")
-        return end
-
-    def _claim(self, end: ChannelEnd) -> None:
-        """Become an end, if that is possible yet: callbacks may be registered before there is a host."""
-        try:
-            end.use()
-        except HostNotAttached:
-            pass
-
-    def _send_when_there_is_room(self, end: ChannelEnd, payload: bytes, flags: int) -> None:
-        # Not in `send`: a function whose variables another one uses is slower throughout. While it waits it only looks
-        # for room: it may be reading for everybody then, and the write may have to wait for the peer to read.
-        size, outbox = len(payload), end.outbox
-        while True:
-            outbox.room.wait(lambda: self._still_sending(end) and (outbox.has_room(size) or NOTHING), None)
-            try:
-                if outbox.offer(payload, flags, may_wait=True, patient=False):
-                    return
-            except Held:
-                self._put_off(self._exchange or current(), payload, flags)
-                return
-
-    def _send_now(self, data: T) -> tuple[ChannelEnd, bytes, int] | None:
-        """Queue a message. Returns None; or, when there is no room, what has to be offered again."""
-        payload = None
-        kind = type(data)
-        if (
-            self._epoch == handles.epoch
-            and self._decoder is None
-            and (kind is str or kind is dict or may_be_plain(kind))
-            and (end := self._end).usable
-        ):
-            # Nearly all messages.
-            try:
-                payload = encode_plain(data) if kind is str else encode_quickly(data)
-            except Exception:  # said in our words below
-                pass
-            if payload is not None:
-                if len(payload) > self._limit:
-                    payload = None
-                elif end.outbox.shortcut(payload):
-                    end.outbox.sent += 1
-                    return None
-        return self._send_anyhow(data, payload, False)
-
-    def _send_anyhow(self, data: T, payload: bytes | None, may_wait: bool) -> tuple[ChannelEnd, bytes, int] | None:
-        """Queue a message in the general way. Returns None; or, when there is no room, what has to be offered again.
-
-        Args:
-            payload: the encoded message, if it is known.
-            may_wait: see ``Link.send``.
-        """
-        exchange = self._exchange or current()
-        monitor = exchange.monitor
-        flags = 0
-        if monitor.owned():
-            if payload is None:
-                payload, flags = self._encode(data)
-            self._put_off(exchange, payload, flags)
-            return None
-        try:
-            if self._epoch != handles.epoch or not self._end.usable:
-                self._find_usable_end(exchange)
-            end = self._end
-            if payload is None:
-                payload, flags = self._encode(data)
-            return None if end.outbox.offer(payload, flags, may_wait=may_wait, patient=False) else (end, payload, flags)
-        except Held:
-            if payload is None:
-                payload, flags = self._encode(data)
-            self._put_off(exchange, payload, flags)
-            return None
-        finally:
-            if monitor.due:
-                monitor.settle()
-
-    def _find_usable_end(self, exchange: Exchange) -> None:
-        """Do what :meth:`_usable_end` does, but wait for the lock no longer than a user's call may.
-
-        Raises:
-            Held: it was not to be had in time.
-        """
-        monitor = exchange.monitor
-        try:
-            monitor.enter()
-            if self._epoch != handles.epoch:
-                self._find_end(exchange)
-            if not self._end.usable:
-                self._end.use()
-        finally:
-            monitor.leave()
-
-    def _put_off(self, exchange: Exchange, payload: bytes, flags: int) -> None:
-        """Send when lycomm's own work on this thread is done, or the lock has been left."""
-        name = self.name
-        end = exchange.end_if_used(name)
-        if end is not None:
-            if end.refused is not None:
-                raise ChannelTaken(end.refused)
-            # Not for who waited for the lock in vain: to look for room is to wait for it again.
-            if exchange.monitor.owned() and end.outbox.bound and not end.outbox.has_room(len(payload)):
-                raise ReentrantCall(
-                    f"channel {name!r} is full, and send() was called by a finalizer, a signal handler or the like in "
-                    "the middle of lycomm's own work, where it cannot wait for room"
-                )
-
-        def send() -> None:
-            used, _lease = exchange.hold(name)
-            if not used.usable:
-                used.use()
-            used.outbox.accept(payload, flags)
-
-        exchange.monitor.defer(send, f"channel {name!r}: send()", len(payload))
-
-    def _encode(self, data: T) -> tuple[bytes, int]:
-        decoder, limit = self._decoder, self._limit
-        if decoder is NOTHING:
-            decoder = self._typed()
-        try:
-            if type(data) is bytes and decoder is None:
-                raw = cast(bytes, data)
-                if len(raw) > limit:
-                    raise ValueTooLarge(f"the value is {len(raw):,} bytes, the limit is {limit:,} bytes")
-                return raw, Flag.RAW
-            payload = codec.encode(data, limit)
-        except (ValueRefused, ValueTooLarge) as error:
-            raise self._refused(error) from None
-        if decoder is not None:
-            try:
-                decoder.check(data, payload)
-            except ValueRefused as error:
-                raise ValueRefused(f"channel {self.name!r} carries {decoder.kind_name}, {error}") from None
-        return payload, 0
-
-    def _refused(self, error: ValueRefused | ValueTooLarge) -> ValueRefused | ValueTooLarge:
-        return type(error)(f"channel {self.name!r}: {error}")
-
-    def _decode(self, payload: bytes, flags: int) -> Any:
-        decoder = self._typed()
-        if decoder is None:
-            return decode_payload(payload, flags)
-        return decoder.decode(codec.encode(payload) if flags & Flag.RAW else payload)
-
-    def _typed(self) -> codec.TypedDecoder[T] | None:
-        decoder = self._decoder
-        if decoder is NOTHING:
-            kind = self._kind
-            if kind is None:
-                # Channel[str]("x"): the argument is known only after __init__ has returned.
-                alias = getattr(self, "__orig_class__", None)
-                arguments = typing.get_args(alias)
-                kind = arguments[0] if arguments and not isinstance(arguments[0], TypeVar) else Any
-            try:
-                self._decoder = decoder = None if kind is Any else codec.TypedDecoder(kind)
-            except ValueRefused as error:
-                raise ValueRefused(f"channel {self.name!r}: {error}") from error
-        return decoder
-
-    def _offer(self, end: ChannelEnd, payload: bytes, flags: int, request_id: int) -> bool | Nothing:
-        return self._still_sending(end) and end.outbox.try_offer(payload, flags, request_id)
-
-    def _still_sending(self, end: ChannelEnd) -> bool:
-        """True; raises what keeps us from sending, which may have come while we waited."""
-        end.use()
-        if end.inbox.closed:
-            raise self._closed()
-        return True
-
     def _received(self, end: ChannelEnd, message: Taken | Nothing, timeout: float | None) -> T:
         if message is NOTHING:
             raise ReceiveTimeout(f"channel {self.name!r}: nothing arrived within {timeout} s")
@@ -618,92 +386,12 @@ class Channel(Generic[T]):
             raise ValueUnreadable(f"channel {self.name!r}: {error}") from error
         return value
 
-    def _closed(self) -> ChannelClosed:
-        return ChannelClosed(f"channel {self.name!r} is closed: this process is shutting down")
-
-    def _full(self) -> ChannelFull:
-        return ChannelFull(
-            f"channel {self.name!r} is full: {self._own_end().outbox.waiting():,} messages are not consumed yet, and "
-            "waiting here would freeze the event loop; use `await channel.asend(...)`, or read the channel faster"
-        )
-
-
-class _OwnChannel(Channel[Any]):
-    """One of the two channels of whatever this process is called; importable before that is known."""
-
-    __slots__ = ("_suffix",)
-
-    def __init__(self, suffix: str) -> None:
-        super().__init__(suffix)
-        self._suffix = suffix
-
-    @property
-    def name(self) -> str:
-        return f"{(self._exchange or current()).process}-{self._suffix}"
-
-
-active_channel: Channel[Any] = _OwnChannel("active")
-"""``{process}-active`` of this process: meant for ``receive()`` in a thread of its own, or ``areceive()``."""
-
-passive_channel: Channel[Any] = _OwnChannel("passive")
-"""``{process}-passive`` of this process: meant for ``on_receive`` callbacks."""
-
-
-@overload
-def get_channel(name: str, kind: type[T]) -> Channel[T]: ...
-@overload
-def get_channel(name: str, kind: UnionType | None = None) -> Channel[Any]: ...
-def get_channel(name: str, kind: Any = None) -> Channel[Any]:
-    """The channel that some process has declared under *name*. Answers at once, from any process.
-
-    Args:
-        kind: the type of the messages, as in ``Channel(name, kind)``.
-
-    Raises:
-        UnknownChannel: (a KeyError) there is none.
-    """
-    current().check_known(check_name(name, "channel"))
-    return Channel(name, kind)
-
-
-def get_channels() -> dict[str, Channel[Any]]:
-    """Every declared channel by name; a new dict each time."""
-    return {name: Channel(name) for name in sorted(current().channel_names())}
-
-
-def set_channel(name: str, channel: Channel[Any]) -> None:
-    """Make a channel known to all processes under its name, as long as this process lives.
-
-    That holds for the last 20,000 names of a process. Earlier ones are known as long as some process uses the channel:
-    has a Channel object of that name, a callback, or messages that wait in it.
-
-    Raises:
-        TypeError: *channel* is no Channel.
-        ValueError: it has another name.
-    """
-    if not isinstance(channel, Channel):
-        raise TypeError(f"set_channel takes a Channel, not {type(channel).__name__}")
-    if channel.name != name:
-        raise ValueError(f"the channel's own name is {channel.name!r}, not {name!r}; a channel has one name everywhere")
-    _declare(current(), name, True)
-
-
-def _declare(exchange: Exchange, name: str, keep: bool) -> None:
-    """Make a channel known; put off when called by a finalizer or the like in the middle of lycomm's own work."""
-    monitor = exchange.monitor
-    if monitor.owned():
-        monitor.defer(lambda: exchange.declare(name, keep=keep), f"declaring channel {name!r}", len(name))
-        return
-    exchange.declare(name, keep=keep)
-    if monitor.due:
-        monitor.settle()
-
 
 def _name_of(channel: Channel[Any]) -> str:
     exchange = channel._exchange or current()
     if not exchange.monitor.owned():
         channel._own_end()  # in use from now on, while the object is there
-    _declare(exchange, channel.name, False)
+    declare(exchange, channel.name, False)
     return channel.name
 
 
