@@ -16,7 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "comm"))
 from pair_kit import DEADLINE, Child, Listener, channel, children, eventually, logged, memory, until
 
-from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, ReceiveTimeout
+from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, ReceiveTimeout, RemoteError
 from liteyuki_host.comm.process.names import KEPT_NAMES
 from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.protocol import messages as m
@@ -88,15 +88,15 @@ def test_a_link_that_never_greeted_takes_nothing_with_it(pair: Pair) -> None:
     """Its end used to fail the requests that the process's real link was waiting for."""
     raw = RawChild(pair.host, "nonebot")
     line = pair.host_channel("nonebot-active")
-    end = line._own_end()
-    number = end.new_request()
-    line.send(1)
-    raw.transport.close()
-    assert raw.closed() is not None
-    assert not end._replies[number].given
-    assert pair.child_channel("nonebot-active").receive(DEADLINE) == 1
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(asyncio.run, line.request("question", timeout=DEADLINE))
+        until(lambda: line.statistics().sent == 1)
+        raw.transport.close()
+        assert raw.closed() is not None
+        assert pair.child_channel("nonebot-active").receive(DEADLINE) == "question"
+        with pytest.raises(RemoteError, match="cannot answer requests"):
+            asked.result(DEADLINE)
     assert pair.host.session("nonebot") is not None
-    end.forget_request(number)
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {

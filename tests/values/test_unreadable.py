@@ -279,10 +279,10 @@ async def test_a_question_that_cannot_be_read_is_answered_so(pair: Pair, unreada
         there, here = pair.host_channel("x"), pair.child_channel("x")
         there.on_receive()(lambda data: data)
         end = here._usable_end()
-        number = end.new_request()
+        number = end.requests.new()
         assert end.outbox.try_offer(unreadable, Flag.REQUEST, number) is True
         with pytest.raises(RemoteError, match="ValueUnreadable"):
-            await end.reply_to(number, DEADLINE)
+            await end.requests.reply_to(number, DEADLINE)
     finally:
         pair.host.detach_loop()
 

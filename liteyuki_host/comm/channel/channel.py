@@ -184,10 +184,10 @@ class Channel(SendingHandle[T]):
         end = self._usable_end()
         payload, flags = self._encode(data)
         flags |= Flag.REQUEST
-        number = end.new_request()
+        number = end.requests.new()
         if end.inbox.in_callback():
             flags |= Flag.BY_CALLBACK
-            end.asked_by_callback = number
+            end.requests.by_callback = number
         try:
             left = timeout
             sent = self._offer(end, payload, flags, number)
@@ -196,18 +196,18 @@ class Channel(SendingHandle[T]):
                 sent = await end.outbox.room.wait_async(lambda: self._offer(end, payload, flags, number), timeout)
                 # Requests that were sent at once all wait for the same time, and share one timer.
                 left = None if timeout is None else max(timeout - (time.monotonic() - begun), 0.0)
-            answer = sent if sent is NOTHING else await end.reply_to(number, left)
+            answer = sent if sent is NOTHING else await end.requests.reply_to(number, left)
             if answer is NOTHING:
                 raise RequestTimeout(
                     f"channel {self.name!r}: no answer within {timeout} s; the other end may still do the work"
-                    + end.possible_cycle()
+                    + end.requests.possible_cycle()
                 )
             try:
                 return decode_payload(answer[1], answer[0] & Flag.RAW)
             except ValueUnreadable as error:
                 raise ValueUnreadable(f"channel {self.name!r}: the answer: {error}") from error
         finally:
-            end.forget_request(number)
+            end.requests.forget(number)
 
     async def flush(self, *, timeout: float | None = None) -> None:
         """Wait until everything sent so far has been consumed on the other side.

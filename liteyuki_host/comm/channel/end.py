@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.calling import (
     SKIPPED,
     Callback,
     Callbacks,
     Failure,
     call_one,
-    callback_of,
     error_text,
 )
 from liteyuki_host.comm.channel.inbox import Inbox
 from liteyuki_host.comm.channel.outbox import Outbox
+from liteyuki_host.comm.channel.requests import Requests, reply, reply_error, reply_failure
 from liteyuki_host.comm.channel.unit import Received, Source
 from liteyuki_host.comm.errors import (
-    ChannelBroken,
     ChannelTaken,
     LycommError,
-    RemoteError,
-    RequestCycle,
-    ValueUnreadable,
 )
 from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.waiting.monitor import Monitor
-from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.link.writer import Writer
@@ -43,11 +35,6 @@ __all__ = ["UNREAD_TOO_LONG", "ChannelEnd", "ChannelStatistics", "Lease", "Strea
 
 UNREAD_TOO_LONG = "nobody has read them, and their sender has ended more than once meanwhile"
 """Why messages are given up that a dead incarnation left, when those of later ones would add up."""
-
-CYCLE = "lycomm: request cycle"
-"""In the place of an error's type, in the answer to a request that could never be answered. No class is called so."""
-
-MAX_TRACEBACK = 16 * 1024  # characters of a remote traceback that travel; its end says what happened
 
 
 class ChannelStatistics(NamedTuple):
@@ -183,14 +170,15 @@ class ChannelEnd:
         self._window = window
         self.monitor = monitor
         self.outbox = Outbox(window=window, on_lost=lambda count, why: on_lost(name, count, why), monitor=monitor)
+        self.requests = Requests(name, self.outbox)
         self.callbacks = Callbacks(monitor)
         self.inbox = Inbox(
             name,
             self._handle,
             callbacks=self.callbacks,
             failed=self._callback_failed,
-            replied=self._on_reply,
-            answers=self._closes_a_cycle,
+            replied=self.requests.answered,
+            answers=self.requests.closes_a_cycle,
             monitor=monitor,
         )
         self.usable = False  # known to be usable: `use` has nothing to find out
@@ -198,14 +186,6 @@ class ChannelEnd:
         self.refused: str | None = None
         self.last_error: str | None = None
         self._before_use = before_use
-        # One waiter for each request: an answer wakes its own asker and nobody else. Entries are made and removed by
-        # the asker; the link's reader and whoever ends the link give the answer, once.
-        self._replies: dict[int, Answer[tuple[int, bytes] | LycommError]] = {}
-        # The request that the callback in progress here has made last on this channel. Written by its task, read by
-        # the link's reader; it counts as long as no answer has come.
-        self.asked_by_callback = 0
-        # Not from 1: an answer to this process's predecessor, by way of the host, must not look like one to us.
-        self._request_numbers = itertools.count(int.from_bytes(os.urandom(3), "big") << 32)
 
     # --- who uses it ----------------------------------------------------------------------------------------
 
@@ -225,7 +205,7 @@ class ChannelEnd:
             (self._lease is not None and self._lease() is not None)
             or self.callbacks.any
             or self.inbox.units
-            or self._replies
+            or self.requests
             or self.outbox.backlog
             or self.outbox.waiting()
         )
@@ -265,10 +245,9 @@ class ChannelEnd:
         if lost:
             self.outbox.lose(lost, UNREAD_TOO_LONG)
         self.usable = False
-        for request_id in unanswered:
-            self.fail_request(request_id, cause)
-        for request_id in list(self._replies):  # consumed there, but the answer cannot come any more
-            self.fail_request(request_id, cause)
+        for number in unanswered:
+            self.requests.fail(number, cause)
+        self.requests.fail_all(cause)  # those that were consumed there, but whose answer cannot come any more
 
     def release(self, stream: Stream) -> None:
         """Both sides have closed *stream*; nothing was on its way. The next use opens another one."""
@@ -282,24 +261,16 @@ class ChannelEnd:
         self.usable = False
         self.outbox.give_up(reason)
         self.inbox.close(reason)
-        for number in list(self._replies):
-            self._fail_request(number, ChannelTaken(reason))
+        self.requests.refuse(reason)
 
     def close(self, reason: str) -> None:
         """This process leaves: whoever waits is woken with an error."""
         self.usable = False
         self.inbox.close()
         self.outbox.room.wake()
-        for request_id in list(self._replies):
-            self.fail_request(request_id, reason)
+        self.requests.fail_all(reason)
 
     # --- receiving ------------------------------------------------------------------------------------------
-
-    def _on_reply(self, request_id: int, flags: int, payload: bytes) -> None:
-        """Hand an answer to its asker; one that nobody waits for is dropped. Called by the link's reader."""
-        asked = self._replies.get(request_id)
-        if asked is not None and not asked.given:
-            asked.give((flags, payload))
 
     async def _handle(self, message: Received) -> None:
         """Give one message to every callback whose filter takes it, in the order of registration. The first result
@@ -313,135 +284,28 @@ class ChannelEnd:
             failure = result if type(result) is Failure else None
             if failure is None and not replied:
                 try:
-                    self._reply(result, message)
+                    reply(result, message)
                 except Exception as error:  # the result cannot travel
                     failure = Failure("the callback", error)
             if failure is not None:
                 self._callback_failed(failure.what, callback, failure.error)
                 if not replied:
-                    self._reply_failure(failure.error, message)
+                    reply_failure(failure.error, message)
             replied = True
         if not replied:
-            self._reply_error("LookupError", f"no callback of channel {self.name!r} took the request", "", *message[2:])
+            reply_error("LookupError", f"no callback of channel {self.name!r} took the request", "", *message[2:])
         if wants_reply:
             await message.source.replied()
 
     def refuse_request(self, request_id: int, source: Source) -> None:
         """Answer a request that arrived where nothing can answer."""
         text = f"channel {self.name!r} is read by receive() there, which cannot answer requests"
-        self._reply_error("LookupError", text, "", request_id, source)
-
-    def _reply(self, result: Any, message: Received) -> None:
-        if type(result) is bytes:
-            message.source.reply(result, Flag.RAW, message.request_id)
-        else:
-            message.source.reply(codec.encode(result), 0, message.request_id)
-
-    def _reply_error(self, type_name: str, text: str, trace: str, request_id: int, source: Source) -> None:
-        payload = codec.encode([type_name, text[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:]])
-        source.reply(payload, Flag.ERROR, request_id)
+        reply_error("LookupError", text, "", request_id, source)
 
     def _callback_failed(self, what: str, callback: Callback, error: BaseException) -> None:
         self.last_error = f"{type(error).__name__}: {error_text(error)}"
         log().opt(exception=error).error(
             f"channel {self.name!r}: {what} of {callback.name} failed; the next message is handled as usual"
-        )
-
-    def _reply_failure(self, error: BaseException, message: Received) -> None:
-        """Answer a request with what a callback raised."""
-        import traceback
-
-        text = error_text(error)
-        trace = "".join(traceback.format_exception(error))
-        try:
-            self._reply_error(type(error).__name__, text, trace, *message[2:])
-        except LycommError:  # its text cannot travel
-            self._reply_error(type(error).__name__, "(the message cannot be shown)", "", *message[2:])
-
-    # --- requests -------------------------------------------------------------------------------------------
-
-    def new_request(self) -> int:
-        """Return a number for a request, whose answer is kept from now until :meth:`forget_request`.
-
-        Raises:
-            ChannelTaken: the host has refused this process as an end.
-        """
-        number = next(self._request_numbers)
-        self._replies[number] = Answer()
-        if self.refused is not None:  # asked after the entry was made, which `refuse` may not have seen
-            del self._replies[number]
-            raise ChannelTaken(self.refused)
-        return number
-
-    def fail_request(self, number: int, cause: str) -> None:
-        """Raise ChannelBroken in the asker, unless the answer has come already."""
-        self._fail_request(
-            number,
-            ChannelBroken(
-                f"channel {self.name!r}: no answer can come any more ({cause}); whether the work was done is unknown"
-            ),
-        )
-
-    def _fail_request(self, number: int, error: LycommError) -> None:
-        asked = self._replies.get(number)
-        if asked is not None and not asked.given:
-            asked.give(error)
-
-    def forget_request(self, number: int) -> None:
-        """Drop the request: nobody waits any more, and a late answer is ignored."""
-        self._replies.pop(number, None)
-        self.outbox.cancel_request(number)
-
-    async def reply_to(self, number: int, timeout: float | None) -> tuple[int, bytes] | Nothing:
-        """Wait for the answer to one request, by its only asker.
-
-        Args:
-            timeout: seconds; None waits as long as the link lives.
-
-        Returns:
-            the answer's flags and payload, or NOTHING when the time is up.
-
-        Raises:
-            RemoteError: the callback at the other end failed, or nothing there could answer.
-            ChannelBroken: the other process ended first.
-        """
-        answer = await self._replies[number].wait_async(timeout)
-        if isinstance(answer, LycommError):
-            raise answer
-        if answer is not NOTHING and answer[0] & Flag.ERROR:
-            type_name, text, trace = _read_error(answer[1])
-            if type_name == ChannelBroken.__name__:  # said by the host, between the two ends
-                raise ChannelBroken(text)
-            if type_name == CYCLE:
-                raise RequestCycle(text)
-            raise RemoteError(type_name, text, trace)
-        return answer
-
-    def _closes_a_cycle(self, flags: int, request_id: int, source: Source) -> bool:
-        """Answer a request at once that could never be answered otherwise. Called by the link's reader, before the
-        request is queued.
-
-        That is so when a callback of this channel asks, there, while the callback in progress here awaits an answer on
-        this channel: each end handles one message at a time, so neither goes on. An answer to our own request that
-        was sent before this one has arrived before it, so ours is still open.
-        """
-        asked = self._replies.get(self.asked_by_callback)
-        if not flags & Flag.BY_CALLBACK or asked is None or asked.given:
-            return False
-        text = (
-            f"channel {self.name!r}: the callbacks of both ends ask each other on this channel, and would wait for "
-            "ever; ask on another channel, or answer before you ask back"
-        )
-        self._reply_error(CYCLE, text, "", request_id, source)
-        return True
-
-    def possible_cycle(self) -> str:
-        """What a request that got no answer in time may have waited for, as the end of a sentence."""
-        if callback_of.get() != self.name:
-            return ""
-        return (
-            ". A callback of this channel asked, or a task that it has started: if the other end's callback asks back "
-            "on this channel, the two wait for each other; ask on another channel"
         )
 
     def statistics(self) -> ChannelStatistics:
@@ -456,12 +320,3 @@ class ChannelEnd:
             waiting_to_be_read=self.inbox.waiting(),
             last_error=self.last_error,
         )
-
-
-def _read_error(payload: bytes) -> tuple[str, str, str]:
-    """What an error reply says: the type's name, the text and the traceback."""
-    try:
-        type_name, text, trace = codec.decode(payload)
-        return str(type_name), str(text), str(trace)
-    except (ValueError, TypeError) as error:
-        return ValueUnreadable.__name__, f"the other side answered with an error that cannot be read ({error})", ""
