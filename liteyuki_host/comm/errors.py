@@ -18,7 +18,7 @@
     │   └── LinkBroken               it went away; the message has the cause
     ├── RequestError
     │   ├── RequestTimeout           (TimeoutError) no answer in time; the other end may still do the work
-    │   ├── RequestCycle             the two ends' callbacks wait for each other's answer
+    │   ├── RequestCycle             callbacks wait for each other's answers
     │   └── RemoteError              the peer's handler failed; its traceback is in ``remote_traceback``
     ├── ChannelError
     │   ├── UnknownChannel           (KeyError) no channel of that name has been declared
@@ -166,8 +166,8 @@ class RequestTimeout(RequestError, TimeoutError):
 
 
 class RequestCycle(RequestError):
-    """The request could never be answered: the other end's callback on this channel is waiting for this end's callback,
-    which made the request. It was not handled there."""
+    """The request could never be answered: the callback that would answer it is waiting, directly or through others,
+    for the callback that made it. It was not handled there."""
 
 
 class RemoteError(RequestError):

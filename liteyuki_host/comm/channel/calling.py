@@ -14,15 +14,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import CoroutineType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from liteyuki_host.comm.codec import decode_payload, decode_plain
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.waiting.monitor import Monitor
 
+if TYPE_CHECKING:
+    import asyncio
+
+    from liteyuki_host.comm.channel.requests import Requests
+
 __all__ = [
     "SKIPPED",
     "Callback",
+    "CallbackTask",
     "Callbacks",
     "Failure",
     "call",
@@ -39,8 +45,24 @@ redelivered: ContextVar[bool] = ContextVar("lycomm_redelivered", default=False)
 """Whether the message being handled was given to a callback before: in an earlier incarnation of this process, or here,
 when that call was cancelled."""
 
-callback_of: ContextVar[str | None] = ContextVar("lycomm_callback_of", default=None)
-"""The channel whose callback runs in this context, or has started the task that does."""
+callback_of: ContextVar[CallbackTask | None] = ContextVar("lycomm_callback_of", default=None)
+"""The task that calls a channel's callbacks, if one of these runs in this context or has started the task that does.
+None also in a callback of a topic or of the shared memory, for whose end nobody waits."""
+
+
+class CallbackTask(NamedTuple):
+    """The task that calls the callbacks of one channel here. It handles one message at a time."""
+
+    channel: str
+    task: asyncio.Task[None]
+    requests: Requests
+    """The requests of this end of the channel, which know what waits for the task."""
+
+    def is_current(self) -> bool:
+        """Whether the calling task is this one, so that no message is handled until the call returns."""
+        asyncio = sys.modules["asyncio"]  # loaded, as there is a task
+        return bool(asyncio.current_task() is self.task)
+
 
 UNDECODABLE = "a message that cannot be decoded"
 

@@ -10,10 +10,11 @@ from types import UnionType
 from typing import Any, Protocol, TypeVar, overload
 
 from liteyuki_host.comm import codec
-from liteyuki_host.comm.channel.calling import Callback, redelivered
+from liteyuki_host.comm.channel.calling import Callback, callback_of, redelivered
 from liteyuki_host.comm.channel.end import ChannelEnd, ChannelStatistics
 from liteyuki_host.comm.channel.handle import T, declare
 from liteyuki_host.comm.channel.registering import check_callback, refuse_forgotten_parentheses
+from liteyuki_host.comm.channel.requests import possible_cycle
 from liteyuki_host.comm.channel.sending import SendingHandle
 from liteyuki_host.comm.channel.unit import Taken
 from liteyuki_host.comm.codec import decode_payload, decode_plain, encode_plain, encode_quickly, may_be_plain
@@ -165,14 +166,14 @@ class Channel(SendingHandle[T]):
 
         Cancelled before it is sent, it asks nothing. Cancelled later, the other end may still do the work.
 
-        Two ends whose callbacks ask each other on the same channel would wait for each other: each handles one message
-        at a time. The request that closes the circle is answered by RequestCycle at once, if the callback itself awaits
-        it. If a task that the callback has started does, that cannot be known, and RequestTimeout names the
-        possibility.
+        Callbacks that ask each other would wait for each other, as those of a channel handle one message at a time. A
+        request that closes such a circle, over one channel or several, raises RequestCycle at once if the callbacks
+        themselves await the answers. If a task that a callback has started does, that cannot be known, and
+        RequestTimeout names the possibility.
 
         Raises:
             RequestTimeout: no answer in time. The other end may still do the work.
-            RequestCycle: the callback there is itself waiting for the callback here that asks.
+            RequestCycle: the callback that would answer is itself waiting for the callback here that asks.
             RemoteError: its callback raised, or nothing there can answer.
             ChannelBroken: the other process ended before it answered. Whether the work was done is unknown.
             ChannelTaken: two other processes are this channel's ends.
@@ -184,11 +185,14 @@ class Channel(SendingHandle[T]):
         end = self._usable_end()
         payload, flags = self._encode(data)
         flags |= Flag.REQUEST
-        number = end.requests.new()
-        if end.inbox.in_callback():
-            flags |= Flag.BY_CALLBACK
-            end.requests.by_callback = number
+        calling = callback_of.get()
+        # Of the end whose callback asks, and handles nothing else until it has the answer; else None.
+        asking = calling.requests if calling is not None and calling.is_current() else None
+        number = end.requests.new(asking)
         try:
+            if asking is not None:
+                flags |= Flag.BY_CALLBACK
+                asking.block(end.name, number)
             left = timeout
             sent = self._offer(end, payload, flags, number)
             if sent is NOTHING:
@@ -200,7 +204,7 @@ class Channel(SendingHandle[T]):
             if answer is NOTHING:
                 raise RequestTimeout(
                     f"channel {self.name!r}: no answer within {timeout} s; the other end may still do the work"
-                    + end.requests.possible_cycle()
+                    + possible_cycle(calling)
                 )
             try:
                 return decode_payload(answer[1], answer[0] & Flag.RAW)
@@ -208,6 +212,8 @@ class Channel(SendingHandle[T]):
                 raise ValueUnreadable(f"channel {self.name!r}: the answer: {error}") from error
         finally:
             end.requests.forget(number)
+            if asking is not None:
+                asking.unblock(number)
 
     async def flush(self, *, timeout: float | None = None) -> None:
         """Wait until everything sent so far has been consumed on the other side.

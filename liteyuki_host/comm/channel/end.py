@@ -178,9 +178,10 @@ class ChannelEnd:
             callbacks=self.callbacks,
             failed=self._callback_failed,
             replied=self.requests.answered,
-            answers=self.requests.closes_a_cycle,
+            asked=self.requests.arrived,
             monitor=monitor,
         )
+        self.inbox.worker.requests = self.requests
         self.usable = False  # known to be usable: `use` has nothing to find out
         self._lease: weakref.ref[Lease] | None = None  # of the handles that there are; under the exchange's lock
         self.refused: str | None = None
@@ -247,6 +248,7 @@ class ChannelEnd:
         self.usable = False
         for number in unanswered:
             self.requests.fail(number, cause)
+        self.requests.forget_arrived()
         self.requests.fail_all(cause)  # those that were consumed there, but whose answer cannot come any more
 
     def release(self, stream: Stream) -> None:
@@ -276,6 +278,8 @@ class ChannelEnd:
         """Give one message to every callback whose filter takes it, in the order of registration. The first result
         (or failure) answers a request."""
         wants_reply = bool(message.flags & Flag.REQUEST)
+        if wants_reply and self.requests.begin(message.request_id, message.source):
+            return
         replied = not wants_reply
         for callback in self.callbacks:
             result = await call_one(callback, message.payload, message.flags)
@@ -295,10 +299,12 @@ class ChannelEnd:
         if not replied:
             reply_error("LookupError", f"no callback of channel {self.name!r} took the request", "", *message[2:])
         if wants_reply:
+            self.requests.finish(message.request_id)
             await message.source.replied()
 
     def refuse_request(self, request_id: int, source: Source) -> None:
         """Answer a request that arrived where nothing can answer."""
+        self.requests.finish(request_id)
         text = f"channel {self.name!r} is read by receive() there, which cannot answer requests"
         reply_error("LookupError", text, "", request_id, source)
 

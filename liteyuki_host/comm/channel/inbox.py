@@ -59,7 +59,7 @@ class Inbox:
         keep: whether messages wait while no callback is registered; False: *handle* takes them then, too.
         failed: called with what has failed, the callback and the error, when such a single callback fails.
         replied: called by the link's reader with each answer to a request: its number, flags and payload.
-        answers: called by the link's reader with the flags, number and source of each request; True: it has been
+        asked: called by the link's reader with the flags, number and source of each request; True: it has been
             answered, and is not queued.
         monitor: guards the front of the queue, with everything else of its exchange; None: one of its own.
 
@@ -82,12 +82,12 @@ class Inbox:
         keep: bool = True,
         failed: Callable[[str, Callback, BaseException], None] = lambda what, callback, error: None,
         replied: Callable[[int, int, bytes], None] = lambda request_id, flags, payload: None,
-        answers: Callable[[int, int, Source], bool] = lambda flags, request_id, source: False,
+        asked: Callable[[int, int, Source], bool] = lambda flags, request_id, source: False,
         monitor: Monitor | None = None,
     ) -> None:
         self.name = name
         self._replied = replied
-        self._answers = answers
+        self._asked = asked
         self.monitor = monitor or Monitor()
         self._lock = self.monitor.lock
         self.units: deque[Unit] = deque()
@@ -160,7 +160,7 @@ class Inbox:
         ):
             return
         self.received += len(payloads)
-        if flags & Flag.REQUEST and self._answers(flags, request_id, source):
+        if flags & Flag.REQUEST and self._asked(flags, request_id, source):
             source.consumed(len(payloads[0]) + MESSAGE_CHARGE)
             return
         self.units.append(Unit(payloads, flags, request_id, source))
@@ -266,10 +266,6 @@ class Inbox:
                 unit.payloads.clear()  # the worker may be in the middle of it
             self.units.clear()
             self.closed = False
-
-    def in_callback(self) -> bool:
-        """Whether the calling task is the one that calls the callbacks: it handles nothing else meanwhile."""
-        return self.worker.calls_here()
 
     # --- passive mode ---------------------------------------------------------------------------------------
 

@@ -15,9 +15,27 @@ dict, and what is given to an entry that has been removed is dropped.
 Cycles
 ------
 
-The callbacks of one end handle one message at a time. So a callback that awaits an answer on its own channel cannot
-handle a request of the other end's callback that is needed for that answer. Such a request is flagged ``BY_CALLBACK``
-and is answered with an error at once (:meth:`Requests.closes_a_cycle`).
+The callbacks of one end of a channel handle one message at a time. So while one of them awaits an answer, nothing else
+that has arrived there is handled, and callbacks that ask each other may wait for each other: on one channel, on two, or
+over several processes. Such a cycle is found by telling those who wait *what they wait for*:
+
+- A request that a callback itself awaits is flagged ``BY_CALLBACK``. Its receiver keeps it in ``_waiting`` until it has
+  been answered, in the queue and while it is handled.
+- When a callback begins to await an answer (:meth:`Requests.block`), everything in ``_waiting`` now waits for that
+  request: each of those who asked is sent its channel and number, as a reply with the flag ``WAITS``. So is whoever
+  asks later, while the callback still waits (:meth:`Requests.arrived`).
+- Who receives such a notice for a request that a callback of its own awaits, compares (:meth:`Requests.learn`). If the
+  request named there was sent to the very channel whose callback waits, it can never be handled: it is answered with
+  an error (:data:`CYCLE`), at once if it is in the queue, or when it arrives. Otherwise the notice is passed on to
+  those who wait for this callback.
+
+A notice names requests by their numbers, and every condition is checked where it is known, so a request is refused only
+if it waits behind a callback that waits for it. The one exception: if somebody gives up in the very moment in which a
+notice travels, a request may be refused that could now be answered. No order between channels is needed, and a notice
+that gets lost leaves the cycle to the time limits.
+
+Threads: ``_waiting`` is filled by the link's reader and emptied by the task that calls the callbacks. That task changes
+``_blocked_on``. Both change first and look at the other's afterwards, so that one of the two sends the notice.
 """
 
 from __future__ import annotations
@@ -27,7 +45,7 @@ import os
 from typing import Any
 
 from liteyuki_host.comm import codec
-from liteyuki_host.comm.channel.calling import callback_of, error_text
+from liteyuki_host.comm.channel.calling import CallbackTask, error_text
 from liteyuki_host.comm.channel.outbox import Outbox
 from liteyuki_host.comm.channel.unit import Received, Source
 from liteyuki_host.comm.errors import (
@@ -41,10 +59,14 @@ from liteyuki_host.comm.errors import (
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing
 
-__all__ = ["Requests", "reply", "reply_error", "reply_failure"]
+__all__ = ["Requests", "possible_cycle", "reply", "reply_error", "reply_failure"]
 
 CYCLE = "lycomm: request cycle"
 """In the place of an error's type, in the answer to a request that could never be answered. No class is called so."""
+
+MAX_HOPS = 16
+"""Processes that pass a notice on, and notices that are kept for one callback: cycles are short, and a notice must not
+go round for ever."""
 
 MAX_TRACEBACK = 16 * 1024  # characters of a remote traceback that travel; its end says what happened
 
@@ -57,9 +79,15 @@ class Requests:
         outbox: where a request waits that has not been sent yet.
 
     Attributes:
-        by_callback: the number of the request that the callback in progress here has made last on this channel; 0
-            before the first. Written by the task that calls the callbacks, read by the link's reader. It counts as long
-            as no answer has come.
+        _open: by number, where the answer goes. Entries are made and removed by their askers.
+        _asking: by number, the requests of the end whose callback awaits that answer itself. Changed with ``_open``.
+        _waiting: by number, the senders of requests of callbacks that have arrived and are not answered. As bounded as
+            the queue that they wait in.
+        _handling: the number of the request that the callbacks here handle just now; 0: none. Written by their task.
+        _blocked_on: requests that the callback in progress waits for: the one that it has made, then those that it has
+            been told of. Each is a channel, a number and the hops that it took to learn. Empty while no callback waits.
+        _unanswerable: numbers of requests that must not be queued when they arrive, as long as the callback waits.
+        _dismissed: numbers of requests that have been answered with an error while they were in the queue.
         refused: the error of every request from now on, since the host has refused this process as an end; or None.
             Set by :meth:`refuse`, for good.
     """
@@ -68,7 +96,12 @@ class Requests:
         self._name = name
         self._outbox = outbox
         self._open: dict[int, Answer[tuple[int, bytes] | LycommError]] = {}
-        self.by_callback = 0
+        self._asking: dict[int, Requests] = {}
+        self._waiting: dict[int, Source] = {}
+        self._handling = 0
+        self._blocked_on: list[tuple[str, int, int]] = []
+        self._unanswerable: set[int] = set()
+        self._dismissed: set[int] = set()
         self.refused: ChannelTaken | None = None
         # Not from 1: an answer to this process's predecessor, by way of the host, must not look like one to us.
         self._numbers = itertools.count(int.from_bytes(os.urandom(3), "big") << 32)
@@ -79,16 +112,22 @@ class Requests:
 
     # --- asking ---------------------------------------------------------------------------------------------
 
-    def new(self) -> int:
+    def new(self, asking: Requests | None = None) -> int:
         """Return a number for a request, whose answer is kept from now until :meth:`forget`.
+
+        Args:
+            asking: those of the end whose callback makes the request and awaits the answer itself.
 
         Raises:
             ChannelTaken: the host has refused this process as an end.
         """
         number = next(self._numbers)
         self._open[number] = Answer()
+        if asking is not None:
+            self._asking[number] = asking
         if self.refused is not None:  # asked after the entry was made, which `refuse` may not have seen
             del self._open[number]
+            self._asking.pop(number, None)
             raise ChannelTaken(*self.refused.args)
         return number
 
@@ -121,6 +160,7 @@ class Requests:
     def forget(self, number: int) -> None:
         """Drop the request: nobody waits any more, and a late answer is ignored."""
         self._open.pop(number, None)
+        self._asking.pop(number, None)
         self._outbox.cancel_request(number)
 
     # --- what becomes of them -------------------------------------------------------------------------------
@@ -128,12 +168,19 @@ class Requests:
     def answered(self, number: int, flags: int, payload: bytes) -> None:
         """Hand an answer to its asker; one that nobody waits for is dropped. Called by the link's reader."""
         asked = self._open.get(number)
-        if asked is not None and not asked.given:
+        if asked is None or asked.given:
+            return
+        if flags & Flag.WAITS:
+            asking = self._asking.get(number)
+            notice = _read_notice(payload)
+            if asking is not None and notice is not None:
+                asking.learn(*notice)
+        else:
             asked.give((flags, payload))
 
     def fail(self, number: int, cause: str) -> None:
         """Raise ChannelBroken in the asker, unless the answer has come already."""
-        self._fail(
+        self._give_error(
             number,
             ChannelBroken(
                 f"channel {self._name!r}: no answer can come any more ({cause}); whether the work was done is unknown"
@@ -149,41 +196,119 @@ class Requests:
         """Raise ChannelTaken in every asker, and in whoever asks from now on."""
         self.refused = ChannelTaken(reason)
         for number in list(self._open):
-            self._fail(number, ChannelTaken(reason))
+            self._give_error(number, ChannelTaken(reason))
 
-    def _fail(self, number: int, error: LycommError) -> None:
+    def _give_error(self, number: int, error: LycommError) -> None:
         asked = self._open.get(number)
         if asked is not None and not asked.given:
             asked.give(error)
 
     # --- cycles ---------------------------------------------------------------------------------------------
 
-    def closes_a_cycle(self, flags: int, request_id: int, source: Source) -> bool:
-        """Answer a request at once that could never be answered otherwise. Called by the link's reader, before the
-        request is queued.
+    def block(self, channel: str, number: int) -> None:
+        """Note that the callback in progress here is about to make a request and to await its answer. Tells everybody
+        who waits for this callback. Called by the task that calls the callbacks.
 
-        That is so when a callback of this channel asks, there, while the callback in progress here awaits an answer on
-        this channel: each end handles one message at a time, so neither goes on. An answer to our own request that
-        was sent before this one has arrived before it, so ours is still open.
+        Args:
+            channel: where it asks.
+            number: the request's.
         """
-        asked = self._open.get(self.by_callback)
-        if not flags & Flag.BY_CALLBACK or asked is None or asked.given:
-            return False
+        self._blocked_on = [(channel, number, 0)]
+        for waiting, source in list(self._waiting.items()):
+            _tell(source, waiting, channel, number, 0)
+
+    def unblock(self, number: int) -> None:
+        """Note that the callback goes on, with an answer or without."""
+        if self._blocked_on and self._blocked_on[0][1] == number:
+            self._blocked_on = []
+            self._unanswerable.clear()
+
+    def learn(self, channel: str, number: int, hops: int) -> None:
+        """Take in that the callback in progress here waits for a request, which somebody else's callback has made.
+        Called by a link's reader.
+
+        Args:
+            channel, number: the request.
+            hops: how many processes have passed this on.
+        """
+        blocked_on = self._blocked_on
+        if not blocked_on:
+            return  # it has gone on meanwhile
+        if channel == self._name and number not in self._open:  # our own go to the other end
+            self._refuse_to_handle(number)
+        elif hops < MAX_HOPS and len(blocked_on) <= MAX_HOPS:
+            blocked_on.append((channel, number, hops + 1))
+            for waiting, source in list(self._waiting.items()):
+                _tell(source, waiting, channel, number, hops + 1)
+
+    def _refuse_to_handle(self, number: int) -> None:
+        """Answer a request with an error, in the queue or when it arrives: the callback in progress here, behind which
+        it waits, waits for it."""
+        if len(self._unanswerable) < MAX_HOPS:
+            self._unanswerable.add(number)
+        source = self._waiting.get(number)
+        if source is not None:
+            self._dismissed.add(number)
+            # Looked at after the note was made, as `begin` and `finish` look at the note after they have changed these.
+            if self._handling == number or number not in self._waiting:
+                self._dismissed.discard(number)
+            else:
+                self._refuse(number, source)
+
+    def _refuse(self, number: int, source: Source) -> None:
         text = (
-            f"channel {self._name!r}: the callbacks of both ends ask each other on this channel, and would wait for "
-            "ever; ask on another channel, or answer before you ask back"
+            f"channel {self._name!r}: the callback that would answer is waiting for the callback that asks, and both "
+            "would wait for ever; answer before you ask back, or let a task of its own ask"
         )
-        reply_error(CYCLE, text, "", request_id, source)
+        reply_error(CYCLE, text, "", number, source)
+
+    def arrived(self, flags: int, number: int, source: Source) -> bool:
+        """Take note of a request that has arrived. Called by the link's reader, before the request is queued. True: it
+        could never be handled, and has been answered."""
+        if not flags & Flag.BY_CALLBACK:
+            return False
+        if number in self._unanswerable and self._blocked_on:
+            self._refuse(number, source)
+            return True
+        self._waiting[number] = source
+        for channel, awaited, hops in list(self._blocked_on):
+            _tell(source, number, channel, awaited, hops)
+        return False
+
+    def begin(self, number: int, source: Source) -> bool:
+        """Note that a request is about to be handled. True: it is to be skipped, as it has been answered meanwhile.
+        Called by the task that calls the callbacks."""
+        self._handling = number
+        if number not in self._dismissed:
+            return False
+        self._refuse(number, source)  # perhaps for the second time, which nobody hears
+        self.finish(number)
         return True
 
-    def possible_cycle(self) -> str:
-        """What a request that got no answer in time may have waited for, as the end of a sentence."""
-        if callback_of.get() != self._name:
-            return ""
-        return (
-            ". A callback of this channel asked, or a task that it has started: if the other end's callback asks back "
-            "on this channel, the two wait for each other; ask on another channel"
-        )
+    def finish(self, number: int) -> None:
+        """Note that a request has been answered."""
+        self._handling = 0
+        self._waiting.pop(number, None)
+        self._dismissed.discard(number)
+
+    def forget_arrived(self) -> None:
+        """Forget which requests have arrived: their link has ended."""
+        self._waiting.clear()
+        self._dismissed.clear()
+
+
+def possible_cycle(calling: CallbackTask | None) -> str:
+    """What a request that got no answer in time may have waited for, as the end of a sentence.
+
+    Args:
+        calling: whose callback has made the request, or has started the task that did.
+    """
+    if calling is None:
+        return ""
+    return (
+        f". A callback of channel {calling.channel!r} asked, or a task that it has started: if the answer takes "
+        "another message on that channel, the two wait for each other; let the callback return first"
+    )
 
 
 # --- answering --------------------------------------------------------------------------------------------------
@@ -221,6 +346,22 @@ def reply_error(type_name: str, text: str, trace: str, request_id: int, source: 
     """
     payload = codec.encode([type_name, text[:MAX_TRACEBACK], trace[-MAX_TRACEBACK:]])
     source.reply(payload, Flag.ERROR, request_id)
+
+
+def _tell(source: Source, waiting: int, channel: str, number: int, hops: int) -> None:
+    """Tell the sender of the request *waiting* that it waits for request *number* on *channel*."""
+    source.reply(codec.encode([channel, number, hops]), Flag.WAITS, waiting)
+
+
+def _read_notice(payload: bytes) -> tuple[str, int, int] | None:
+    """What :func:`_tell` has sent; None if it was somebody else."""
+    try:
+        channel, number, hops = codec.decode(payload)
+    except (ValueError, TypeError):
+        return None
+    if isinstance(channel, str) and isinstance(number, int) and isinstance(hops, int):
+        return channel, number, hops
+    return None
 
 
 def _read_error(payload: bytes) -> tuple[str, str, str]:

@@ -17,6 +17,7 @@ from liteyuki_host.comm.waiting.monitor import Monitor
 if TYPE_CHECKING:
     import asyncio
 
+    from liteyuki_host.comm.channel.requests import Requests
     from liteyuki_host.comm.channel.worker_task import WorkerTask
 
 __all__ = ["Worker"]
@@ -32,6 +33,7 @@ class Worker:
     Attributes:
         loop: where the task is to run; None: nowhere. Set by :meth:`attach`, :meth:`detach` and :meth:`end`.
         current: the task that has been announced, on *loop* or an earlier one, and has not ended. Set under *lock*.
+        requests: those of the same end of a channel; None for a topic or a watch. Set once, before the first message.
         draining: whether what waits is consumed for nobody, and the task ends then. Set by :meth:`drain`, for good.
     """
 
@@ -56,6 +58,7 @@ class Worker:
         self._keep = keep
         self.loop: asyncio.AbstractEventLoop | None = None
         self.current: WorkerTask | None = None
+        self.requests: Requests | None = None
         self.draining = False
 
     @property
@@ -81,15 +84,6 @@ class Worker:
         current = self.current
         if current is not None:
             call_soon_on(current.loop, current.resume)
-
-    def calls_here(self) -> bool:
-        """Whether the calling task is the one that calls the callbacks. On its loop."""
-        current = self.current
-        if current is None or current.task is None:
-            return False
-        import asyncio
-
-        return asyncio.current_task() is current.task
 
     def drain(self) -> bool:
         """Consume for nobody what waits and what comes later, and end the task. From any thread. False: there is no

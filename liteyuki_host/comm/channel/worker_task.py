@@ -28,7 +28,14 @@ from itertools import islice
 from types import CoroutineType, coroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from liteyuki_host.comm.channel.calling import UNDECODABLE, Callback, callback_of, is_awaitable, is_failure
+from liteyuki_host.comm.channel.calling import (
+    UNDECODABLE,
+    Callback,
+    CallbackTask,
+    callback_of,
+    is_awaitable,
+    is_failure,
+)
 from liteyuki_host.comm.channel.unit import Received, Source, Unit
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import Flag
@@ -245,7 +252,8 @@ class WorkerTask:
         assert task is not None
         ended_from_outside = False
         had_turn(task)
-        callback_of.set(worker.name)  # in the task's own context, which tasks that callbacks start inherit
+        if worker.requests is not None:  # in the task's own context, which tasks that callbacks start inherit
+            callback_of.set(CallbackTask(worker.name, task, worker.requests))
         try:
             while self._current:
                 if units and worker.wanted and (unit := self._first()) is not None:

@@ -61,10 +61,11 @@ class Flag:
 
     RAW: Final = 1  # the payload is the bytes value itself, not an encoding of it
     REDELIVERED: Final = 2  # an earlier incarnation of the receiver may have seen it
+    WAITS: Final = 2  # with REPLY: no answer, but what the callback that will answer awaits itself
     REQUEST: Final = 4  # wants a reply with the same request id
     REPLY: Final = 8  # answers a request
     ERROR: Final = 16  # with REPLY: the handler failed; the payload describes how
-    BY_CALLBACK: Final = 16  # with REQUEST: a callback of this channel asks, and handles nothing else meanwhile
+    BY_CALLBACK: Final = 16  # with REQUEST: a callback asks, and its channel's callbacks handle nothing else meanwhile
     FIRST: Final = 32  # CHUNK only: begins a message
     LAST: Final = 64  # CHUNK only: completes it
     UNCREDITED: Final = 128  # sent without credit: small, and bounded by whoever waits for its answer

@@ -8,12 +8,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pair_kit import DEADLINE, channel, children, eventually, logged, loops, memory
+from pair_kit import DEADLINE, channel, children, connected_pair, each_link, eventually, logged, loops, memory
 
+from liteyuki_host.comm.channel.outbox import Outbox
+from liteyuki_host.comm.channel.requests import Requests
 from liteyuki_host.comm.errors import ChannelTaken, RemoteError, RequestCycle, RequestTimeout
-from liteyuki_host.comm.testing import Pair, connected_pair
+from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.testing import Pair
+from liteyuki_host.comm.topics import publish, subscribe
+
+__all__ = ["each_link"]  # the fixture, for pytest
 
 NAME = "nonebot-passive"
+OTHER = "nonebot-active"
 
 
 @pytest.fixture
@@ -196,8 +203,8 @@ async def test_a_timeout_names_a_possible_circle(pair: Pair) -> None:
         with pytest.raises(RequestTimeout) as outer:
             await child.request("outer", timeout=0.1)
         await eventually(lambda: outcomes)
-    assert "A callback of this channel asked" in outcomes[0]
-    assert "callback of this channel" not in str(outer.value)
+    assert f"A callback of channel {NAME!r} asked" in outcomes[0]
+    assert "A callback of channel" not in str(outer.value)
 
 
 async def test_a_circle_is_reported_in_the_log(pair: Pair) -> None:
@@ -209,3 +216,205 @@ async def test_a_circle_is_reported_in_the_log(pair: Pair) -> None:
             with pytest.raises(RemoteError):
                 await child.request("outer", timeout=DEADLINE)
     assert any(NAME in line and line.startswith("ERROR") for line in lines)
+
+
+# --- circles over several channels --------------------------------------------------------------------------------
+
+
+def ask_on(target: Any, question: str, outcomes: list[Any] | None = None) -> Any:
+    """A callback that asks on another channel, unless it is asked for the leaf."""
+    return ask_back(target, question, outcomes)
+
+
+def kinds(outcomes: list[Any]) -> set[type]:
+    return {type(error) for error in outcomes}
+
+
+@pytest.mark.usefixtures("each_link")
+async def test_a_circle_over_two_channels_is_noticed(pair: Pair) -> None:
+    host, child = pair.host_channel(NAME), pair.child_channel(NAME)
+    other_host, other_child = pair.host_channel(OTHER), pair.child_channel(OTHER)
+    outcomes: list[Any] = []
+    host.on_receive()(ask_on(other_host, "second"))
+    other_child.on_receive()(ask_on(child, "third", outcomes))
+    begun = time.monotonic()
+    async with loops(pair.host, pair.child):
+        with pytest.raises(RemoteError, match="RequestCycle"):
+            await child.request("first", timeout=DEADLINE)
+    assert time.monotonic() - begun < DEADLINE / 2
+    assert kinds(outcomes) == {RequestCycle}
+    assert NAME in str(outcomes[0])
+
+
+async def test_crossed_channels_are_noticed_at_once(pair: Pair) -> None:
+    host, child = pair.host_channel(NAME), pair.child_channel(NAME)
+    other_host, other_child = pair.host_channel(OTHER), pair.child_channel(OTHER)
+    outcomes: list[Any] = []
+    begun: list[Any] = []
+
+    def begin(target: Any) -> Any:
+        async def callback(data: Any) -> None:
+            begun.append(data)
+            await eventually(lambda: len(begun) == 2)
+            try:
+                await target.request("question", timeout=DEADLINE)
+            except BaseException as error:
+                outcomes.append(error)
+                raise
+
+        return callback
+
+    host.on_receive()(begin(other_host))
+    other_child.on_receive()(begin(child))
+    async with loops(pair.host, pair.child):
+        await asyncio.gather(child.asend("begin"), other_host.asend("begin"))
+        await eventually(lambda: RequestCycle in kinds(outcomes))
+    assert RequestTimeout not in kinds(outcomes)
+
+
+@pytest.mark.usefixtures("each_link")
+async def test_a_circle_of_three_processes_is_noticed() -> None:
+    with children("a", "b", "c") as (_, (a, b, c)):
+        outcomes: list[Any] = []
+        ends = {
+            name: (channel(first.node, name), channel(second.node, name))
+            for name, first, second in (("ab", a, b), ("bc", b, c), ("ca", c, a))
+        }
+        ends["ab"][1].on_receive()(ask_on(ends["bc"][0], "to c", outcomes))
+        ends["bc"][1].on_receive()(ask_on(ends["ca"][0], "to a", outcomes))
+        ends["ca"][1].on_receive()(ask_on(ends["ab"][0], "to b", outcomes))
+        begun = time.monotonic()
+        async with loops(a.node, b.node, c.node):
+            with pytest.raises(RemoteError, match="RequestCycle"):
+                await ends["ab"][0].request("begin", timeout=DEADLINE)
+    assert time.monotonic() - begun < DEADLINE / 2
+    assert RequestCycle in kinds(outcomes)
+    assert RequestTimeout not in kinds(outcomes)
+
+
+async def test_a_circle_by_way_of_the_host() -> None:
+    with children("a", "b") as (pair, (a, b)):
+        outcomes: list[Any] = []
+        first, first_host = channel(a.node, "a-passive"), channel(pair.host, "a-passive")
+        second, second_host = channel(b.node, "b-passive"), channel(pair.host, "b-passive")
+        near, far = channel(a.node, "between"), channel(b.node, "between")
+        first_host.on_receive()(ask_on(second_host, "to b", outcomes))
+        second.on_receive()(ask_on(far, "to a", outcomes))
+        near.on_receive()(ask_on(first, "to the host", outcomes))
+        async with loops(pair.host, a.node, b.node):
+            with pytest.raises(RemoteError, match="RequestCycle"):
+                await first.request("begin", timeout=DEADLINE)
+    assert RequestCycle in kinds(outcomes)
+    assert RequestTimeout not in kinds(outcomes)
+
+
+async def test_channels_work_after_a_wide_circle(pair: Pair) -> None:
+    host, child = pair.host_channel(NAME), pair.child_channel(NAME)
+    other_host, other_child = pair.host_channel(OTHER), pair.child_channel(OTHER)
+    host.on_receive()(ask_on(other_host, "second"))
+    other_child.on_receive()(ask_on(child, "third"))
+    async with loops(pair.host, pair.child):
+        for _ in range(20):
+            with pytest.raises(RemoteError, match="RequestCycle"):
+                await child.request("first", timeout=DEADLINE)
+        assert await child.request("leaf", timeout=DEADLINE) == "leaf"
+        assert await other_host.request("leaf", timeout=DEADLINE) == "leaf"
+        for line in (child, other_host):
+            await line.flush(timeout=DEADLINE)
+            assert line.statistics().waiting_to_be_consumed == 0
+
+
+@pytest.mark.usefixtures("each_link")
+async def test_nested_requests_on_channels_are_served() -> None:
+    """Callbacks of three processes ask on, many at once and in both directions, and nothing of it is a circle."""
+    with children("a", "b", "c") as (pair, (a, b, c)):
+        ab, ba = channel(a.node, "ab"), channel(b.node, "ab")
+        bc, cb = channel(b.node, "bc"), channel(c.node, "bc")
+        ca, ac = channel(c.node, "ca"), channel(a.node, "ca")
+        ba.on_receive()(ask_on(bc, "on"))  # a asks b, which asks c, which asks a on another channel
+        cb.on_receive()(ask_on(ca, "leaf"))
+        ac.on_receive()(ask_on(ab, "leaf"))
+        ab.on_receive()(ask_on(ab, "leaf"))
+        async with loops(pair.host, a.node, b.node, c.node):
+            answers = await asyncio.gather(
+                *(line.request("begin", timeout=DEADLINE) for _ in range(100) for line in (ab, bc, ba))
+            )
+    assert answers == ["leaf"] * 300
+
+
+async def test_the_first_channel_may_be_used_outward(pair: Pair) -> None:
+    """The last request goes out on the channel whose callback waits here; the callback there is free."""
+    host, child = pair.host_channel(NAME), pair.child_channel(NAME)
+    other_host, other_child = pair.host_channel(OTHER), pair.child_channel(OTHER)
+    third_host, third_child = pair.host_channel("third"), pair.child_channel("third")
+    host.on_receive()(ask_on(other_host, "second"))
+    other_child.on_receive()(ask_on(third_child, "third"))
+    third_host.on_receive()(ask_on(host, "fourth"))
+    child.on_receive()(lambda data: data)
+    async with loops(pair.host, pair.child):
+        for _ in range(20):
+            assert await child.request("first", timeout=DEADLINE) == "fourth"
+
+
+async def test_a_circle_through_both_ends_is_noticed(pair: Pair) -> None:
+    """Both callbacks of the first channel wait: one for the other, and that one by way of two other channels."""
+    host, child = pair.host_channel(NAME), pair.child_channel(NAME)
+    other_host, other_child = pair.host_channel(OTHER), pair.child_channel(OTHER)
+    third_host, third_child = pair.host_channel("third"), pair.child_channel("third")
+    host.on_receive()(ask_on(other_host, "second"))
+    other_child.on_receive()(ask_on(third_child, "third"))
+    third_host.on_receive()(ask_on(host, "fourth"))
+    child.on_receive()(ask_on(child, "first"))
+    async with loops(pair.host, pair.child):
+        with pytest.raises(RemoteError, match="RequestCycle"):
+            await host.request("begin", timeout=DEADLINE)
+
+
+async def test_a_timeout_names_the_asking_channel(pair: Pair) -> None:
+    other_host, other_child = pair.host_channel(OTHER), pair.child_channel(OTHER)
+    child, host = pair.child_channel(NAME), pair.host_channel(NAME)
+    outcomes: list[Any] = []
+    gate = asyncio.Event()
+
+    @host.on_receive()
+    async def never(data: Any) -> None:
+        await gate.wait()
+
+    @other_child.on_receive()
+    async def ask(data: Any) -> None:
+        try:
+            await child.request("question", timeout=0.05)
+        except RequestTimeout as error:
+            outcomes.append(str(error))
+
+    async with loops(pair.host, pair.child):
+        await other_host.request("begin", timeout=DEADLINE)
+        gate.set()
+    assert f"A callback of channel {OTHER!r} asked" in outcomes[0]
+
+
+async def test_a_callback_of_a_topic_gets_no_hint(pair: Pair) -> None:
+    child = pair.child_channel(NAME)
+    outcomes: list[Any] = []
+
+    async def ask(data: Any) -> None:
+        try:
+            await child.request("question", timeout=0.05)
+        except RequestTimeout as error:
+            outcomes.append(str(error))
+
+    subscribe(NAME, exchange=pair.child)(ask)
+    async with loops(pair.child):
+        publish(NAME, "go", exchange=pair.child)
+        await eventually(lambda: outcomes)
+    assert "callback" not in outcomes[0]
+
+
+async def test_a_broken_notice_is_dropped() -> None:
+    requests = Requests("x", Outbox(on_lost=lambda count, why: None))
+    number = requests.new(requests)
+    requests.block("x", number)
+    for payload in (b"\xff", b"\x93\x01\x02\x03", b"\x01"):
+        requests.answered(number, Flag.WAITS, payload)
+    requests.answered(number, Flag.RAW, b"the answer")
+    assert await requests.reply_to(number, DEADLINE) == (Flag.RAW, b"the answer")
