@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from pair_kit import DEADLINE, channel, children, connected_pair, each_link, eventually, logged, loops, memory
 
+from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.outbox import Outbox
 from liteyuki_host.comm.channel.requests import Requests
+from liteyuki_host.comm.channel.unit import Here
 from liteyuki_host.comm.errors import ChannelTaken, RemoteError, RequestCycle, RequestTimeout
 from liteyuki_host.comm.protocol.frames import Flag
 from liteyuki_host.comm.testing import Pair
@@ -410,11 +412,68 @@ async def test_a_callback_of_a_topic_gets_no_hint(pair: Pair) -> None:
     assert "callback" not in outcomes[0]
 
 
-async def test_a_broken_notice_is_dropped() -> None:
-    requests = Requests("x", Outbox(on_lost=lambda count, why: None))
+class Asker(Here):
+    """Somebody whose request has arrived, and what was replied to it."""
+
+    def __init__(self) -> None:
+        self.replies: list[tuple[Any, int, int]] = []
+
+    def reply(self, payload: bytes, flags: int, request_id: int) -> None:
+        self.replies.append((codec.decode(payload), flags, request_id))
+
+
+@pytest.fixture
+def requests() -> Requests:
+    return Requests("x", Outbox(on_lost=lambda count, why: None))
+
+
+async def test_a_broken_notice_is_dropped(requests: Requests) -> None:
+    asker = Asker()
     number = requests.new(requests)
-    requests.block("x", number)
-    for payload in (b"\xff", b"\x93\x01\x02\x03", b"\x01"):
+    requests.block("y", number)
+    assert not requests.arrived(Flag.BY_CALLBACK, 5, asker)
+    told = asker.replies.copy()
+    for payload in (b"\xff", *map(codec.encode, ([1, 2, 3], ["x", "2", 3], ["x", 2], 1))):
         requests.answered(number, Flag.WAITS, payload)
+    assert asker.replies == told == [(["y", number, 0], Flag.WAITS, 5)]
     requests.answered(number, Flag.RAW, b"the answer")
     assert await requests.reply_to(number, DEADLINE) == (Flag.RAW, b"the answer")
+
+
+def test_a_request_in_progress_is_not_refused(requests: Requests) -> None:
+    """Its callback is the one that waits: it will answer when it has its own answer."""
+    asker = Asker()
+    requests.arrived(Flag.BY_CALLBACK, 5, asker)
+    assert not requests.begin(5, asker)
+    requests.block("y", 7)
+    requests.learn("x", 5, 0)
+    assert asker.replies == [(["y", 7, 0], Flag.WAITS, 5)]
+
+
+def test_a_queued_request_is_refused_once(requests: Requests) -> None:
+    asker = Asker()
+    requests.block("y", 7)
+    requests.arrived(Flag.BY_CALLBACK, 5, asker)
+    requests.learn("x", 5, 0)
+    assert [flags for _, flags, _ in asker.replies] == [Flag.WAITS, Flag.ERROR]
+    requests.unblock(7)
+    assert requests.begin(5, asker)  # answered already, so it is skipped
+    assert not requests.begin(6, asker)
+
+
+def test_a_notice_does_not_go_round_for_ever(requests: Requests) -> None:
+    asker = Asker()
+    requests.arrived(Flag.BY_CALLBACK, 5, asker)
+    requests.block("y", 7)
+    for hops in range(100):
+        requests.learn("z", 9, hops)
+    assert len(asker.replies) < 20
+
+
+def test_a_notice_that_comes_late_is_dropped(requests: Requests) -> None:
+    asker = Asker()
+    requests.arrived(Flag.BY_CALLBACK, 5, asker)
+    requests.block("y", 7)
+    requests.unblock(7)
+    requests.learn("x", 5, 0)
+    assert not requests.begin(5, asker)
