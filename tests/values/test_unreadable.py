@@ -276,9 +276,10 @@ async def test_a_callback_is_spared_it(pair: Pair, unreadable: bytes) -> None:
 async def test_a_question_that_cannot_be_read_is_answered_so(pair: Pair, unreadable: bytes) -> None:
     pair.host.attach_loop(asyncio.get_running_loop())
     try:
-        there, here = pair.host_channel("x"), pair.child_channel("x")
+        there = pair.host_channel("x")
         there.on_receive()(lambda data: data)
-        end = here._usable_end()
+        end = pair.child.end("x")
+        end.use()
         number = end.requests.new()
         assert end.outbox.try_offer(unreadable, Flag.REQUEST, number) is True
         with pytest.raises(RemoteError, match="ValueUnreadable"):

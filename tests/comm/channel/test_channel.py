@@ -479,15 +479,17 @@ def test_a_typed_channel_checks_at_send_and_gives_the_type_back(pair: Pair, kind
     assert host.statistics().sent == 1
 
 
-def test_the_argument_of_the_class_is_the_type() -> None:
+def test_the_argument_of_the_class_is_the_type(pair: Pair) -> None:
     """``Channel[str]("x")`` accepted anything in 2024: the argument is not known yet in ``__init__``."""
-    node = Node()
-    for typed in (Channel[str]("x", exchange=node), Channel("x", str, exchange=node)):
-        assert typed._encode("text")[0]
-        with pytest.raises(ValueRefused, match="channel 'x' carries str, got int: Expected `str`, got `int`"):
-            typed._encode(123)
-    for untyped in (Channel("x", exchange=node), Channel[Any]("x", exchange=node)):
-        assert untyped._encode({"anything": [1]})[0]
+    host, child = pair.host, pair.child_channel(ACTIVE)
+    for typed in (Channel[str](ACTIVE, exchange=host), Channel(ACTIVE, str, exchange=host)):
+        typed.send("text")
+        assert child.receive(DEADLINE) == "text"
+        with pytest.raises(ValueRefused, match="channel 'nonebot-active' carries str, got int: Expected `str`, got"):
+            typed.send(123)  # type: ignore[arg-type]
+    for untyped in (Channel(ACTIVE, exchange=host), Channel[Any](ACTIVE, exchange=host)):
+        untyped.send({"anything": [1]})
+        assert child.receive(DEADLINE) == {"anything": [1]}
 
 
 def test_a_value_of_another_type_from_an_untyped_sender_is_one_messages_error(pair: Pair) -> None:
@@ -733,7 +735,7 @@ def test_one_mode_per_side_names_the_first(pair: Pair) -> None:
         child.receive(0)
     with pytest.raises(ChannelModeError, match=r"already read by receive\(\) \(active\)"):
         child.on_receive()(print)
-    assert not child._own_end().callbacks
+    assert not child.remove(print)
     host.on_receive()(print)  # the other side is free to choose
     with pytest.raises(ChannelModeError, match=r"already read by on_receive callbacks \(passive\)"):
         host.receive(0)
@@ -775,7 +777,7 @@ async def test_requests_both_ways_and_many_at_once(pair: Pair) -> None:
         back = await asyncio.gather(*(child.request(n, timeout=DEADLINE) for n in range(100)))
     assert answers == [n * 2 for n in range(100)]
     assert back == [-n for n in range(100)]
-    assert len(host._own_end().requests) == 0
+    assert len(pair.host.end(PASSIVE).requests) == 0
 
 
 async def test_an_exception_of_the_callback_arrives_as_remote_error(pair: Pair) -> None:
@@ -828,7 +830,7 @@ async def test_a_request_nobody_answers_times_out_and_the_late_answer_is_dropped
             await host.request(1, timeout=0.05)
         gate.set()
         assert await host.request(2, timeout=DEADLINE) == 2
-    assert len(host._own_end().requests) == 0
+    assert len(pair.host.end(PASSIVE).requests) == 0
 
 
 async def test_the_timeout_includes_the_wait_for_room(narrow: Pair) -> None:
@@ -1074,7 +1076,8 @@ def test_declared_channels_are_known_everywhere(pair: Pair) -> None:
         assert sorted(get_channels()) == ["mine", "nonebot-active", "nonebot-passive"]
         assert get_channels() is not get_channels()
         set_current(pair.host)
-        assert get_channel("mine", int)._kind is int
+        with pytest.raises(ValueRefused, match="channel 'mine' carries int"):
+            get_channel("mine", int).send("no number")  # type: ignore[arg-type]
         set_channel("of the host", Channel("of the host"))
         until(lambda: "of the host" in pair.child.channel_names())
         with pytest.raises(TypeError, match="set_channel takes a Channel, not str"):

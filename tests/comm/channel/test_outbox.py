@@ -337,7 +337,7 @@ def test_a_request_in_the_backlog_can_be_taken_back_and_makes_room() -> None:
     outbox.offer(b"2", Flag.REQUEST, 12)
     offer(outbox, b"3")
     woken = threading.Event()
-    outbox.room._add(woken.set)
+    outbox.room.callbacks.append(woken.set)
     outbox.cancel_request(99)
     assert not woken.is_set()
     outbox.cancel_request(12)
@@ -381,7 +381,7 @@ def test_whoever_waits_for_room_is_woken_when_the_link_comes_and_goes_and_consum
 
     def armed() -> threading.Event:
         woken = threading.Event()
-        outbox.room._add(woken.set)
+        outbox.room.callbacks.append(woken.set)
         return woken
 
     woken, link = armed(), FakeLink()

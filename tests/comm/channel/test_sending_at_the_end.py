@@ -127,15 +127,15 @@ def test_what_is_sent_on_a_channel_that_is_refused_meanwhile_is_reported(end: st
         def taken() -> None:
             channel(first.node, "theirs").send(1)
             assert channel(second.node, "theirs").receive(DEADLINE) == 1
-            pair.child._use_end(own)
+            own.use()
             until(lambda: own.refused)
 
         taken()
         with pytest.raises(ChannelTaken):
             line.send(b"too late")
-        bound = own.outbox._bound
-        assert bound is not None
-        assert bound[0].send(bound[1], b"late")  # as of a thread that has looked at everything before
+        stream = own.outbox.stream
+        assert stream is not None
+        assert link_of(pair).send(stream, b"late")  # as of a thread that has looked at everything before
         with logged() as lines:
             ENDS[end](pair)
             pair.child.losses.flush()

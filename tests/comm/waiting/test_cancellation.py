@@ -134,6 +134,7 @@ async def test_cancelled_senders_without_room_send_nothing(narrow: Pair, cancell
     await outgoing.asend(b"x" * 1_000)
     for turns in TURNS:
         assert await cancelled(lambda: outgoing.asend(b"y" * 1_000), turns)
+    assert not narrow.host.end("nonebot-active").outbox.room.callbacks  # nobody waits any more
     assert await incoming.areceive(DEADLINE) == b"x" * 1_000
     await asyncio.wait_for(outgoing.asend(b"z" * 1_000), DEADLINE)
     assert await incoming.areceive(DEADLINE) == b"z" * 1_000
