@@ -64,6 +64,11 @@ class Handle(Generic[T]):
     # --- the end --------------------------------------------------------------------------------------------
 
     def _own_end(self) -> ChannelEnd:
+        """Return this process's end, found anew after the exchange has changed.
+
+        Raises:
+            ReentrantCall: it has to be found, and this thread is in the middle of lycomm's own work.
+        """
         if self._epoch != handles.epoch:
             exchange = self._exchange or current()
             exchange.monitor.refuse_inside(f"the first use of channel {self.name!r} here")
@@ -78,6 +83,11 @@ class Handle(Generic[T]):
         self._epoch = epoch
 
     def _usable_end(self) -> ChannelEnd:
+        """Return this process's end, and make it one of the channel's two ends on first use.
+
+        Raises:
+            HostNotAttached, ChannelTaken: it cannot become one.
+        """
         end = self._own_end()
         if not end.usable:
             end.use()
@@ -100,6 +110,8 @@ class Handle(Generic[T]):
             monitor.leave()
 
     def _receiving_end(self) -> ChannelEnd:
+        """Return this process's end in active mode. After the host has gone it is returned all the same: what has
+        arrived can still be received, and then the inbox raises why there is no more."""
         end = self._own_end()
         if not end.usable and (not end.inbox.closed or end.refused is not None):
             try:
@@ -124,6 +136,11 @@ class Handle(Generic[T]):
     # --- values ---------------------------------------------------------------------------------------------
 
     def _encode(self, data: T) -> tuple[bytes, int]:
+        """Return the payload and the flags of a message.
+
+        Raises:
+            ValueRefused, ValueTooLarge: it cannot travel, or is not what the channel carries.
+        """
         decoder, limit = self._decoder, self._limit
         if decoder is NOTHING:
             decoder = self._typed()
@@ -144,12 +161,14 @@ class Handle(Generic[T]):
         return payload, 0
 
     def _decode(self, payload: bytes, flags: int) -> Any:
+        """Return the message of a payload. Raises ValueUnreadable."""
         decoder = self._typed()
         if decoder is None:
             return decode_payload(payload, flags)
         return decoder.decode(codec.encode(payload) if flags & Flag.RAW else payload)
 
     def _typed(self) -> codec.TypedDecoder[T] | None:
+        """Return what checks and decodes messages of the channel's type; None if it carries anything."""
         decoder = self._decoder
         if decoder is NOTHING:
             kind = self._kind

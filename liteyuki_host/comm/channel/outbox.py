@@ -47,6 +47,19 @@ class Outbox:
         backlog: bytes that may wait here although a link is up but has no credit.
         on_lost: called with (count, why) when messages are given up; the lock may be held.
         monitor: guards the outbox, with everything else of its exchange; None: one of its own.
+
+    Attributes:
+        shortcut: sends a plain message over the bound link without looking at anything here; returns False when that is
+            not possible, and always while messages wait. Changed under the lock, called without it.
+        backlog: messages on no link, oldest first. Changed under the lock; looked at without it, to see if it is empty.
+        room: the threads and tasks that wait for room; woken when something was consumed or the link changed.
+        on_room: called then, too, for a relay, which never waits. Set once.
+        sent, redelivered, lost: counts of messages since the process began. *sent* is also counted without the lock.
+        _bound: the link and the stream that messages go to, or None. Changed under the lock; read without it by
+            senders, for whom the link raises LinkClosed if it has ended meanwhile.
+        _of_link: the value of *shortcut* when nothing waits. Changed with ``_bound``.
+        _closed: nothing more is accepted. Changed under the lock.
+        _backlog_cost: bytes that the backlog is charged with. Changed with it.
     """
 
     def __init__(
