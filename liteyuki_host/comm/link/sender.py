@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Final
 
 from liteyuki_host.comm.link.tuning import BURST_GAP, INLINE_BURST
 from liteyuki_host.comm.protocol.batch import PAYLOAD_HEADER, Batch
-from liteyuki_host.comm.protocol.connection import LARGE, WRITE_SIZE
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, STAGED_SIZE
 from liteyuki_host.comm.protocol.frames import HEADER, Kind
+from liteyuki_host.comm.protocol.outbound import LARGE, WRITE_SIZE
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.link.writer import Shortcut, Writer

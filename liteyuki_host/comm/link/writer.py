@@ -51,9 +51,10 @@ from liteyuki_host.comm.link.tuning import (
     GRANT_DELAY,
     INLINE_BURST,
 )
-from liteyuki_host.comm.protocol.connection import WRITE_SIZE, Connection
+from liteyuki_host.comm.protocol.connection import Connection
 from liteyuki_host.comm.protocol.ledger import Ledger
 from liteyuki_host.comm.protocol.messages import Control
+from liteyuki_host.comm.protocol.outbound import WRITE_SIZE
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.comm.transport import Transport

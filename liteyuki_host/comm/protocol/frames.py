@@ -20,7 +20,18 @@ from typing import Final
 
 from liteyuki_host.comm.errors import RemoteProtocolError
 
-__all__ = ["HEADER", "KINDS", "MAX_FRAME_PAYLOAD", "Flag", "Frame", "FrameDecoder", "Kind", "encode_frame"]
+__all__ = [
+    "HEADER",
+    "KINDS",
+    "MAX_FRAME_PAYLOAD",
+    "REQUEST_OR_REPLY",
+    "REQUEST_PREFIX",
+    "Flag",
+    "Frame",
+    "FrameDecoder",
+    "Kind",
+    "encode_frame",
+]
 
 HEADER = struct.Struct("!IBBHI")
 
@@ -70,6 +81,12 @@ class Flag:
     LAST: Final = 64  # CHUNK only: completes it
     UNCREDITED: Final = 128  # sent without credit: small, and bounded by whoever waits for its answer
 
+
+REQUEST_OR_REPLY: Final = Flag.REQUEST | Flag.REPLY
+"""A payload with one of these flags begins with the number of the request; no payload has both."""
+
+REQUEST_PREFIX: Final = 8
+"""Bytes of that number."""
 
 KINDS = frozenset((Kind.CONTROL, Kind.MESSAGE, Kind.BATCH, Kind.CHUNK, Kind.GRANT))
 

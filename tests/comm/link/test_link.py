@@ -18,9 +18,10 @@ from liteyuki_host.comm.errors import LinkBroken, LinkClosed
 from liteyuki_host.comm.link import writer as writer_module
 from liteyuki_host.comm.link.writer import Writer
 from liteyuki_host.comm.protocol import messages as m
-from liteyuki_host.comm.protocol.connection import LARGE, Role
+from liteyuki_host.comm.protocol.connection import Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
+from liteyuki_host.comm.protocol.outbound import LARGE
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.comm.transport.posix import SocketTransport, socket_link
 from liteyuki_host.comm.waiting.waiting import Gate

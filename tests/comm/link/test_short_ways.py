@@ -18,9 +18,10 @@ from liteyuki_host.comm.codec import decode_payload, encode
 from liteyuki_host.comm.errors import RemoteProtocolError
 from liteyuki_host.comm.link.tuning import BURST_GAP, INLINE_BURST
 from liteyuki_host.comm.protocol.batch import Batch
-from liteyuki_host.comm.protocol.connection import LARGE, Role
+from liteyuki_host.comm.protocol.connection import Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.frames import HEADER, MAX_FRAME_PAYLOAD, Flag, Kind
+from liteyuki_host.comm.protocol.outbound import LARGE
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.transport.memory import MemoryTransport, memory_link
 from liteyuki_host.comm.waiting.loops import Turn

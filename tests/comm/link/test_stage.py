@@ -16,9 +16,9 @@ from liteyuki_host.comm.channel.outbox import Outbox
 from liteyuki_host.comm.errors import LinkClosed
 from liteyuki_host.comm.link import writer as writer_module
 from liteyuki_host.comm.link.tuning import INLINE_BURST
-from liteyuki_host.comm.protocol.connection import WRITE_SIZE
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE, STAGE_CREDIT, STAGE_PLACES, STAGED_SIZE
 from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.protocol.outbound import WRITE_SIZE
 from liteyuki_host.comm.protocol.stage import Stage
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.transport.posix import socket_link

@@ -8,8 +8,9 @@ from connection_kit import Arrived, Peer, cost, exchange, greeted, hello
 
 from liteyuki_host.comm.errors import LocalProtocolError, RemoteProtocolError
 from liteyuki_host.comm.protocol import messages as m
-from liteyuki_host.comm.protocol.connection import ENVELOPE, LARGE, WRITE_SIZE, Role
+from liteyuki_host.comm.protocol.connection import ENVELOPE, Role
 from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
+from liteyuki_host.comm.protocol.outbound import LARGE, WRITE_SIZE
 from liteyuki_host.comm.protocol.states import State
 
 ROLES = pytest.mark.parametrize("role", list(Role), ids=lambda role: role.name)
@@ -382,7 +383,7 @@ def test_what_is_consumed_while_a_write_is_put_together_is_acknowledged_in_order
     theirs.consume(cost(b"question"))
     there.connection.send(theirs, b"answer")
     with monkeypatch.context() as patch:
-        patch.setattr("liteyuki_host.comm.protocol.connection.HEADER", ConsumingHeader)
+        patch.setattr("liteyuki_host.comm.protocol.outbound.HEADER", ConsumingHeader)
         data = b"".join(there.connection.data_to_send())
     here.input(data)
     assert stream.acknowledged == cost(b"question")
