@@ -84,7 +84,6 @@ class Link:
         "_handler",
         "_over",
         "_pong",
-        "_reader",
         "attach_loop",
         "closer",
         "connection",
@@ -100,6 +99,7 @@ class Link:
         "on_message",
         "on_opened",
         "open_stream",
+        "reader",
         "received",
         "replies_written",
         "send",
@@ -149,12 +149,12 @@ class Link:
         self.replies_written = writer.replies_written
         self.write_queued = writer.write_queued
         self.received = receiver(self)
-        self._reader = (reader or _fastest_reader)(transport, self, name)
-        self.wait = self._reader.wait
-        self.lead = self._reader.lead
-        self.look = self._reader.look
-        self.attach_loop = self._reader.attach_loop
-        self.detach_loop = self._reader.detach_loop
+        self.reader = (reader or _fastest_reader)(transport, self, name)
+        self.wait = self.reader.wait
+        self.lead = self.reader.lead
+        self.look = self.reader.look
+        self.attach_loop = self.reader.attach_loop
+        self.detach_loop = self.reader.detach_loop
 
     def start(self) -> None:
         """Start the reader and the flusher, and send the greeting.
@@ -163,7 +163,7 @@ class Link:
             OSError, RuntimeError, MemoryError: there is a shortage. The link is over, and the transport given back.
         """
         try:
-            self._reader.start()
+            self.reader.start()
         except BaseException:
             self.transport.close()
             self.release_transport()
@@ -224,7 +224,7 @@ class Link:
 
     def join(self, timeout: float) -> None:
         """Wait for the link's threads to end, at most *timeout* seconds each."""
-        self._reader.join(timeout)
+        self.reader.join(timeout)
         self.writer.join(timeout)
 
     # --- receiving ------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ class Link:
 
     def _left(self) -> None:
         """Nobody writes any more, nor will."""
-        self._reader.at_end(self.release_transport)
+        self.reader.at_end(self.release_transport)
 
     def release_transport(self) -> None:
         """Give the descriptor and the read buffer back. Only when no thread can be inside the transport any more."""

@@ -34,21 +34,21 @@ arrival and its receiver.
 
 from __future__ import annotations
 
-import os
 import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from liteyuki_host.comm.link.loop_watch import LoopWatch
 from liteyuki_host.comm.link.reader import Alone, ReadTarget
+from liteyuki_host.comm.link.spinning import Pollable, Spinner
 from liteyuki_host.comm.link.tuning import (
     BETWEEN_SECONDS,
     GRACE,
     HAND_ON_SECONDS,
     LONG_GRACE,
-    MOST_SPINS_LEFT_OUT,
     MUCH,
     NO_QUESTIONS_SECONDS,
     QUESTION_SECONDS,
@@ -59,7 +59,6 @@ from liteyuki_host.comm.link.tuning import (
     READS_FOR_OTHERS,
     SHORTAGE_SECONDS,
     SLICE,
-    SPIN_SECONDS,
     TURN_SECONDS,
     TURNS,
 )
@@ -68,36 +67,49 @@ from liteyuki_host.comm.shortage import is_shortage
 from liteyuki_host.comm.threads import DaemonThread, core_threads
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.checkpoints import had_turn
-from liteyuki_host.comm.waiting.loops import Turn, call_on, handed_over, reading
+from liteyuki_host.comm.waiting.loops import Turn, handed_over, reading
 from liteyuki_host.comm.waiting.monitor import leading, refuse_to_wait
 from liteyuki_host.comm.waiting.waiting import MAIN_THREAD, NOTHING, Gate, Nothing
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["PollableTransport", "SharedReader"]
+__all__ = ["PollableTransport", "ReaderStatistics", "SharedReader"]
 
 
-class PollableTransport(Transport, Protocol):
+class PollableTransport(Transport, Pollable, Protocol):
     """A transport whose descriptor can be watched."""
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """The descriptor that becomes readable."""
         ...
-
-    at_once: int
-    """What ``recv_into`` takes so that it does not wait."""
 
     read_timeout: float | None
-    """Seconds after which ``recv_into`` raises BlockingIOError; None: it has not been said."""
+    """Seconds after which a ``recv_into`` that waits raises BlockingIOError; None: none has been set."""
 
     def set_read_timeout(self, seconds: float) -> None:
-        """Say it."""
+        """Set :attr:`read_timeout`. Costs a system call."""
         ...
 
-    def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0, /) -> int:
-        """As that of a socket."""
-        ...
+
+class ReaderStatistics(NamedTuple):
+    """What a :class:`SharedReader` does at this moment.
+
+    Attributes:
+        reading: whether some thread holds the role, so that it reads.
+        led_by: the thread (``threading.get_ident``) that has led last; None: no thread ever has.
+        followers: threads that sleep until they have what they wait for, or are called to lead.
+        loop_listens: whether the attached event loop is woken by what arrives.
+        reads: reads that have brought something, or the end.
+        questions: small reads in a row that gave the loop nothing to do.
+    """
+
+    reading: bool
+    led_by: int | None
+    followers: int
+    loop_listens: bool
+    reads: int
+    questions: int
 
 
 class SharedReader:
@@ -114,20 +126,15 @@ class SharedReader:
         "_led_by",
         "_led_until",
         "_left_to_loop",
-        "_listening",
-        "_loop",
-        "_may_spin",
+        "_loop_watch",
         "_over",
         "_questions",
         "_reads",
         "_release",
         "_role",
-        "_spins_left_out",
-        "_spins_to_leave_out",
-        "_telling",
+        "_spinner",
         "_transport",
         "_turns",
-        "_watch",
     )
 
     def __init__(self, transport: PollableTransport, inbound: ReadTarget, name: str) -> None:
@@ -139,18 +146,13 @@ class SharedReader:
         self._led_by: int | None = None  # the thread that led last
         self._led_until = 0.0
         self._turns = 0  # how often it came again soon
-        self._may_spin = len(os.sched_getaffinity(0)) > 1
-        self._spins_to_leave_out = 0
-        self._spins_left_out = 0  # of those, since the last spin in vain
+        self._spinner = Spinner(transport, inbound.decoder)
         self._left_to_loop: int | None = None  # it, if it has given up because it read for others only
         self._reads = 0  # the guard sees by it whether anybody has read
         self._questions = 0  # read by the loop, one after the other
         self._last_question = 0.0
         self._over = False  # there is nothing more to read
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._watch: select.epoll | None = None  # what the loop watches, while it does
-        self._listening = False  # what it was told last
-        self._telling = threading.RLock()  # a finalizer that interrupts us may want it again
+        self._loop_watch = LoopWatch(self._descriptor, self._read_what_is_there)
         self._release: Callable[[], None] | None = None
         self._guard_gone = False
         self._guard = DaemonThread(self._stand_guard, name=f"lycomm-read-{name}", core=True)
@@ -174,6 +176,17 @@ class SharedReader:
         if self._guard_gone:
             release()
 
+    def statistics(self) -> ReaderStatistics:
+        """Return what the reader does at this moment. From any thread; takes no lock."""
+        return ReaderStatistics(
+            self._role.locked(),
+            self._led_by,
+            len(self._followers),
+            self._loop_watch.listening,
+            self._reads,
+            self._questions,
+        )
+
     # --- a thread that waits ------------------------------------------------------------------------------------
 
     def lead(
@@ -184,7 +197,7 @@ class SharedReader:
             refuse_to_wait("a call that waits for something of a link")
         if self._over or thread == MAIN_THREAD or not self._role.acquire(False):
             return NOTHING
-        inbound, transport = self._inbound, self._transport
+        inbound, transport, watch = self._inbound, self._transport, self._loop_watch
         monitor = inbound.monitor
         due = monitor.due
         try:
@@ -193,11 +206,12 @@ class SharedReader:
                 self._led_by, self._turns = thread, 0
             elif self._turns < TURNS:
                 self._turns += 1
-            if self._listening:
-                self._listen(False)
+            if watch.listening:
+                watch.listen(False)
             decoder, received, recv_into = inbound.decoder, inbound.received, transport.recv_into
             queue = None if wanted is None else wanted.receiver
-            spinning = self._may_spin and self._turns >= TURNS
+            spinner = self._spinner
+            spinning = spinner.allowed and self._turns >= TURNS
             seconds = SLICE
             reads = 0
             self._left_to_loop = None
@@ -207,7 +221,7 @@ class SharedReader:
                 # A call that is worth sparing: `ready` says nothing else of a queue.
                 if (queue.units or queue.closed) if queue is not None else ready():
                     break
-                if reads == READS_FOR_OTHERS and self._watch is not None:
+                if reads == READS_FOR_OTHERS and watch.active:
                     self._left_to_loop = thread
                     self._turns = 0  # so that the loop listens
                     break
@@ -218,7 +232,7 @@ class SharedReader:
                 if seconds != transport.read_timeout:
                     transport.set_read_timeout(seconds)
                 try:
-                    count = (self._spin() if spinning else 0) or recv_into(decoder.free)
+                    count = (spinner.read() if spinning else 0) or recv_into(decoder.free)
                 except BlockingIOError:
                     continue
                 except ConnectionError:  # an end like any other
@@ -241,7 +255,7 @@ class SharedReader:
             leading.discard(thread)
             self._role.release()
             if not (self._followers and self._call_next()) and self._turns < TURNS:  # else it comes again soon
-                self._listen(True)
+                watch.listen(True)
             if due:
                 monitor.settle()
 
@@ -293,32 +307,12 @@ class SharedReader:
         poll.register(self._descriptor, select.POLLIN)
         return bool(poll.poll(0))
 
-    def _spin(self) -> int:
-        """Read without sleeping, for a moment. Returns how many bytes that brought; 0: none, or the end."""
-        if self._spins_left_out < self._spins_to_leave_out:
-            self._spins_left_out += 1
-            return 0
-        recv_into, buffer, at_once = self._transport.recv_into, self._inbound.decoder.free, self._transport.at_once
-        until = time.monotonic() + SPIN_SECONDS
-        while True:
-            try:
-                count = recv_into(buffer, 0, at_once)
-            except BlockingIOError:
-                if time.monotonic() < until:
-                    continue
-                self._spins_to_leave_out = min(2 * self._spins_to_leave_out + 1, MOST_SPINS_LEFT_OUT)
-                self._spins_left_out = 0
-                return 0
-            self._spins_to_leave_out = 0
-            return count
-
     # --- the role -----------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
         """Read nothing more: the link is over. Before its descriptor is closed."""
-        with self._telling:
-            self._over = True
-        self.detach_loop()
+        self._over = True
+        self._loop_watch.end()
 
     def _read_what_is_there(self, turn: Turn | None = None, *, again: bool = True) -> int:
         """A few reads that do not wait, if nobody else reads. Returns how many bytes the last one brought.
@@ -329,9 +323,9 @@ class SharedReader:
         """
         if not self._role.acquire(False):
             if turn is not None:
-                self._listen(False)
+                self._loop_watch.listen(False)
                 if not self._role.locked():  # given up meanwhile, perhaps before we muted
-                    self._listen(True)
+                    self._loop_watch.listen(True)
             return 0
         count = 0
         transport, received, decoder = self._transport, self._inbound.received, self._inbound.decoder
@@ -362,8 +356,8 @@ class SharedReader:
             raise
         finally:
             self._role.release()
-            if not (self._followers and self._call_next()) and not self._listening:
-                self._listen(True)
+            if not (self._followers and self._call_next()) and not self._loop_watch.listening:
+                self._loop_watch.listen(True)
             if turn is not None:
                 del reading[turn.loop]
             if self._inbound.monitor.due:
@@ -413,66 +407,13 @@ class SharedReader:
 
     # --- the event loop -----------------------------------------------------------------------------------------
 
-    # The loop watches an epoll object that contains the socket. That object, which loop has it, and the end of the link
-    # belong together: all three change under `_telling`, so that a loop that begins to watch while the link ends either
-    # sees the end, or is seen by it and stopped.
-
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let *loop* read when no thread waits. From any thread; nothing happens after the link's end."""
-        self.detach_loop()
-        with self._telling:
-            if self._over:
-                return
-            self._loop = loop
-        call_on(loop, lambda: self._watch_on(loop))
+        self._loop_watch.attach(loop)
 
     def detach_loop(self) -> None:
         """Let no loop read any more. From any thread."""
-        with self._telling:
-            loop, self._loop = self._loop, None
-            watch, self._watch, self._listening = self._watch, None, False
-        # Outside the lock: both may be called back by the loop at once, when this is its thread.
-        if loop is not None and not call_on(loop, lambda: self._unwatch_on(loop, watch)):
-            self._unwatch_on(loop, watch)
-
-    def _watch_on(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Begin to watch, on the thread of *loop*."""
-        with self._telling:
-            if self._over or self._loop is not loop or self._watch is not None:
-                return
-            try:
-                watch = select.epoll()
-            except OSError:  # no descriptors left: the guard reads
-                return
-            try:
-                watch.register(self._descriptor, select.EPOLLIN)
-                turn = Turn(loop)
-                loop.add_reader(watch.fileno(), self._read_what_is_there, turn)
-                turn.watches(watch.fileno())
-            except (NotImplementedError, OSError):  # a loop that watches no descriptors, or not now: the guard reads
-                watch.close()
-                return
-            self._watch, self._listening = watch, True
-
-    @staticmethod
-    def _unwatch_on(loop: asyncio.AbstractEventLoop, watch: select.epoll | None) -> None:
-        if watch is not None:
-            if not loop.is_closed():
-                loop.remove_reader(watch.fileno())
-            watch.close()
-
-    def _listen(self, listening: bool) -> None:
-        """Let the loop be woken by what arrives, or not. Costs a system call, of 0.4 to 3 µs."""
-        if self._listening == listening:
-            return
-        with self._telling:  # so that the last word here is also the last one there
-            watch = self._watch
-            if watch is not None and self._listening != listening:
-                self._listening = listening
-                try:
-                    watch.modify(self._descriptor, select.EPOLLIN if listening else 0)
-                except (OSError, ValueError):  # the loop or the link has just gone
-                    pass
+        self._loop_watch.detach()
 
     # --- the guard ----------------------------------------------------------------------------------------------
 
@@ -511,20 +452,21 @@ class SharedReader:
         if self._questions >= QUESTIONS:
             self._lead_in_place_of_the_loop()
         reads = self._reads
-        if self._role.locked() or self._watch is not None:
+        if self._role.locked() or self._loop_watch.active:
             time.sleep(max(GRACE, min(GRACE * patience, LONG_GRACE)))
         if self._reads == reads:
             self._read_what_is_there()
             return 1
         # What a muted loop is to read is not to wait long for a thread that may not come again.
-        return min(2 * patience, 64) if self._listening else 1
+        return min(2 * patience, 64) if self._loop_watch.listening else 1
 
     def _lead_in_place_of_the_loop(self) -> None:
         """Until no more questions come, somebody else wants to lead, or there is something for a loop again."""
         if not self._role.acquire(False):
             return
-        self._listen(False)
+        self._loop_watch.listen(False)
         transport, received, decoder = self._transport, self._inbound.received, self._inbound.decoder
+        spinner = self._spinner
         guard = threading.get_ident()
         handed_over.by = 0
         try:
@@ -532,7 +474,7 @@ class SharedReader:
                 if transport.read_timeout != NO_QUESTIONS_SECONDS:
                     transport.set_read_timeout(NO_QUESTIONS_SECONDS)
                 try:
-                    count = (self._spin() if self._may_spin else 0) or transport.recv_into(decoder.free)
+                    count = (spinner.read() if spinner.allowed else 0) or transport.recv_into(decoder.free)
                 except BlockingIOError:
                     break
                 except ConnectionError:  # an end like any other
@@ -546,7 +488,7 @@ class SharedReader:
             self._questions = 0
             self._role.release()
             if not (self._followers and self._call_next()):
-                self._listen(True)
+                self._loop_watch.listen(True)
             if self._inbound.monitor.due:
                 self._inbound.monitor.settle()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from liteyuki_host.comm.errors import LinkBroken, LinkError
 from liteyuki_host.comm.link import Link
+from liteyuki_host.comm.link.reader import Reader, ReadTarget
 from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION, Control, Hello
@@ -139,12 +140,21 @@ class CheckedLock:
 class End:
     """A link and its handler."""
 
-    def __init__(self, role: Role, transport: Transport, *, window: int = 1 << 20, version: int = PROTOCOL_VERSION):
+    def __init__(
+        self,
+        role: Role,
+        transport: Transport,
+        *,
+        window: int = 1 << 20,
+        version: int = PROTOCOL_VERSION,
+        reader: Callable[[Transport, ReadTarget, str], Reader] | None = None,
+    ) -> None:
         hello = Hello(version, role.name.lower(), os.getpid(), "test", window, 1 << 24)
         self.transport = transport
         self.lock = CheckedLock()
         monitor = Monitor(self.lock)
-        self.link = Link(transport, Connection(role, hello), self, name=f"test-{role.name.lower()}", monitor=monitor)
+        name = f"test-{role.name.lower()}"
+        self.link = Link(transport, Connection(role, hello), self, name=name, monitor=monitor, reader=reader)
         self.lock.link = self.link
         self.greeted = threading.Event()
         self.ended = threading.Event()
@@ -202,8 +212,8 @@ class End:
         return sum(len(s.unacknowledged) for s in set(self.link.connection.streams.values()))
 
 
-def join(make: Callable[[], tuple[Transport, Transport]] = memory_link, **options: int) -> tuple[End, End]:
-    """Two greeted ends: host, child."""
+def join(make: Callable[[], tuple[Transport, Transport]] = memory_link, **options: Any) -> tuple[End, End]:
+    """Two greeted ends: host, child. *options* are those of :class:`End`."""
     there, back = make()
     host, child = End(Role.HOST, there, **options), End(Role.CHILD, back, **options)
     host.link.start()

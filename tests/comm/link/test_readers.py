@@ -20,17 +20,20 @@ from link_kit import DEADLINE, End, close, descriptors, join, lycomm_threads, un
 from liteyuki_host.comm.channel.end import join as join_stream
 from liteyuki_host.comm.channel.inbox import Inbox
 from liteyuki_host.comm.errors import ChannelTaken
-from liteyuki_host.comm.link.reader import Reader, ThreadReader
-from liteyuki_host.comm.protocol.frames import Flag
+from liteyuki_host.comm.link.reader import Reader, ReadTarget, ThreadReader
+from liteyuki_host.comm.protocol.connection import Role
+from liteyuki_host.comm.protocol.frames import Flag, FrameDecoder
 from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.loops import Turn, call_soon_on
 from liteyuki_host.comm.waiting.waiting import NOTHING, Gate
 
 if sys.platform != "linux":
     pytest.skip("there is only one reader here", allow_module_level=True)
 
-from liteyuki_host.comm.link import shared_reader
-from liteyuki_host.comm.link.shared_reader import SharedReader
+from liteyuki_host.comm.link import shared_reader, spinning
+from liteyuki_host.comm.link.shared_reader import ReaderStatistics, SharedReader
+from liteyuki_host.comm.link.spinning import Spinner
 from liteyuki_host.comm.link.tuning import (
     GRACE,
     LONG_GRACE,
@@ -41,7 +44,7 @@ from liteyuki_host.comm.link.tuning import (
     TURN_SECONDS,
     TURNS,
 )
-from liteyuki_host.comm.transport.posix import socket_link
+from liteyuki_host.comm.transport.posix import SocketTransport, socket_link
 
 READERS: dict[str, Callable[..., Reader]] = {"thread": ThreadReader, "shared": SharedReader}
 
@@ -55,13 +58,16 @@ def nothing_is_left() -> Iterator[None]:
 
 
 @pytest.fixture(params=READERS)
-def ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[End, End]]:
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[End, End]]:
     """A host and a child whose links are read by this kind of reader."""
-    monkeypatch.setattr(reader_stress.link_module, "_fastest_reader", READERS[request.param])
-    host, child = join(socket_link)
-    assert isinstance(child.link._reader, READERS[request.param])  # type: ignore[arg-type]
+    host, child = join(socket_link, reader=READERS[request.param])
     yield host, child
     close(host, child)
+
+
+def shared_reader_of(end: End) -> SharedReader:
+    assert isinstance(end.link.reader, SharedReader)
+    return end.link.reader
 
 
 def in_thread(function: Callable[[], object]) -> tuple[threading.Thread, list[object]]:
@@ -106,8 +112,8 @@ def test_who_leads_learns_that_its_channel_is_closed(ends: tuple[End, End]) -> N
             return str(error)
 
     thread, results = in_thread(receive)
-    reader = child.link._reader
-    until(reader._role.locked if isinstance(reader, SharedReader) else lambda: inbox.arrived.callbacks)
+    reader = child.link.reader
+    until(lambda: reader.statistics().reading if isinstance(reader, SharedReader) else inbox.arrived.callbacks)
     host.send(host.link.open_stream("channel", "y"), b"a refusal")
     thread.join(DEADLINE)
     assert results == ["two others have it"]
@@ -241,9 +247,8 @@ def test_the_guard_looks_less_often_while_the_loop_reads(monkeypatch: pytest.Mon
     stream = host.link.open_stream("channel", "x")
     with loop_in_thread() as loop:
         child.link.attach_loop(loop)
-        reader = child.link._reader
-        assert isinstance(reader, SharedReader)
-        until(lambda: reader._listening)
+        reader = shared_reader_of(child)
+        until(lambda: reader.statistics().loop_listens)
 
         def more() -> bool:
             host.send(stream, b"more")
@@ -276,8 +281,9 @@ def test_threads_in_the_main_thread_s_place(ends: tuple[End, End]) -> None:
     gate = awaiting(child, b"1")
     host.send(host.link.open_stream("channel", "x"), b"1")
     assert child.link.wait(gate, DEADLINE)
-    if isinstance(child.link._reader, SharedReader):
-        assert child.link._reader._led_by is None
+    assert child.link.lead(Gate().is_open, time.monotonic() + 0.01) is NOTHING
+    if isinstance(child.link.reader, SharedReader):
+        assert child.link.reader.statistics().led_by is None
 
 
 @pytest.mark.parametrize("reader", [*READERS, "shared, by the guard"])
@@ -307,8 +313,10 @@ def test_an_idle_reader_sleeps() -> None:
 
 def test_a_reset_link_is_an_end_like_any_other(ends: tuple[End, End]) -> None:
     host, child = ends
-    sock: socket.socket = host.transport._writing  # type: ignore[attr-defined]
-    sock.shutdown(socket.SHUT_RDWR)
+    assert isinstance(host.transport, SocketTransport)
+    _, writing = host.transport.descriptors
+    with socket.fromfd(writing, socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
     assert child.ended.wait(DEADLINE)
     assert host.ended.wait(DEADLINE)
 
@@ -316,142 +324,191 @@ def test_a_reset_link_is_an_end_like_any_other(ends: tuple[End, End]) -> None:
 # The roles of the shared reader. What they get wrong, the guard would set right some milliseconds later.
 
 
+class Noting:
+    """Stands between a reader and its link, so that a test learns of each read: rebind *received* for that."""
+
+    def __init__(self, link: ReadTarget) -> None:
+        self.decoder, self.connection, self.monitor = link.decoder, link.connection, link.monitor
+        self.received: Callable[..., object] = link.received
+        self.failed, self.write_queued = link.failed, link.write_queued
+
+
+class Shared:
+    """A host and a child over sockets, with the child's reader and what that feeds."""
+
+    def __init__(self) -> None:
+        def reader(transport: Transport, link: ReadTarget, name: str) -> Reader:
+            self.fed = Noting(link)
+            return SharedReader(transport, self.fed, name)  # type: ignore[arg-type]
+
+        there, back = socket_link()
+        self.host, self.child = End(Role.HOST, there), End(Role.CHILD, back, reader=reader)
+        self.host.link.start()
+        self.child.link.start()
+        self.reader = shared_reader_of(self.child)
+        assert self.host.link.ping(DEADLINE) is not None
+
+    @property
+    def now(self) -> ReaderStatistics:
+        return self.reader.statistics()
+
+    def open_stream(self) -> Stream:
+        """A stream of the host's that the child knows."""
+        stream = self.host.link.open_stream("channel", "x")
+        until(lambda: stream.id in self.child.link.connection.streams and not self.host.link.writer.armed)
+        return stream
+
+
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[End, SharedReader]]:
-    """The host's end, and the child's reader, whose guard never reads once the greeting is over."""
-    host, child = join(socket_link)
-    reader = child.link._reader
-    assert isinstance(reader, SharedReader)
-    assert host.link.ping(DEADLINE) is not None
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shared]:
+    """The guard of the child's reader never reads once the greeting is over."""
+    pair = Shared()
     monkeypatch.setattr(shared_reader, "GRACE", 0.5)
-    yield host, reader
-    close(host, child)
+    yield pair
+    close(pair.host, pair.child)
 
 
-def test_who_stops_leading_calls_one_who_follows(shared: tuple[End, SharedReader]) -> None:
-    _, reader = shared
+def test_who_stops_leading_calls_one_who_follows(shared: Shared) -> None:
+    reader = shared.reader
     first, second = Gate(), Gate()
     leader, _ = in_thread(lambda: reader.wait(first, 0.2))
-    until(reader._role.locked)
+    until(lambda: shared.now.reading)
     follower, _ = in_thread(lambda: reader.wait(second, DEADLINE))
-    until(lambda: reader._followers)
+    until(lambda: shared.now.followers)
     leader.join(DEADLINE)
-    until(reader._role.locked)
-    assert not reader._followers
+    until(lambda: shared.now.reading)
+    assert (shared.now.followers, shared.now.led_by) == (0, follower.ident)
     second.open()
     follower.join(DEADLINE)
 
 
-def test_who_is_called_but_has_what_it_waits_for_calls_the_next(shared: tuple[End, SharedReader]) -> None:
-    _, reader = shared
-    reader._role.acquire()
-    gates = [Gate(), Gate()]
-    threads = []
-    for number, gate in enumerate(gates, 1):
-        threads.append(in_thread(functools.partial(reader.wait, gate, DEADLINE))[0])
-        until(lambda: len(reader._followers) == number)  # noqa: B023  # at once
-    assert reader._followers.popleft() is gates[0]  # it is about to be called
-    reader._role.release()
-    gates[0].open()
-    threads[0].join(DEADLINE)
-    until(reader._role.locked)  # by the other
-    gates[1].open()
-    threads[1].join(DEADLINE)
+def test_who_is_called_in_vain_calls_the_next(shared: Shared) -> None:
+    """A follower is called to lead, and gets what it waits for from elsewhere before it has woken up."""
+    reader = shared.reader
+
+    class OpenedWhenCalled(Gate):
+        def call(self) -> None:
+            self.opened = True
+            super().call()
+
+    leader, _ = in_thread(lambda: reader.wait(Gate(), 0.3))
+    until(lambda: shared.now.reading)
+    second, third = OpenedWhenCalled(), Gate()
+    follower, results = in_thread(lambda: reader.wait(second, DEADLINE))
+    until(lambda: shared.now.followers == 1)
+    last, _ = in_thread(lambda: reader.wait(third, DEADLINE))
+    until(lambda: shared.now.followers == 2)
+    leader.join(DEADLINE)
+    follower.join(DEADLINE)
+    assert results == [True]
+    until(lambda: shared.now.led_by == last.ident and shared.now.reading)
+    third.open()
+    last.join(DEADLINE)
 
 
-def test_who_follows_looks_at_the_role_once_more(shared: tuple[End, SharedReader]) -> None:
-    _, reader = shared
-    role = reader._role
+def test_who_follows_looks_at_the_role_once_more(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The role is given up when it has been found taken, and before its follower can be seen in the list."""
+    monkeypatch.setattr(shared_reader, "SLICE", 0.01)
+    reader = shared.reader
+    leads = Gate()
+    leader, _ = in_thread(lambda: reader.wait(leads, DEADLINE))
+    until(lambda: shared.now.reading)
 
-    class TakenOnce:
-        """Given up between the try and the entry in the list."""
+    class LookedAt(Gate):
+        """A thread that has found the role taken looks at its gate before it enters the list."""
 
-        tries = 0
+        looked = False
+        is_opened = False
 
-        def acquire(self, blocking: bool) -> bool:
-            self.tries += 1
-            return self.tries > 1 and role.acquire(blocking)
+        @property
+        def opened(self) -> bool:  # type: ignore[override]
+            if not self.looked and threading.current_thread() is not creator:
+                self.looked = True
+                leads.open()
+                leader.join(DEADLINE)
+            return self.is_opened
 
-        def __getattr__(self, name: str) -> object:
-            return getattr(role, name)
+        @opened.setter
+        def opened(self, opened: bool) -> None:
+            self.is_opened = opened
 
-    reader._role = TakenOnce()  # type: ignore[assignment]
-    gate = Gate()
+    creator = threading.current_thread()
+    gate = LookedAt()
     thread, _ = in_thread(lambda: reader.wait(gate, DEADLINE))
-    until(role.locked)
+    until(lambda: shared.now.led_by == thread.ident and shared.now.reading)
     gate.open()
     thread.join(DEADLINE)
 
 
 def test_a_leader_notices_in_a_while_what_the_link_did_not_bring(
-    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_reader, "SLICE", 0.05)
-    _, reader = shared
+    reader = shared.reader
     gate = Gate()
     thread, results = in_thread(lambda: reader.wait(gate, -1))
-    until(reader._role.locked)
+    until(lambda: shared.now.reading)
     gate.open()
     thread.join(DEADLINE)
     assert results == [True]
 
 
-def test_the_loop_listens_again_when_nobody_leads(shared: tuple[End, SharedReader]) -> None:
-    host, reader = shared
+def test_the_loop_listens_again_when_nobody_leads(shared: Shared) -> None:
+    host, reader = shared.host, shared.reader
     with loop_in_thread() as loop:
         reader.attach_loop(loop)
-        until(lambda: reader._listening)
+        until(lambda: shared.now.loop_listens)
         gate = Gate()
         thread, _ = in_thread(lambda: reader.wait(gate, DEADLINE))
-        until(lambda: not reader._listening)
+        until(lambda: not shared.now.loop_listens)
         host.send(host.link.open_stream("channel", "x"), b"1")
         gate.open()
         thread.join(DEADLINE)
-        assert reader._listening
+        assert shared.now.loop_listens
         reader.detach_loop()
 
 
 def test_who_leads_again_and_again_leaves_the_loop_muted_until_it_does_not(
-    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host, reader = shared
+    host, reader = shared.host, shared.reader
     monkeypatch.setattr(shared_reader, "TURN_SECONDS", DEADLINE)
     with loop_in_thread() as loop:
         reader.attach_loop(loop)
-        until(lambda: reader._listening)
+        until(lambda: shared.now.loop_listens)
 
         def lead() -> list[bool]:
             listening = []
             for _ in range(TURNS + 2):
                 assert reader.lead(Gate().is_open, time.monotonic()) is NOTHING
-                listening.append(reader._listening)
+                listening.append(shared.now.loop_listens)
             return listening
 
         thread, results = in_thread(lead)
         thread.join(DEADLINE)
         assert results == [[*[True] * TURNS, False, False]]
         host.send(host.link.open_stream("channel", "x"), b"for somebody else")  # the guard reads it
-        until(lambda: reader._listening)
+        until(lambda: shared.now.loop_listens)
         reader.detach_loop()
 
 
 def test_who_came_again_and_again_and_then_late_gives_the_loop_back(
-    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, reader = shared
+    reader = shared.reader
     monkeypatch.setattr(shared_reader, "TURN_SECONDS", DEADLINE)
     with loop_in_thread() as loop:
         reader.attach_loop(loop)
-        until(lambda: reader._listening)
+        until(lambda: shared.now.loop_listens)
 
         def lead() -> tuple[bool, bool]:
             for _ in range(TURNS + 1):
                 reader.lead(Gate().is_open, time.monotonic())
-            often = reader._listening
+            often = shared.now.loop_listens
             monkeypatch.setattr(shared_reader, "TURN_SECONDS", 0)
             time.sleep(0.001)
             reader.lead(Gate().is_open, time.monotonic())
-            return often, reader._listening
+            return often, shared.now.loop_listens
 
         thread, results = in_thread(lead)
         thread.join(DEADLINE)
@@ -459,17 +516,17 @@ def test_who_came_again_and_again_and_then_late_gives_the_loop_back(
         reader.detach_loop()
 
 
-def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: tuple[End, SharedReader]) -> None:
-    _, reader = shared
+def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: Shared) -> None:
+    reader = shared.reader
     with loop_in_thread() as loop:
         reader.attach_loop(loop)
-        until(lambda: reader._listening)
+        until(lambda: shared.now.loop_listens)
 
         def lead() -> list[bool]:
             listening = []
             for _ in range(2 * TURNS):
                 reader.lead(Gate().is_open, time.monotonic())
-                listening.append(reader._listening)
+                listening.append(shared.now.loop_listens)
                 time.sleep(2 * TURN_SECONDS)
             return listening
 
@@ -479,9 +536,11 @@ def test_who_leads_now_and_then_gives_the_loop_back_each_time(shared: tuple[End,
         reader.detach_loop()
 
 
-def note_sleeps(reader: SharedReader) -> list[bool]:
+def note_sleeps(end: End) -> list[bool]:
     """Gets an entry for each read that brought something: whether it would have slept for it."""
-    recv_into = reader._transport.recv_into
+    transport = end.transport
+    assert isinstance(transport, SocketTransport)
+    recv_into = transport.recv_into
     slept: list[bool] = []
 
     def read(buffer: memoryview, size: int = 0, flags: int = 0) -> int:
@@ -489,7 +548,7 @@ def note_sleeps(reader: SharedReader) -> list[bool]:
         slept.append(not flags)
         return count
 
-    reader._transport.recv_into = read  # type: ignore[method-assign]
+    transport.recv_into = read
     return slept
 
 
@@ -499,14 +558,13 @@ def test_who_asks_and_waits_in_turn_spins_if_there_is_a_processor_for_the_answer
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(processors)))
     monkeypatch.setattr(shared_reader, "TURN_SECONDS", DEADLINE)
-    monkeypatch.setattr(shared_reader, "SPIN_SECONDS", DEADLINE)
+    monkeypatch.setattr(spinning, "SPIN_SECONDS", DEADLINE)
     monkeypatch.setattr(shared_reader, "GRACE", 0.5)
-    host, child = join(socket_link)
-    stream = host.link.open_stream("channel", "x")
-    reader = child.link._reader
-    assert isinstance(reader, SharedReader)
-    until(lambda: stream.id in child.link.connection.streams and not reader._role.locked())
-    slept = note_sleeps(reader)
+    shared = Shared()
+    host, child, reader = shared.host, shared.child, shared.reader
+    stream = shared.open_stream()
+    until(lambda: not shared.now.reading)
+    slept = note_sleeps(child)
 
     turns: list[int] = []
 
@@ -517,81 +575,80 @@ def test_who_asks_and_waits_in_turn_spins_if_there_is_a_processor_for_the_answer
 
     thread, _ = in_thread(wait_in_turn)
     for number in range(TURNS + 3):
-        until(lambda: len(turns) > number and reader._role.locked())  # noqa: B023  # at once
+        until(lambda: len(turns) > number and shared.now.reading)  # noqa: B023  # at once
         host.send(stream, b"x")
     thread.join(DEADLINE)
     assert slept == [True] * TURNS + [processors == 1] * 3
     close(host, child)
 
 
-def test_spins_in_vain_become_rare(shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch) -> None:
-    _, reader = shared
-    monkeypatch.setattr(shared_reader, "SPIN_SECONDS", 0)
-    reads = answer = 0
+def test_spins_in_vain_become_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spinning, "SPIN_SECONDS", 0)
 
-    def read(buffer: memoryview, size: int = 0, flags: int = 0) -> int:
-        nonlocal reads
-        reads += 1
-        if not answer:
-            raise BlockingIOError
-        return answer
+    class Transport:
+        """Has *answer* bytes to read, and counts who asks for them."""
+
+        at_once = socket.MSG_DONTWAIT
+        reads = answer = 0
+
+        def recv_into(self, buffer: memoryview, size: int = 0, flags: int = 0, /) -> int:
+            assert flags == self.at_once
+            self.reads += 1
+            if not self.answer:
+                raise BlockingIOError
+            return self.answer
+
+    transport = Transport()
+    spinner = Spinner(transport, FrameDecoder())
 
     def spins(waits: int) -> list[int]:
         """Which of so many waits began with one."""
         which = []
         for number in range(waits):
-            before = reads
-            assert reader._spin() == (answer if reads > before else 0)
-            if reads > before:
+            before = transport.reads
+            assert spinner.read() == (transport.answer if transport.reads > before else 0)
+            if transport.reads > before:
                 which.append(number)
         return which
 
-    with monkeypatch.context() as patch:
-        patch.setattr(reader._transport, "recv_into", read)
-        assert spins(200) == [0, 2, 6, 14, 30, 62, 126, 190]
-        answer = 5
-        assert spins(60) == [54, 55, 56, 57, 58, 59], "one that is not in vain, and all is well"
-        answer = 0
-        assert spins(10) == [0, 2, 6]
+    assert spins(200) == [0, 2, 6, 14, 30, 62, 126, 190]
+    transport.answer = 5
+    assert spins(60) == [54, 55, 56, 57, 58, 59], "one that is not in vain, and all is well"
+    transport.answer = 0
+    assert spins(10) == [0, 2, 6]
 
 
 @pytest.mark.parametrize(
     ("size", "seconds", "reads"), [(MUCH, 60, 5), (MUCH, 0, 2), (MUCH // 2, 60, 1)], ids=["much", "late", "little"]
 )
 def test_a_loop_that_has_read_much_reads_on_in_the_same_turn(
-    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch, size: int, seconds: float, reads: int
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, size: int, seconds: float, reads: int
 ) -> None:
     """When that has been handled, and for a while: others want the loop, too."""
-    host, reader = shared
+    host, reader = shared.host, shared.reader
     monkeypatch.setattr(shared_reader, "READ_ON_SECONDS", seconds)
-    stream = host.link.open_stream("channel", "x")
-    until(lambda: stream.id in reader._inbound.connection.streams and not host.link.writer.armed)
+    stream = shared.open_stream()
     trace: list[str] = []
-    received = reader._inbound.received
+    received = shared.fed.received
 
-    class Noting:
+    def note(count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
+        if turn is not None:
+            turn.due.append(handle)
+        trace.append("read")
+        return received(count, wanted, turn)
+
+    def handle() -> None:
         """Meanwhile the sender writes more, five messages in all."""
+        if trace == ["read"]:
+            asyncio.get_running_loop().call_soon(trace.append, "the next turn")
+        trace.append("handled")
+        if trace.count("read") < 5:
+            host.send(stream, bytes(size), Flag.RAW)
 
-        decoder, connection = reader._inbound.decoder, reader._inbound.connection
-        monitor = reader._inbound.monitor
-
-        def received(self, count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
-            if turn is not None:
-                turn.due.append(self.handle)
-            trace.append("read")
-            return received(count, wanted, turn)
-
-        def handle(self) -> None:
-            if trace == ["read"]:
-                asyncio.get_running_loop().call_soon(trace.append, "the next turn")
-            trace.append("handled")
-            if trace.count("read") < 5:
-                host.send(stream, bytes(size), Flag.RAW)
-
-    reader._inbound = Noting()  # type: ignore[assignment]
+    shared.fed.received = note
     with loop_in_thread() as loop:
         reader.attach_loop(loop)
-        until(lambda: reader._listening)
+        until(lambda: shared.now.loop_listens)
         # By the loop that reads: it must not find a part of it.
         loop.call_soon_threadsafe(lambda: host.send(stream, bytes(size), Flag.RAW))
         until(lambda: trace.count("handled") == 5 and "the next turn" in trace)
@@ -601,35 +658,29 @@ def test_a_loop_that_has_read_much_reads_on_in_the_same_turn(
     assert trace == expected
 
 
-def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, SharedReader]) -> None:
-    host, reader = shared
+def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: Shared) -> None:
+    host, reader = shared.host, shared.reader
     gate = Gate()
-    stream = host.link.open_stream("channel", "x")
-    until(lambda: stream.id in reader._inbound.connection.streams)
+    stream = shared.open_stream()
     readers: list[threading.Thread] = []
-    received = reader._inbound.received
+    received = shared.fed.received
 
-    class Noting:
-        """Notes who reads, and lets the next piece come."""
+    def note(count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
+        """Note who reads, and let the next piece come."""
+        readers.append(threading.current_thread())
+        result = received(count, wanted, turn)
+        if len(readers) < 2 * READS_FOR_OTHERS:
+            host.send(stream, b"for somebody else")
+        else:
+            gate.open()
+        return result
 
-        decoder, connection = reader._inbound.decoder, reader._inbound.connection
-        monitor = reader._inbound.monitor
-
-        def received(self, count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
-            readers.append(threading.current_thread())
-            result = received(count, wanted, turn)
-            if len(readers) < 2 * READS_FOR_OTHERS:
-                host.send(stream, b"for somebody else")
-            else:
-                gate.open()
-            return result
-
-    reader._inbound = Noting()  # type: ignore[assignment]
+    shared.fed.received = note
     with loop_in_thread() as loop:
         reader.attach_loop(loop)
-        until(lambda: reader._listening)
+        until(lambda: shared.now.loop_listens)
         thread, results = in_thread(lambda: reader.wait(gate, DEADLINE))
-        until(reader._role.locked)
+        until(lambda: shared.now.reading)
         host.send(stream, b"the first")
         thread.join(DEADLINE)
         assert results == [True]
@@ -642,14 +693,16 @@ def test_who_reads_for_others_only_leaves_that_to_the_loop(shared: tuple[End, Sh
 class Questions:
     """The host asks one question after another; who reads one in the child answers it there and then."""
 
-    def __init__(self, host: End, reader: SharedReader) -> None:
-        self._host = host
-        self._stream = host.link.open_stream("channel", "x")
-        until(lambda: self._stream.id in reader._inbound.connection.streams and not host.link.writer.armed)
+    def __init__(self, shared: Shared, loop: asyncio.AbstractEventLoop) -> None:
+        self.shared = shared
+        self.reader = shared.reader
+        self.loop = loop
+        self._host = shared.host
+        self._stream = shared.open_stream()
         self._answered = threading.Semaphore(0)
         self.readers: list[str] = []
         self.answer: Callable[[], object] = lambda: None
-        received = reader._inbound.received
+        received = shared.fed.received
 
         def note(count: int, wanted: Stream | None = None, turn: Turn | None = None) -> object:
             result = received(count, wanted, turn)
@@ -658,10 +711,11 @@ class Questions:
             self._answered.release()
             return result
 
-        inbound = reader._inbound
-        reader._inbound = SimpleNamespace(  # type: ignore[assignment]
-            decoder=inbound.decoder, connection=inbound.connection, monitor=inbound.monitor, received=note
-        )
+        shared.fed.received = note
+
+    @property
+    def now(self) -> ReaderStatistics:
+        return self.shared.now
 
     def ask(self, question: bytes = b"a question") -> str:
         """Returns who has read it."""
@@ -674,82 +728,76 @@ class Questions:
 
 
 @pytest.fixture
-def questions(
-    shared: tuple[End, SharedReader], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Questions, SharedReader, asyncio.AbstractEventLoop]]:
+def asked(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> Iterator[Questions]:
     """With a loop that reads them at first."""
-    host, reader = shared
     monkeypatch.setattr(shared_reader, "GRACE", 0.005)
     monkeypatch.setattr(shared_reader, "QUESTION_SECONDS", DEADLINE)  # however slow the machine is
     with loop_in_thread() as loop:
-        reader.attach_loop(loop)
-        until(lambda: reader._listening)
-        yield Questions(host, reader), reader, loop
-        reader.detach_loop()
+        shared.reader.attach_loop(loop)
+        until(lambda: shared.now.loop_listens)
+        yield Questions(shared, loop)
+        shared.reader.detach_loop()
 
 
-Asked = tuple[Questions, SharedReader, asyncio.AbstractEventLoop]
-
-
-def test_the_guard_reads_questions_that_are_answered_without_the_loop(questions: Asked) -> None:
-    asked, reader, _ = questions
+def test_the_guard_reads_questions_that_are_answered_without_the_loop(asked: Questions) -> None:
     asked.until_the_guard_reads()
     before = asked.readers[:QUESTIONS]
     assert not any(name.startswith("lycomm-read") for name in before), "first they are seen to be questions"
-    assert not reader._listening
+    assert not asked.now.loop_listens
     assert asked.ask().startswith("lycomm-read")
-    until(lambda: reader._listening)  # it leaves that to the loop again when there are no more
-    assert not reader._role.locked()
+    until(lambda: asked.now.loop_listens)  # it leaves that to the loop again when there are no more
+    assert not asked.now.reading
     assert not asked.ask().startswith("lycomm-read")
-    assert reader._questions <= 1, "and they are seen to be questions first again"
+    assert asked.now.questions <= 1, "and they are seen to be questions first again"
 
 
-def test_the_guard_that_answers_questions_spins(questions: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, reader, _ = questions
-    reader._may_spin = True
-    monkeypatch.setattr(shared_reader, "SPIN_SECONDS", DEADLINE)
-    slept = note_sleeps(reader)
+@pytest.fixture
+def two_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+
+
+@pytest.mark.usefixtures("two_processors")
+def test_the_guard_that_answers_questions_spins(asked: Questions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spinning, "SPIN_SECONDS", DEADLINE)
+    slept = note_sleeps(asked.shared.child)
     asked.until_the_guard_reads()
     assert asked.ask().startswith("lycomm-read")
     assert not slept[-1]
 
 
 @pytest.mark.parametrize("why", ["large", "seldom", "the loop's", "the loop's now and then"])
-def test_what_is_no_such_question_is_the_loop_s(questions: Asked, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    asked, reader, loop = questions
+def test_what_is_no_such_question_is_the_loop_s(asked: Questions, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     if why == "seldom":
         monkeypatch.setattr(shared_reader, "QUESTION_SECONDS", 0)
     every = {"the loop's": 1, "the loop's now and then": QUESTIONS - 1}.get(why)
-    asked.answer = lambda: every and len(asked.readers) % every == 0 and call_soon_on(loop, lambda: None)
+    asked.answer = lambda: every and len(asked.readers) % every == 0 and call_soon_on(asked.loop, lambda: None)
     size = QUESTION_SIZE if why == "large" else 1
     for _ in range(3 * QUESTIONS):
         asked.ask(bytes(size))
-    until(lambda: reader._listening)
-    assert reader._questions < QUESTIONS
+    until(lambda: asked.now.loop_listens)
+    assert asked.now.questions < QUESTIONS
     assert not any(name.startswith("lycomm-read") for name in asked.readers)
 
 
 def test_the_guard_leaves_as_soon_as_there_is_something_for_the_loop(
-    questions: Asked, monkeypatch: pytest.MonkeyPatch
+    asked: Questions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, reader, loop = questions
     monkeypatch.setattr(shared_reader, "NO_QUESTIONS_SECONDS", DEADLINE * 2)  # it is not silence that ends it
     asked.until_the_guard_reads()
     threads: list[threading.Thread] = []
-    asked.answer = lambda: call_soon_on(loop, lambda: threads.append(threading.current_thread()))
+    asked.answer = lambda: call_soon_on(asked.loop, lambda: threads.append(threading.current_thread()))
     assert asked.ask().startswith("lycomm-read")
     until(lambda: threads)
-    until(lambda: reader._listening)
+    until(lambda: asked.now.loop_listens)
     assert not asked.ask().startswith("lycomm-read")
 
 
-def test_the_guard_leaves_for_a_thread_that_waits(questions: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, reader, _ = questions
+def test_the_guard_leaves_for_a_thread_that_waits(asked: Questions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_reader, "NO_QUESTIONS_SECONDS", DEADLINE * 2)  # it is not silence that ends it
     asked.until_the_guard_reads()
     gate = Gate()
-    thread, results = in_thread(lambda: reader.wait(gate, DEADLINE))
-    until(lambda: reader._followers)
+    thread, results = in_thread(lambda: asked.reader.wait(gate, DEADLINE))
+    until(lambda: asked.now.followers)
     until(lambda: asked.ask() == thread.name)  # the loop may be sooner once, as the thread is only just called
     asked.answer = gate.open
     asked.ask()
