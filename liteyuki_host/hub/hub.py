@@ -256,6 +256,15 @@ class Hub(Exchange):
         """The connected incarnation of *process* that has its channels and topics."""
         return self._sessions.get(process)
 
+    def standby(self, process: str) -> Session | None:
+        """Return the connected incarnation of *process* that takes over when the other one is gone."""
+        return self._standbys.get(process)
+
+    def subscribers(self) -> dict[str, int]:
+        """Return how many processes are subscribed to each topic. The host's own subscriptions do not count."""
+        with self._lock:
+            return {topic: len(sessions) for topic, sessions in self._topics.items()}
+
     def _links(self) -> Sequence[Link]:
         return [session.link for session in self._everybody]
 

@@ -133,6 +133,11 @@ class Authority:
         with self.lock:
             return self._locks.held()
 
+    def waiting_for_locks(self) -> dict[str, int]:
+        """Key to the number of those who wait for it, of every lock that is held."""
+        with self.lock:
+            return self._locks.waiting()
+
     def _tell(self, changes: list[Change], writer: str | None) -> None:
         for change in changes:
             self._on_change(change.revision, change.key, change.value, change.ttl, writer)

@@ -65,6 +65,10 @@ class LockTable:
                 moved.append((key, kept[0]))
         return moved
 
+    def waiting(self) -> dict[str, int]:
+        """Return how many wait for each lock that is held."""
+        return {key: len(queue) - 1 for key, queue in self._queues.items()}
+
     def held(self) -> dict[str, str]:
         """Key to owner of every lock that is held, for status."""
         return {key: queue[0][0] for key, queue in self._queues.items()}

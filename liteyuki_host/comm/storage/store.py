@@ -44,13 +44,16 @@ class Store:
     """The authority: every write gets the next revision.
 
     Methods that write return the outcome and the changes they made, in order; *now* is the caller's monotonic clock.
+
+    Attributes:
+        limit: bytes of all keys and values. May be changed; a store that is over it can still shrink.
     """
 
     def __init__(self, limit: int = DEFAULT_MEMORY_LIMIT, view: dict[str, object] | None = None) -> None:
         self.view: dict[str, object] = {} if view is None else view
         self.revision = 0
         self.size = 0
-        self._limit = limit
+        self.limit = limit
         self._entries: dict[str, _Entry] = {}
         self._deadlines: list[tuple[float, str]] = []  # a heap; entries that no longer hold are skipped when met
 
@@ -79,11 +82,11 @@ class Store:
         size = self.size + len(payload)
         if old is None:
             size += ENTRY_CHARGE + len(key)
-            if size > self._limit:
+            if size > self.limit:
                 return 0
         else:
             size -= len(old.payload)
-            if size > self._limit and len(payload) > len(old.payload):
+            if size > self.limit and len(payload) > len(old.payload):
                 return 0
         value = pack(payload)
         self.size = size

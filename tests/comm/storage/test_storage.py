@@ -45,6 +45,7 @@ from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.protocol.messages import decode_change, encode_change
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.storage import watch as watch_module
+from liteyuki_host.comm.storage.replica import Replica
 from liteyuki_host.comm.storage.watch import Changed, Watch
 from liteyuki_host.comm.testing import Pair
 from liteyuki_host.comm.waiting.loops import Turn, reading
@@ -286,16 +287,31 @@ async def test_update(any_memory: SharedMemory) -> None:
         await memory.aupdate("k", lambda value: object())
 
 
-def test_an_update_never_builds_on_a_write_that_was_refused() -> None:
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The requests that bots have sent to their host, by number, as they are sent."""
+    numbers: list[int] = []
+    ask = Replica.ask
+
+    def note(*arguments: Any) -> int:
+        numbers.append(ask(*arguments))
+        return numbers[-1]
+
+    monkeypatch.setattr(Replica, "ask", note)
+    return numbers
+
+
+def test_an_update_never_builds_on_a_write_that_was_refused(asked: list[int]) -> None:
     with connected_pair(memory_limit=5_000) as pair:
         child = pair.child_memory
         child.set("k", [1])
         child.sync(timeout=DEADLINE)
+        asked.clear()
         with pair.host.authority.lock:  # the refusal is on its way
             child.set("k", ["refused"] * 1000)
             assert len(child["k"]) == 1000
             join = in_thread(lambda: child.update("k", lambda value: [*value, len(value)]))
-            until(lambda: len(pair.child._replica._replies) == 1)
+            until(lambda: len(asked) == 1)
         assert join() == [1, 1]
         assert pair.host_memory["k"] == [1, 1]
 
@@ -437,13 +453,14 @@ def test_ephemeral_keys_go_with_their_process(pair: Pair) -> None:
         again.node.reset()
 
 
-def test_when_the_host_is_gone_waiting_calls_fail_and_reading_goes_on(pair: Pair) -> None:
+def test_when_the_host_is_gone_waiting_calls_fail_and_reading_goes_on(pair: Pair, asked: list[int]) -> None:
     child = pair.child_memory
     child.set("a", [1])
     child.sync(timeout=DEADLINE)
+    asked.clear()
     with pair.host.authority.lock:  # the host answers nothing meanwhile
         waiting = [in_thread(lambda: child.incr("n")), in_thread(child.sync), in_thread(child.lock("x").__enter__)]
-        until(lambda: len(pair.child._replica._replies) == 3)
+        until(lambda: len(asked) == 3)
         for transport in pair.transports:
             transport.close()
         for join in waiting:
@@ -604,9 +621,9 @@ def test_a_lock_frees_when_its_holder_dies_and_the_dead_wait_for_nothing() -> No
     with children("b", "c") as (pair, [b, c]):
         memory(b.node).lock("L").__enter__()
         dead_waiter = in_thread(lambda: memory(b.node).lock("L", timeout=DEADLINE).__enter__())
-        until(lambda: len(pair.host.authority._locks._queues["L"]) == 2)
+        until(lambda: pair.host.authority.waiting_for_locks() == {"L": 1})
         waiter = in_thread(lambda: memory(c.node).lock("L", timeout=DEADLINE).__enter__())
-        until(lambda: len(pair.host.authority._locks._queues["L"]) == 3)
+        until(lambda: pair.host.authority.waiting_for_locks() == {"L": 2})
         b.kill()
         assert waiter().fence > 0
         assert isinstance(dead_waiter(), SharedMemoryError)
@@ -627,7 +644,7 @@ def test_a_lock_is_never_entered_because_the_host_went_away(pair: Pair) -> None:
 
     with pair.host_memory.lock("L"):
         joins = [in_thread(wait), in_thread(lambda: asyncio.run(wait_in_a_task()))]
-        until(lambda: len(pair.host.authority._locks._queues["L"]) == 3)
+        until(lambda: pair.host.authority.waiting_for_locks() == {"L": 2})
         pair.cut()
         for join in joins:
             assert isinstance(join(), SharedMemoryError)
@@ -635,7 +652,7 @@ def test_a_lock_is_never_entered_because_the_host_went_away(pair: Pair) -> None:
 
 
 async def test_waiting_for_a_lock_can_time_out_and_be_cancelled(pair: Pair) -> None:
-    queues = pair.host.authority._locks._queues
+    authority = pair.host.authority
     async with pair.host_memory.lock("L"):
         with pytest.raises(RequestTimeout, match=r"within 0.02 s"):
             async with pair.child_memory.lock("L", timeout=0.02):
@@ -643,14 +660,14 @@ async def test_waiting_for_a_lock_can_time_out_and_be_cancelled(pair: Pair) -> N
         error = await asyncio.to_thread(in_thread(pair.child_memory.lock("L", timeout=0.02).__enter__))
         assert isinstance(error, RequestTimeout)
         task = asyncio.create_task(pair.child_memory.lock("L").__aenter__())
-        await eventually(lambda: any(len(queue) == 2 for queue in queues.values()))
+        await eventually(lambda: authority.waiting_for_locks() == {"L": 1})
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await eventually(lambda: len(queues["L"]) == 1)
+        await eventually(lambda: authority.waiting_for_locks() == {"L": 0})
     async with pair.child_memory.lock("L", timeout=DEADLINE):
         pass
-    await eventually(lambda: queues == {})
+    await eventually(lambda: authority.held_locks() == {})
 
 
 async def test_an_exception_in_the_block_frees_the_lock(pair: Pair) -> None:
@@ -849,8 +866,9 @@ async def test_a_lone_change_is_handled_without_a_turn_of_the_loop(pair: Pair) -
     async with loops(pair.child):
         watch(lambda change: got.append(change.value))
         pair.host_memory["n"] = 1
-        await eventually(lambda: got == [1] and watch._changes.worker.current.free)  # type: ignore[union-attr]
-        queued: list[int] = []
+        await eventually(lambda: got == [1])
+        await asyncio.sleep(0)  # the task waits for the next change by now
+        handled: list[int] = []
 
         def read() -> None:
             turn = Turn(loop)
@@ -858,13 +876,13 @@ async def test_a_lone_change_is_handled_without_a_turn_of_the_loop(pair: Pair) -
             reading[loop] = turn
             watch.changed("n", encode_change(7, "n", encode(2), None))
             del reading[loop]
-            queued.append(len(watch._changes.units))
+            handled.append(len(got))
             turn.end()
-            queued.append(len(got))
+            handled.append(len(got))
 
         loop.call_soon(read)  # in no task
         await eventually(lambda: got == [1, 2])
-        assert queued == [0, 2]
+        assert handled == [1, 2]
 
 
 async def test_a_watch_that_is_not_read_ends_instead_of_growing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -877,7 +895,10 @@ async def test_a_watch_that_is_not_read_ends_instead_of_growing(pair: Pair, monk
         async for change in watch:
             got.append(change.value)
     assert got == [0, 1, 2, 3, 4]
-    assert not pair.host._watchers
+    told: list[object] = []
+    monkeypatch.setattr(Watch, "changed", lambda watch, *change: told.append(change))
+    pair.host_memory.set("k", "nobody is told any more")
+    assert not told
 
 
 async def test_an_overrun_of_a_decorated_function_is_said_once(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -900,16 +921,26 @@ async def test_an_overrun_of_a_decorated_function_is_said_once(pair: Pair, monke
 # --- laggards ---------------------------------------------------------------------------------------------------
 
 
-def test_writers_wait_for_a_process_that_does_not_read_and_go_on_when_it_does() -> None:
+def test_writers_wait_for_a_process_that_does_not_read_and_go_on_when_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
     with connected_pair(window=20_000) as pair:
+        withheld: list[bool] = []
+        withhold = pair.host.withhold
+
+        def note(*arguments: Any) -> bool:
+            withheld.append(withhold(*arguments))
+            return withheld[-1]
+
+        monkeypatch.setattr(pair.host, "withhold", note)
         slow = Child(pair, "slow", transports=gated)
         gate: Gate = slow.transports[1]
         gate.open.clear()
         join = in_thread(lambda: [pair.child_memory.set("k", "x" * 1000) for _ in range(300)] and None)
-        until(lambda: pair.host.laggards() and pair.host._withheld)
+        until(lambda: pair.host.laggards() and any(withheld))
         gate.open.set()
         assert join() is None
-        until(lambda: not pair.host._withheld)
+        writer = pair.host.session("nonebot")
+        assert writer is not None
+        until(lambda: writer.store.received == writer.store.consumed)  # all credit has been given back
         pair.child_memory.sync(timeout=DEADLINE)
         assert slow.listener.closed == []
         until(lambda: memory(slow.node).get("k") == "x" * 1000)
@@ -976,7 +1007,7 @@ def test_a_process_that_never_reads_is_disconnected_once() -> None:
         slow.node.reset()
 
 
-def test_a_process_is_disconnected_once_however_many_writes_follow() -> None:
+def test_a_process_is_disconnected_once_however_many_writes_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     from liteyuki_host.hub import Hub
 
     closed: list[str] = []
@@ -989,12 +1020,20 @@ def test_a_process_is_disconnected_once_however_many_writes_follow() -> None:
         def close(self, cause: str) -> None:
             closed.append(cause)
 
-    hub, silent = Hub(), Silent()
+    class Source:
+        def consumed(self, cost: int) -> None:
+            pass
+
+    hub = Hub()
+    silent = [Silent()]
+    monkeypatch.setattr(hub, "laggards", lambda: list(silent))
     with logged() as lines:
         for _ in range(5):
-            hub._disconnect(silent)  # type: ignore[arg-type]
+            assert hub.withhold(Source(), 1)  # type: ignore[arg-type]
             hub.monitor.settle()
         until(lambda: closed)
+        silent.clear()
+        hub.memory_read()
     assert closed == ["it does not read its link"]
     assert len(lines) == 1
 

@@ -157,7 +157,7 @@ def test_the_limit_counts_keys_values_and_a_charge_for_each() -> None:
 def test_a_store_over_its_limit_can_still_shrink() -> None:
     store = Store(limit=1000)
     store.put("a", enc("x" * 700), 0.0)
-    store._limit = 100
+    store.limit = 100
     assert store.put("a", enc("x" * 701), 0.0)[0].error == Refusal.FULL
     assert store.put("a", enc("x" * 600), 0.0)[0].error is None
     assert store.put("a", enc("y" * 600), 0.0)[0].error is None
