@@ -310,10 +310,12 @@ def test_closing_reports_what_nobody_will_consume_and_wakes_who_waits() -> None:
             to_child.send(1)
         for _ in range(2):
             channel(b.node, "to nobody").send(1)
-        until(lambda: pair.host._routes.get("to nobody") and len(pair.host._routes["to nobody"].relay("b")) == 2)
+        memory(b.node).sync(timeout=DEADLINE)  # answered in the order of the link: the host has both
         results: list[object] = []
+        receives = threading.Event()
 
         def receive() -> None:
+            receives.set()
             try:
                 pair.host_channel("nonebot-passive").receive()
             except ChannelClosed as error:
@@ -321,7 +323,7 @@ def test_closing_reports_what_nobody_will_consume_and_wakes_who_waits() -> None:
 
         thread = threading.Thread(target=receive, daemon=True)
         thread.start()
-        until(lambda: pair.host_channel("nonebot-passive")._own_end().inbox.arrived)
+        assert receives.wait(DEADLINE)
         with logged() as lines:
             pair.host.close("the host ends")
         thread.join(DEADLINE)

@@ -330,7 +330,7 @@ def test_a_private_field_of_attrs_is_not_lost_silently(
     value: Any, name: str, packages: str, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if packages != "all":
-        monkeypatch.setattr(quick, "_pack", None)
+        monkeypatch.setattr(quick, "pack", None)
     kind = type(value)
     kinds = [None] if kind is Derived2 else [None, kind]  # msgspec decodes to no class with such a default
     for sent, place in (

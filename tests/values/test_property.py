@@ -305,7 +305,7 @@ def ways() -> list[str]:
 @pytest.fixture(params=ways())
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "without ormsgpack":
-        monkeypatch.setattr(quick, "_pack", None)
+        monkeypatch.setattr(quick, "pack", None)
     return str(request.param)
 
 
@@ -508,7 +508,7 @@ import sys, types
 sys.modules["ormsgpack"] = {module}
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.codec import quick
-assert quick._pack is None
+assert quick.pack is None
 value = {{"a": [1, {{"b": None}}], "pad": "x" * 300}}
 assert codec.decode(codec.encode(value)) == value
 """

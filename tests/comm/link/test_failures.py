@@ -125,7 +125,7 @@ def test_a_failing_flusher_ends_the_link_with_its_cause(ends: tuple[End, End], e
     let_fail(host, "data_to_send", error)
     with host.link.monitor.lock:
         host.link.connection.open_stream("channel", "x")  # queued, for the flusher to write
-        host.link.writer._arm()
+        host.link.flush(0)
     both_hear(host, child, f"writing to test-host failed inside lycomm: {error.__name__}")
 
 

@@ -20,7 +20,7 @@ from liteyuki_host.comm.link.writer import Writer
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.connection import Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
-from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, Kind, encode_frame
+from liteyuki_host.comm.protocol.frames import CHUNK_SIZE, HEADER, Flag, FrameDecoder, Kind, encode_frame
 from liteyuki_host.comm.protocol.outbound import LARGE
 from liteyuki_host.comm.transport.memory import memory_link
 from liteyuki_host.comm.transport.posix import SocketTransport, socket_link
@@ -126,7 +126,7 @@ def test_a_link_that_is_closed_for_data_still_writes_what_it_accepted() -> None:
     joins = host.link.shortcut(stream)
     with host.link.writer.lock:
         host.link.writer.writing = True  # somebody is in the middle of a write
-        host.link.writer._note_quiet()
+        host.link.writer.quiet = False
         host.link.connection.send(stream, b"1")
     assert joins(b"2")
     assert joins(b"3")
@@ -297,7 +297,19 @@ def test_a_ping_to_nobody_has_no_answer() -> None:
     host = End(Role.HOST, there)
     host.link.start()
     assert host.link.ping(0.02) is None
-    assert host.link._pong == {}
+    decoder = FrameDecoder()
+    pings: list[m.Control] = []
+    while not pings:
+        for kind, _, _, _, payload in decoder.buffer_updated(back.read_into(decoder.free)):
+            assert kind == Kind.CONTROL
+            pings += [message for message in [m.decode_control(payload)] if isinstance(message, m.Ping)]
+        decoder.compact()
+    [ping] = pings
+    assert isinstance(ping, m.Ping)
+    hello = m.Hello(m.PROTOCOL_VERSION, "child", 1, "test", 1 << 20, 1 << 24)
+    for message in (hello, m.Pong(ping.id)):
+        back.write_all([encode_frame(Kind.CONTROL, m.encode_control(message))])
+    until(lambda: host.controls == [m.Pong(ping.id)])  # too late: nobody waits for it any more
     close(host)
     back.close()
 
@@ -603,7 +615,7 @@ def test_who_waits_for_the_transport_is_let_go_at_the_end(make: object) -> None:
     close(host, child)
 
 
-def test_a_turn_that_finds_everything_written_leaves_the_link_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_turn_that_finds_everything_written_leaves_the_link_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     host, child = join()
     writer = host.link.writer
     stream = host.link.open_stream("channel", "x")
@@ -615,7 +627,7 @@ def test_a_turn_that_finds_everything_written_leaves_the_link_quiet(monkeypatch:
             host.link.send(stream, b"message")
         host.link.write_queued()  # as somebody does whose messages are many
         assert not writer.quiet
-        writer._flush_turn()
+        await asyncio.sleep(0)  # the end of the turn that has sent
         assert writer.quiet
     close(host, child)
 

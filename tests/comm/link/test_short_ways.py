@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 import pytest
-from link_kit import End
+from link_kit import DEADLINE, End
 
 from liteyuki_host.comm.channel.calling import Callback, Callbacks
 from liteyuki_host.comm.channel.end import join as join_stream
@@ -366,18 +366,18 @@ def test_what_is_not_alone_is_not_sent_so() -> None:
     assert not send(b"x" * LARGE)
     assert not send(b"x" * 3 * MESSAGE_CHARGE), "without credit"
     assert not send(b"1", False), "one of many, and nothing waits that it could join"
+    link.writer.quiet = False
     for what in ("armed", "writing", "closed"):  # the flusher is on its way with others, somebody writes, it is over
         setattr(link.writer, what, True)
-        link.writer._note_quiet()
         assert not send(b"1"), what
         setattr(link.writer, what, False)
-    link.writer.armed, link.writer.grants_of = True, stream
-    link.writer._note_quiet()
     assert host.state(stream) == before
+    link.writer.quiet = True
+    stream.consume(1)
+    link.writer.grant(stream)
     assert send(b"1"), "while the flusher is on its way with grants only"
     connection.send(stream, b"x" * LARGE)
-    link.writer.grants_of = None
-    link.writer._note_quiet()
+    link.flush(0)
     assert not send(b"1"), "before what was sent earlier"
 
 
@@ -406,7 +406,13 @@ def test_what_the_transport_does_not_take_is_left_to_the_flusher(taken: int, mon
     assert host.link.writer.writing, "the flusher has the role"
     assert host.link.writer.armed
     assert not send(b"another"), "which waits behind it"
-    assert b"".join(map(bytes, host.link.writer._leftover)).endswith(b"message")
+    monkeypatch.undo()
+    host.link.writer.start()  # the flusher
+    while child.got != [("x", b"message")]:
+        child.read(child.link.received_more)
+    host.link.close("the test is over")
+    host.link.received_more(0)
+    host.link.writer.join(DEADLINE)
     child.transport.close()
 
 

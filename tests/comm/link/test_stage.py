@@ -55,6 +55,12 @@ def staging(*, window: int = 1 << 20) -> tuple[Side, Side, Stream, Callable[[byt
     return host, child, stream, send
 
 
+def arm(host: Side) -> None:
+    """Have somebody on the way who writes what is queued."""
+    host.link.writer.armed = True
+    host.link.writer.quiet = False
+
+
 def look(host: Side) -> None:
     """What the flusher does."""
     host.link.writer.armed = False
@@ -186,13 +192,13 @@ def test_what_comes_onto_a_stage_that_is_being_closed_is_sent_all_the_same(reope
     def close_it() -> None:
         look(host)
         if reopened:
-            host.link.writer._arm()
+            arm(host)
             host.link.connection.open_stage(stream)
 
     stream.stage = Stage()
     stream.stage.payloads = taking_long(close_it)()
     send = host.link.shortcut(stream)
-    host.link.writer._arm()
+    arm(host)
     host.link.connection.open_stage(stream)
     assert send(b"late") or host.link.send(stream, b"late")
     look(host)
@@ -220,11 +226,11 @@ def test_what_comes_too_late_at_the_end_of_the_link_was_not_sent() -> None:
     host, _, stream = near()
 
     def end() -> None:
-        host.link._end(LinkClosed("over"))
+        assert not host.link.received_more(0)  # the end of the stream
 
     stream.stage.payloads = taking_long(end)()
     send = host.link.shortcut(stream)
-    host.link.writer._arm()
+    arm(host)
     host.link.connection.open_stage(stream)
     assert not send(b"late")
     assert not stream.unacknowledged
@@ -298,7 +304,7 @@ def test_what_is_staged_at_the_end_of_a_link_goes_to_the_next_one() -> None:
     host.link.connection.open_stage(stream)
     assert outbox.shortcut(b"staged")
     assert stream.stage.payloads
-    host.link._end(LinkClosed("over"))
+    assert not host.link.received_more(0)  # the end of the stream
     outbox.unbind(host.link)
     assert outbox.waiting() == before + 1
     assert outbox.backlog[-1].payload == b"staged"
