@@ -105,26 +105,34 @@ class StreamSource:
 
         From any thread, also while somebody counts. Counts and answers have no effect from now on.
         """
-        self._writer, self._stream, self.count = _ENDED_WRITER, _ENDED_STREAM, _ENDED_STREAM.consume_quietly
+        # The writer before the stream, and those who use both read them the other way round: a thread that is switched
+        # in between would have a living link send something on the stream that stands for all ended ones.
+        self._writer = _ENDED_WRITER
+        self._stream = _ENDED_STREAM
+        self.count = _ENDED_STREAM.consume_quietly
 
     def consumed(self, cost: int) -> None:
         """Count *cost* bytes as consumed and grant them, also when others consume at the same time."""
-        self._writer.consumed(self._stream, cost)
+        stream = self._stream  # before the writer, see `detach`
+        self._writer.consumed(stream, cost)
 
     def used(self, cost: int) -> None:
         """Count *cost* bytes as consumed without granting them yet: the next message on the stream carries the grant,
         or :meth:`grant` sends it."""
-        self._writer.used(self._stream, cost)
+        stream = self._stream  # before the writer, see `detach`
+        self._writer.used(stream, cost)
 
     def grant(self) -> None:
         """Grant what was :meth:`used`, unless a message has carried that already."""
-        if self._stream.owes:
-            self._writer.grant(self._stream)
+        stream = self._stream  # before the writer, see `detach`
+        if stream.owes:
+            self._writer.grant(stream)
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
         """Answer a request. Nothing happens when the link is over: who asked is gone."""
+        stream = self._stream  # before the writer, see `detach`
         try:
-            self._writer.send(self._stream, payload, flags | Flag.REPLY, request_id)
+            self._writer.send(stream, payload, flags | Flag.REPLY, request_id)
         except LycommError:
             pass
 
