@@ -20,6 +20,7 @@ from liteyuki_host import lifespan, log, signals
 from liteyuki_host.boundary import in_thread_or_here
 from liteyuki_host.child_requests import ChildRequests
 from liteyuki_host.comm.errors import HostError, HostNotRunning, LycommError, ProcessFailed
+from liteyuki_host.comm.gil import without_the_gil
 from liteyuki_host.comm.process.current import set_current
 from liteyuki_host.comm.threads import call_soon
 from liteyuki_host.embedding import Cancellation, await_on, ends_with_program, run_apart, run_waited_for
@@ -369,6 +370,9 @@ class Host:
             self.load_plugin(module)
         self.hub.attach_loop(loop)
         await self._lifespan.fire(lifespan.BEFORE_START)
+        no_gil = without_the_gil()
+        if no_gil is not None:
+            logger.warning(no_gil)
         logger.info(
             f"host up (pid {os.getpid()}), processes: {', '.join(self._processes)}; press Ctrl+C to stop everything"
         )

@@ -13,6 +13,7 @@ from nonebot.drivers import Driver
 from nonebot.log import logger
 
 from liteyuki_host.comm import pydantic_version
+from liteyuki_host.comm.gil import without_the_gil
 from liteyuki_host.comm.process.current import current_node
 from nonebot_plugin_lycomm.starting import on_start
 
@@ -27,6 +28,9 @@ def register(driver: Driver) -> None:
     unfit = pydantic_version.unfit(pydantic.VERSION)
     if unfit is not None:  # what needs no host works all the same; a host refuses such a bot
         logger.warning(unfit)
+    no_gil = without_the_gil()
+    if no_gil is not None:
+        logger.warning(no_gil)
     driver.on_shutdown(_detach_loop)
     if not on_start(driver, _attach_loop):
         logger.warning(

@@ -44,6 +44,7 @@ def survey(kind: str) -> dict[str, Any]:
         kind: ``script`` or ``toml``, as in ``ProjectPlan``. What ``[tool.nonebot]`` says counts for ``toml`` only: a
             script decides itself what it loads.
     """
+    from liteyuki_host.comm.gil import without_the_gil
     from liteyuki_host.comm.protocol.messages import PROTOCOL_VERSION
     from liteyuki_host.requirements import unfit_pydantic
 
@@ -61,6 +62,9 @@ def survey(kind: str) -> dict[str, Any]:
         found["start"] = [*examined.problems, *table.problems]
         found["plugins"] = table.plugins
         found["notes"] = [*examined.notes, *table.notes]
+    no_gil = without_the_gil()
+    if no_gil is not None:
+        found["notes"] = [no_gil, *found["notes"]]
     for kind_of_line in ("start", "plugins", "notes"):
         found[kind_of_line] = [one_line(line) for line in found[kind_of_line][:MAX_LINES]]
     return found

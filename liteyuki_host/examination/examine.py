@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 
+from liteyuki_host.comm.gil import without_the_gil
 from liteyuki_host.examination.bot import Bot, examine_bot, in_time
 from liteyuki_host.examination.findings import Finding, Findings
 from liteyuki_host.examination.ports import (
@@ -67,6 +68,9 @@ async def examine(settings: Settings, *, load: bool = True) -> list[Finding]:
 
 
 def _examine_host(settings: Settings, findings: Findings) -> None:
+    no_gil = without_the_gil()
+    if no_gil is not None:
+        findings.note(no_gil)
     for module in settings.plugins:
         top = module.partition(".")[0]
         path = settings.folder / top

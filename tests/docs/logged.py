@@ -30,6 +30,7 @@ SOURCES = {
         "liteyuki_host/_child/trouble.py _not_json",
     ],
     "driver_hooks: unfit": ["liteyuki_host/comm/pydantic_version.py unfit"],
+    "no_gil": ["liteyuki_host/comm/gil.py without_the_gil"],
     "names: news": ["nonebot_plugin_lycomm/names.py _sentence"],
     # Shared memory
     "watch: error": ["liteyuki_host/comm/storage/watch.py _fell_behind"],
