@@ -33,6 +33,7 @@ BYTES = 300
 """Of each round. A dropped name used to leave 7 to 16 KB, and an incarnation more than half a megabyte."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_churn_adds_nothing_to_a_host(kind: str) -> None:
     logger.remove()  # nonebug's and pytest's sinks keep what they are told

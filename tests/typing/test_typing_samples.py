@@ -43,6 +43,7 @@ def pyright(cache: Path) -> dict[int, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(CHECK_SECONDS + 10)
 @pytest.mark.parametrize("checker", [mypy, pyright])
 def test_errors_are_where_they_belong(checker: object, tmp_path: Path) -> None:
