@@ -233,7 +233,7 @@ def test_too_many_calls_from_inside_are_refused(sides: Sides, monkeypatch: pytes
     with sides.here.monitor.lock:
         for _ in range(3):
             channel(sides.here, "bot-active").send(0)
-        with pytest.raises(ReentrantCall, match=r"already wait until lycomm's own work on this thread is done"):
+        with pytest.raises(ReentrantCall, match=r"already wait until lycomm's own work is done"):
             channel(sides.here, "bot-active").send(0)
     sides.here.monitor.settle()
 
@@ -380,6 +380,33 @@ def test_a_lock_of_the_user_s_delays_a_call_and_no_more(sides: Sides) -> None:
     thread.join(DEADLINE)
     assert not thread.is_alive()
     sides.told()
+
+
+def test_nobody_waits_for_ever_to_put_off(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more calls can be put off, and the thread that could perform them waits for a lock of who calls."""
+    monkeypatch.setattr("liteyuki_host.comm.waiting.monitor.MOST_DEFERRED", 3)
+    line = channel(sides.here, "bot-active")
+    mine, inside = threading.Lock(), threading.Event()
+
+    def interrupted() -> None:
+        with sides.here.monitor.lock:
+            for _ in range(3):
+                line.send(0)
+            inside.set()
+            assert mine.acquire(timeout=DEADLINE)
+            mine.release()
+        sides.here.monitor.settle()
+
+    with mine:
+        thread = threading.Thread(target=interrupted, daemon=True)
+        thread.start()
+        assert inside.wait(DEADLINE)
+        with pytest.raises(ReentrantCall, match="already wait until lycomm's own work is done"):
+            in_time(lambda: line.send(1))
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    line.send(2)
+    until(lambda: sides.heard[-4:] == [0, 0, 0, 2])
 
 
 def test_generators_give_locks_and_watches_back_inside(sides: Sides) -> None:

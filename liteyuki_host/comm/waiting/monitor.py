@@ -147,17 +147,29 @@ class Monitor:
         """
         due = self.due
         full = len(due) >= MOST_DEFERRED or (due and self._size + size > MOST_DEFERRED_BYTES)
-        if full and not self.owned():  # a call that could wait for the lock, and has not for long: now it has to
-            with self.lock:
-                self.perform()
-        elif full:
+        if full and (self.owned() or not self._make_room()):
             raise ReentrantCall(
                 f"{what}: {len(due):,} calls of finalizers, signal handlers and the like already wait until lycomm's "
-                "own work on this thread is done; this one is refused"
+                "own work is done; this one is refused"
             )
         self._size += size
         due.append((call, what, size))
         self.settle()  # whoever held the lock may have left it before it could see this one
+
+    def _make_room(self) -> bool:
+        """Perform what is due, as soon as the lock is to be had; wait for it as long as its holder performs calls. False
+        when none was performed within :data:`PATIENCE`: the holder may be in a finalizer that waits for a lock of the
+        caller (loguru's, in a sink), so a wait without a limit could last for ever."""
+        left = len(self.due)
+        while not self.acquire(True, PATIENCE):
+            left, before = len(self.due), left
+            if left >= before:
+                return False
+        try:
+            self.perform()
+        finally:
+            self.release()
+        return True
 
     def enter(self) -> None:
         """Take the lock for a call of a user; call :meth:`leave` in a ``finally`` around it. What was put off before is
