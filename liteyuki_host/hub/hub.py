@@ -36,7 +36,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import anyio
 from loguru import logger
 
 from liteyuki_host.boundary import Boundary
@@ -808,8 +807,14 @@ class Hub(Exchange):
                     boundary.succeeded()
                 except Exception as error:
                     delay = boundary.failed(error)
-                with anyio.move_on_after(delay):  # None: until a key with a ttl is written
+                # A timer, and no cancel scope with a deadline: before Python 3.11 such a scope also swallows a
+                # cancellation of this task that arrives in the turn of the loop in which its deadline passes.
+                timer = None if delay is None else loop.call_later(delay, woken.set)
+                try:
                     await woken.wait()
+                finally:
+                    if timer is not None:
+                        timer.cancel()
         finally:
             self.on_deadline(wake, remove=True)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -361,6 +362,19 @@ async def test_the_clock_sleeps_while_there_is_nothing_to_delete_and_wakes_for_w
         with contextlib.suppress(asyncio.CancelledError):
             await serving
     pair.host_memory.set("after", 1, ttl=5)  # nobody to wake, and no error
+
+
+async def test_a_cancelled_clock_ends_at_its_deadline(pair: Pair) -> None:
+    """The time of a key and the cancellation come in one turn of the loop, in this order."""
+    serving = asyncio.create_task(pair.host.serve())
+    await asyncio.sleep(0)
+    pair.host_memory.set("key", 1, ttl=0.02)
+    await asyncio.sleep(0)  # the clock has been woken, and
+    await asyncio.sleep(0)  # sleeps until the time of the key
+    asyncio.get_running_loop().call_later(0.03, serving.cancel)
+    time.sleep(0.05)  # so that both timers are due when the loop turns again
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(asyncio.shield(serving), DEADLINE)
 
 
 def test_declaring_reaches_everybody_also_who_connects_meanwhile() -> None:
