@@ -157,9 +157,11 @@ class Monitor:
         self.settle()  # whoever held the lock may have left it before it could see this one
 
     def _make_room(self) -> bool:
-        """Perform what is due, as soon as the lock is to be had; wait for it as long as its holder performs calls. False
-        when none was performed within :data:`PATIENCE`: the holder may be in a finalizer that waits for a lock of the
-        caller (loguru's, in a sink), so a wait without a limit could last for ever."""
+        """Perform what is due, as soon as the lock is to be had; wait for it as long as its holder performs calls.
+
+        False when the holder performed none within :data:`PATIENCE`. It may be in a finalizer that waits for a lock of
+        the caller (loguru's, in a sink), so a wait without a limit could last for ever.
+        """
         left = len(self.due)
         while not self.acquire(True, PATIENCE):
             left, before = len(self.due), left
