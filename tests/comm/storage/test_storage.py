@@ -981,8 +981,12 @@ def test_credit_that_was_withheld_when_the_laggard_caught_up_is_not_forgotten(mo
     class Laggard:
         memory_backlog = 0
 
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
     looks = iter([[Laggard()]])  # the first look finds one, every later one nobody
     monkeypatch.setattr(hub, "laggards", lambda: next(looks, []))
+    monkeypatch.setattr(threading.Thread, "start", no_thread)  # the one that watches laggards would look again, too
     hub.withhold(Source(), 77)  # type: ignore[arg-type]
     assert granted == [77]
     hub.memory_read()
