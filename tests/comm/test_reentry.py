@@ -361,12 +361,14 @@ def test_finalizers_may_log_to_a_sink_that_sends(sides: Sides) -> None:
     gc.collect()
 
 
-def test_a_lock_of_the_user_s_delays_a_call_and_no_more(sides: Sides) -> None:
-    """A thread inside lycomm waits, in a finalizer, for a lock whose owner sends."""
+@contextlib.contextmanager
+def inside_waits_for_us(sides: Sides, before: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """A thread inside lycomm waits, as in a finalizer, for a lock that this thread holds. It calls *before* first."""
     mine, inside = threading.Lock(), threading.Event()
 
     def interrupted() -> None:
         with sides.here.monitor.lock:
+            before()
             inside.set()
             assert mine.acquire(timeout=DEADLINE)
             mine.release()
@@ -376,9 +378,14 @@ def test_a_lock_of_the_user_s_delays_a_call_and_no_more(sides: Sides) -> None:
         thread = threading.Thread(target=interrupted, daemon=True)
         thread.start()
         assert inside.wait(DEADLINE)
-        in_time(sides.tell)
+        yield
     thread.join(DEADLINE)
     assert not thread.is_alive()
+
+
+def test_a_lock_of_the_user_s_delays_a_call_and_no_more(sides: Sides) -> None:
+    with inside_waits_for_us(sides):
+        in_time(sides.tell)
     sides.told()
 
 
@@ -386,25 +393,9 @@ def test_nobody_waits_for_ever_to_put_off(sides: Sides, monkeypatch: pytest.Monk
     """No more calls can be put off, and the thread that could perform them waits for a lock of who calls."""
     monkeypatch.setattr("liteyuki_host.comm.waiting.monitor.MOST_DEFERRED", 3)
     line = channel(sides.here, "bot-active")
-    mine, inside = threading.Lock(), threading.Event()
-
-    def interrupted() -> None:
-        with sides.here.monitor.lock:
-            for _ in range(3):
-                line.send(0)
-            inside.set()
-            assert mine.acquire(timeout=DEADLINE)
-            mine.release()
-        sides.here.monitor.settle()
-
-    with mine:
-        thread = threading.Thread(target=interrupted, daemon=True)
-        thread.start()
-        assert inside.wait(DEADLINE)
-        with pytest.raises(ReentrantCall, match="already wait until lycomm's own work is done"):
-            in_time(lambda: line.send(1))
-    thread.join(DEADLINE)
-    assert not thread.is_alive()
+    refused = pytest.raises(ReentrantCall, match="already wait until lycomm's own work is done")
+    with inside_waits_for_us(sides, lambda: [line.send(0) for _ in range(3)]), refused:
+        in_time(lambda: line.send(1))
     line.send(2)
     until(lambda: sides.heard[-4:] == [0, 0, 0, 2])
 
