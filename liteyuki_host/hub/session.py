@@ -43,6 +43,7 @@ from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import MESSAGE_CHARGE
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
+from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.hub.listener import SessionListener
 from liteyuki_host.hub.session_hub import SessionHub
@@ -168,6 +169,15 @@ class Session:
         """End the link from this side: say goodbye and wait, for one second at most, until what is queued is sent. More
         calls do nothing."""
         self.link.close(cause)
+
+    def close_soon(self, cause: str) -> None:
+        """Close the link on a thread of its own, which ends within a second: the goodbye may have to wait. Without a
+        goodbye when no thread can be started: the caller may be whoever reads another link."""
+        self.disconnecting = True
+        try:
+            DaemonThread(self.close, args=(cause,), name="lycomm-disconnect").start()
+        except (RuntimeError, MemoryError):
+            self.link.transport.close()
 
     def reply_control(self, request: int, *, value: object = None, error: str | None = None) -> None:
         """Answer the ControlRequest of this number; 0 stands for one that wants no answer."""

@@ -106,7 +106,7 @@ async def test_unsubscribing_one_and_all_and_again() -> None:
             assert unsubscribe("news", exchange=pair.child) == 0
             assert unsubscribe("never heard of", exchange=pair.child) == 0
             await settled(pair.child)
-            await eventually(lambda: pair.host.subscribers() == {})
+            await eventually(lambda: pair.host.subscribers.counts() == {})
             publish("news", 3, exchange=pair.host)
             again = Subscriber(pair.child)
             await settled(pair.child)
@@ -131,11 +131,11 @@ async def test_subscribing_and_unsubscribing_in_many_threads_ends_as_the_last_of
 
             await asyncio.gather(*(asyncio.to_thread(flicker) for _ in range(4)))
             await settled(pair.child)
-            await eventually(lambda: pair.host.subscribers() == {})
+            await eventually(lambda: pair.host.subscribers.counts() == {})
             last = Subscriber(pair.child)
             await asyncio.gather(*(asyncio.to_thread(flicker) for _ in range(4)))
             await settled(pair.child)
-            await eventually(lambda: "news" in pair.host.subscribers())
+            await eventually(lambda: "news" in pair.host.subscribers.counts())
             publish("news", "still", exchange=pair.host)
             await eventually(lambda: last.got == ["still"])
 
@@ -299,7 +299,7 @@ def test_a_killed_child_is_no_slow_one() -> None:
         pair.cut()
         publish("news", 2, exchange=pair.host)
         pair.host.losses.flush()
-        until(lambda: pair.host.subscribers() == {})
+        until(lambda: pair.host.subscribers.counts() == {})
     assert not [line for line in lines if "too slow" in line]
 
 

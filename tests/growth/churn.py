@@ -114,7 +114,7 @@ async def subscribers(churn: Churn, number: int) -> None:
 
     for exchange in (churn.child, churn.host):
         topics.subscribe(f"news-{number}", exchange=exchange)(once)
-    await eventually(lambda: f"news-{number}" in churn.host._topics)
+    await eventually(lambda: f"news-{number}" in churn.host.subscribers.counts())
     for publication in range(3):
         topics.publish(f"news-{number}", publication, exchange=churn.host)
     await got.wait()
@@ -260,7 +260,7 @@ async def churned(name: str, rounds: int, *, first: int = 300) -> dict[str, int]
 async def _settled(churn: Churn) -> None:
     """Wait until what closes by agreement has closed, and short-lived keys are gone."""
     for _ in range(3):
-        for session in churn.host._everybody:
+        for session in churn.host.roster.everybody:
             await asyncio.to_thread(session.link.ping, DEADLINE)
         await asyncio.sleep(0.02)
     churn.host.losses.flush()

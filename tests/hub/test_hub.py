@@ -276,11 +276,11 @@ def test_in_one_step_everything_of_the_dead_goes() -> None:
         mine.lock("L").__enter__()
         subscribe("news", exchange=b.node)(print)
         mine.sync()
-        assert pair.host.subscribers() == {"news": 1}
+        assert pair.host.subscribers.counts() == {"news": 1}
         b.kill()
         assert "ephemeral" not in pair.host_memory
         assert pair.host.authority.held_locks() == {}
-        assert pair.host.subscribers() == {}
+        assert pair.host.subscribers.counts() == {}
         assert pair.host.session("b") is None
         with pair.host_memory.lock("L", timeout=DEADLINE):
             pass
@@ -491,7 +491,7 @@ def test_what_others_write_between_two_writes_of_a_child_comes_after_the_first_o
 @pytest.mark.parametrize("writer", ["the host", "another child"])
 def test_a_laggard_that_ends_lets_writers_go_on(writer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """They do not have to wait until it would have been disconnected."""
-    monkeypatch.setattr("liteyuki_host.hub.hub.LAG_SECONDS", 3600.0)
+    monkeypatch.setattr("liteyuki_host.hub.laggards.LAG_SECONDS", 3600.0)
     with connected_pair("bot", window=16 * 1024) as pair:
         pair.host.declare_process("slow")
         ours, theirs = memory_link(4096)

@@ -188,7 +188,7 @@ def test_a_successor_that_dies_first_takes_only_its_own(hub: Hub, start: Start) 
     ]
     assert hub.authority.held_locks() == {"old": "bot#1"}
     assert "ephemeral" not in memory(hub)
-    assert hub.subscribers() == {"news": 1}
+    assert hub.subscribers.counts() == {"news": 1}
     assert hub.session("bot") is old.session
     assert "only the new one uses it" not in hub.channel_names()
     channel(hub, "bot-active").send("still")
@@ -257,13 +257,13 @@ async def test_topics_change_hands_too(hub: Hub, start: Start) -> None:
         listen(new, "new", "regained")
         for bot in (old, new):
             await asyncio.to_thread(arrived, bot)
-        assert hub.subscribers() == {"news": 1}
+        assert hub.subscribers.counts() == {"news": 1}
         publish("news", 1, exchange=hub)
         await eventually(lambda: got == [("old", 1)])
         publish("news", 2, exchange=new.node)  # it may speak; only listening has to wait
         await eventually(lambda: got == [("old", 1), ("old", 2)])
         await asyncio.to_thread(old.kill)
-        assert hub.subscribers() == {"news": 1, "regained": 1}
+        assert hub.subscribers.counts() == {"news": 1, "regained": 1}
         for topic in ("unwanted", "regained", "news"):
             publish(topic, topic, exchange=hub)
         await eventually(lambda: sorted(got[2:]) == [("new", "news"), ("new", "regained")])
@@ -373,13 +373,13 @@ def test_messages_take_short_ways_after_the_takeover(hub: Hub, start: Start, how
 
 def test_a_successor_that_does_not_read_stops_no_writer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child's writes used to wait for a frozen process as long as nobody else wrote."""
-    monkeypatch.setattr("liteyuki_host.hub.hub.LAG_SECONDS", 0.2)
+    monkeypatch.setattr("liteyuki_host.hub.laggards.LAG_SECONDS", 0.2)
     with connected_pair("bot", window=16 * 1024) as pair:
         ours, theirs = memory_link(4096)
         listener = Listener()
         session = pair.host.connect("bot", ours, listener, standby=True)
         theirs.write_all([encode_frame(Kind.CONTROL, m.encode_message(m.Hello(m.PROTOCOL_VERSION, "bot", 1)))])
-        until(lambda: pair.host.standby("bot"))
+        until(lambda: pair.host.roster.standbys.get("bot"))
         serving = pair.host.session("bot")
 
         async def write() -> None:
@@ -448,7 +448,7 @@ def test_both_end_at_once(hub: Hub, start: Start) -> None:
             ends.join(DEADLINE)
             assert not ends.is_alive()
             hub.losses.flush()
-        assert (hub.session("bot"), hub.standby("bot"), hub.subscribers(), hub.view) == (None, None, {}, {})
+        assert (hub.session("bot"), hub.roster.standbys.get("bot"), hub.subscribers.counts(), hub.view) == (None, None, {}, {})
         from_bot.send(number)
         reported = [line for line in lines if "3 messages lost (the new bot that sent it ended before" in line]
         if not reported:

@@ -1241,7 +1241,7 @@ def test_a_survivor_keeps_its_messages_for_the_next_incarnation_of_its_peer() ->
         for number in range(5):
             a.send(number)
         assert [b.receive(DEADLINE) for _ in range(2)] == [0, 1]
-        outbox = pair.host._routes["between"].outbox["other"]
+        outbox = pair.host.switchboard.routes["between"].outbox["other"]
         until(lambda: outbox.waiting() == 3)
         other.kill()
         a.send(5)

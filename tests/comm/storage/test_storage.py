@@ -935,12 +935,10 @@ def test_writers_wait_for_a_process_that_does_not_read_and_go_on_when_it_does(mo
         gate: Gate = slow.transports[1]
         gate.open.clear()
         join = in_thread(lambda: [pair.child_memory.set("k", "x" * 1000) for _ in range(300)] and None)
-        until(lambda: pair.host.laggards() and any(withheld))
+        until(lambda: pair.host.laggards() and pair.host.withholding)
         gate.open.set()
         assert join() is None
-        writer = pair.host.session("nonebot")
-        assert writer is not None
-        until(lambda: writer.store.received == writer.store.consumed)  # all credit has been given back
+        until(lambda: not pair.host.withholding)
         pair.child_memory.sync(timeout=DEADLINE)
         assert slow.listener.closed == []
         until(lambda: memory(slow.node).get("k") == "x" * 1000)
@@ -970,6 +968,7 @@ async def test_the_host_itself_waits_in_threads_and_is_refused_on_the_loop() -> 
 def test_credit_that_was_withheld_when_the_laggard_caught_up_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between looking for laggards and noting the credit, the last one may catch up: then nobody came back for it."""
     from liteyuki_host.hub import Hub
+    from liteyuki_host.hub.laggards import Laggards
 
     hub = Hub()
     granted: list[int] = []
@@ -985,7 +984,7 @@ def test_credit_that_was_withheld_when_the_laggard_caught_up_is_not_forgotten(mo
         raise RuntimeError("can't start new thread")
 
     looks = iter([[Laggard()]])  # the first look finds one, every later one nobody
-    monkeypatch.setattr(hub, "laggards", lambda: next(looks, []))
+    monkeypatch.setattr(Laggards, "now", lambda self: next(looks, []))
     monkeypatch.setattr(threading.Thread, "start", no_thread)  # the one that watches laggards would look again, too
     hub.withhold(Source(), 77)  # type: ignore[arg-type]
     assert granted == [77]
@@ -1016,12 +1015,16 @@ def test_a_process_is_disconnected_once_however_many_writes_follow(monkeypatch: 
 
     closed: list[str] = []
 
+    class Store:
+        sent, acknowledged = 1 << 30, 0
+
     class Silent:
         process = "silent"
+        store = Store()
         memory_backlog = 1 << 30
         disconnecting = False
 
-        def close(self, cause: str) -> None:
+        def close_soon(self, cause: str) -> None:
             closed.append(cause)
 
     class Source:
@@ -1029,14 +1032,12 @@ def test_a_process_is_disconnected_once_however_many_writes_follow(monkeypatch: 
             pass
 
     hub = Hub()
-    silent = [Silent()]
-    monkeypatch.setattr(hub, "laggards", lambda: list(silent))
+    hub.roster.everybody = (Silent(),)  # type: ignore[assignment]
     with logged() as lines:
         for _ in range(5):
             assert hub.withhold(Source(), 1)  # type: ignore[arg-type]
             hub.monitor.settle()
-        until(lambda: closed)
-        silent.clear()
+        hub.roster.everybody = ()  # its link is over
         hub.memory_read()
     assert closed == ["it does not read its link"]
     assert len(lines) == 1

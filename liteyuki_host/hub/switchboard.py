@@ -1,0 +1,255 @@
+"""The channels as the host joins them: which names are known, which two processes are the ends, over which links.
+
+Theory of operation
+-------------------
+
+A channel exists here as a :class:`~liteyuki_host.hub.routes.Route`, from the moment its name is declared until nothing
+uses it. A process becomes an end of it by a *claim*; the third process that tries is refused. When both ends are known
+they are joined: messages of a child go to the host's own end, or by way of a relay to the other child's outbox. When
+the session of an end comes, the route is *bound* to a stream of its link; when it goes, what was not consumed waits in
+the route for the next incarnation.
+
+A route is dropped when nothing uses the channel: no process has a stream for it, the host's own end is unused, nothing
+waits, and no process that has declared the name may still use it. Claims do not count: a process that is no end any
+more may become one again.
+
+Everything here is guarded by the hub's lock. Methods take it, unless they say that the caller holds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from liteyuki_host.comm.channel.end import UNREAD_TOO_LONG, ChannelEnd, join
+from liteyuki_host.comm.channel.outbox import Outbox
+from liteyuki_host.comm.errors import ChannelTaken, LocalProtocolError, LycommError
+from liteyuki_host.comm.process.exchange import Exchange
+from liteyuki_host.comm.process.names import check_name
+from liteyuki_host.comm.protocol import messages
+from liteyuki_host.comm.protocol.stream import Stream
+from liteyuki_host.hub.roster import Roster
+from liteyuki_host.hub.routes import Route
+
+if TYPE_CHECKING:
+    from liteyuki_host.hub.session import Session
+
+__all__ = ["Switchboard"]
+
+
+class Switchboard:
+    """The routes of all channels. See the module's docstring.
+
+    Args:
+        host: the host's exchange, whose ends of channels are joined here.
+        roster: who is connected.
+        is_kept: whether the host itself keeps a name known, used or not.
+        drop_end: drops an end of the host that nothing uses; False when something has just begun to.
+        on_new: called, under the lock, when a route has been made.
+
+    Attributes:
+        routes: by name; changed under the lock, and copied before anybody goes through it without the lock.
+    """
+
+    def __init__(
+        self,
+        host: Exchange,
+        roster: Roster,
+        *,
+        is_kept: Callable[[str], bool],
+        drop_end: Callable[[ChannelEnd], bool],
+        on_new: Callable[[], None],
+    ) -> None:
+        self.routes: dict[str, Route] = {}
+        self._host = host
+        self._roster = roster
+        self._lock = host.monitor.lock
+        self._is_kept = is_kept
+        self._drop_end = drop_end
+        self._on_new = on_new
+
+    # --- names ----------------------------------------------------------------------------------------------
+
+    def declare(self, name: str) -> Route:
+        """The route of that name, made known to everybody if it is new."""
+        check_name(name, "channel")
+        with self._lock:
+            route = self.routes.get(name)
+            if route is None:
+                route = self.routes[name] = Route(name, self._host.monitor)
+                self._on_new()
+                # Under the lock, so that everybody hears of names in the order in which they come and go.
+                self._roster.broadcast(messages.encode_message(messages.Declared(name)))
+            return route
+
+    def declare_for(self, session: Session, name: str) -> None:
+        """A child makes a channel known."""
+        with self._lock:
+            self.declare(name).declared_by[session.process] = session.owner
+
+    def withdraw_for(self, session: Session, name: str) -> None:
+        """A child does not use a channel any more that it has made known."""
+        with self._lock:
+            route = self.routes.get(name)
+            if route is not None and route.declared_by.get(session.process) == session.owner:
+                del route.declared_by[session.process]
+                self._forget_if_unused(route)
+
+    # --- ends and links -------------------------------------------------------------------------------------
+
+    def open_channel(self, session: Session, name: str) -> str | None:
+        """A child uses a channel; returns why it may not."""
+        try:
+            with self._lock:
+                route = self.declare(name)
+                self.claim(route, session.process)
+                if (
+                    self._roster.serving.get(session.process) is session
+                ):  # else another incarnation has its place already
+                    self._bind(route, session)
+        except (LycommError, ValueError) as error:
+            return str(error)
+        return None
+
+    def close_channel(self, session: Session, stream: Stream) -> None:
+        """A child does not use a channel any more: close its stream, unless something waits for it here."""
+        name = stream.key[1]
+        with self._lock:
+            route = self.routes.get(name)
+            willing = route is None or session.process not in route.ends or not self._waits_for(route, session.process)
+            if session.link.closer.answer(stream, willing=willing) and route is not None:
+                own = self._host.end_if_used(name)
+                if own is not None and own.outbox.stream is stream:
+                    own.release(stream)
+                for outbox in route.outbox.values():
+                    outbox.release(stream)
+                self._forget_if_unused(route)
+
+    def claim(self, route: Route, process: str) -> None:
+        """Make *process* an end of the route, and join both ends when it is the second."""
+        if process in route.ends:
+            return
+        if len(route.ends) == 2:
+            raise ChannelTaken(
+                f"channel {route.name!r} already joins {route.ends[0]} and {route.ends[1]}; a channel has two ends. "
+                "Use a channel of its own for each pair, or publish/subscribe for many"
+            )
+        route.ends.append(process)
+        if len(route.ends) < 2:
+            return
+        first, second = route.ends
+        if self._host.process in route.ends:
+            child = second if first == self._host.process else first
+            route.relay(child).set_target(self._host.end(route.name).inbox)
+        else:
+            for receiver, sender in ((first, second), (second, first)):
+                outbox = route.outbox[receiver] = Outbox(
+                    window=self._host.window,
+                    on_lost=lambda count, why: self._host.losses.add(route.name, count, why),
+                    monitor=self._host.monitor,
+                )
+                route.relay(sender).set_target(outbox)
+        for end in route.ends:
+            session = self._roster.serving.get(end)
+            if session is not None:
+                self._bind(route, session)
+
+    def _bind(self, route: Route, session: Session) -> None:
+        """Join the route with the link of one of its ends."""
+        link = session.link
+        own = self._host.end(route.name) if route.other(session.process) == self._host.process else None
+        receiver = route.relay(session.process) if own is None else own.inbox
+        stream = link.open_stream("channel", route.name, lambda stream: join(receiver, link, stream))
+        outbox = route.outbox.get(session.process)
+        if own is not None and stream.user is not own.outbox:
+            own.bind(link, stream)
+        elif own is None and outbox is not None and stream.user is not outbox:
+            outbox.bind(link, stream)
+
+    def begin(self, session: Session) -> LocalProtocolError | None:
+        """Bind the routes of a process to the link of its session, which serves from now on. The caller holds the lock.
+
+        Returns why some of them could not be bound; None when all could.
+        """
+        no_room: LocalProtocolError | None = None
+        for route in list(self.routes.values()):
+            # An unused one is bound when its process opens it, if it does.
+            if session.process in route.ends and not self._is_unused(route):
+                try:
+                    self._bind(route, session)
+                except LocalProtocolError as error:
+                    no_room = no_room or error
+        return no_room
+
+    def release(self, session: Session, cause: str) -> None:
+        """Take back what the link of a session that has ended, for this *cause*, had of its routes: what was not
+        consumed waits, and who waits for an answer fails. The caller holds the lock."""
+        process = session.process
+        for route in list(self.routes.values()):
+            if process not in route.ends:
+                continue
+            relay = route.relays.get(process)
+            if relay is not None and (dropped := relay.sender_died(self._host.window)):
+                self._host.losses.add(route.name, dropped, UNREAD_TOO_LONG)
+            outbox = route.outbox.get(process)
+            if outbox is not None:
+                route.fail_requests(process, outbox.unbind(session.link), cause)
+            elif route.other(process) == self._host.process:
+                self._host.end(route.name).unbind(session.link, cause)
+
+    def give_up(self, reason: str) -> None:
+        """Report what nobody will consume any more, as the host ends."""
+        for route in list(self.routes.values()):
+            for outbox in route.outbox.values():
+                outbox.give_up(reason)
+            stranded = sum(len(relay) for relay in route.relays.values())
+            if stranded:
+                self._host.losses.add(route.name, stranded, reason)
+
+    # --- what nothing uses ----------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Drop every route that nothing uses."""
+        with self._lock:
+            for route in list(self.routes.values()):
+                self._forget_if_unused(route)
+
+    def _waits_for(self, route: Route, process: str) -> bool:
+        """Whether messages of the route wait for *process*, or always may."""
+        own = self._host.end_if_used(route.name)
+        outbox = route.outbox.get(process, None if own is None else own.outbox)
+        return route.kept or (outbox is not None and bool(outbox.backlog))
+
+    def _is_unused(self, route: Route) -> bool:
+        """The caller holds the lock."""
+        if route.kept or route.waits or self._is_kept(route.name) or self._is_declared(route):
+            return False
+        own = self._host.end_if_used(route.name)
+        if own is not None and own.in_use:
+            return False
+        return not any(session.link.connection.table.find("channel", route.name) for session in self._roster.everybody)
+
+    def _is_declared(self, route: Route) -> bool:
+        """Whether a process that has made the name known may still use it: until its next incarnation has come, which
+        makes its names known by itself."""
+        for process, owner in route.declared_by.items():
+            session = self._roster.serving.get(process)
+            if session is None or session.owner == owner:
+                return True
+        return False
+
+    def _forget_if_unused(self, route: Route) -> None:
+        if self._is_unused(route):
+            self._forget(route)
+
+    def _forget(self, route: Route) -> None:
+        """Drop an unused route, and tell everybody that its name is not known any more. The caller holds the
+        lock."""
+        own = self._host.end_if_used(route.name)
+        if own is not None and not self._drop_end(own):
+            return  # somebody has just begun to use it
+        del self.routes[route.name]
+        with self._lock:
+            for session in self._roster.everybody:
+                if session.link.closer.possible:
+                    session.send_memory(messages.encode_message(messages.Undeclared(route.name)))
