@@ -7,6 +7,7 @@ the supervisor nor the settings.
 from __future__ import annotations
 
 # Nothing that takes time is imported up here: a Ctrl+C in the first moments would show where the import was.
+from liteyuki_host._lazy import resolve
 from liteyuki_host._version import __version__
 
 TYPE_CHECKING = False
@@ -26,10 +27,8 @@ def __getattr__(name: str) -> Any:
         from liteyuki_host.interrupts import WithoutTraceback
 
         with WithoutTraceback():
-            import importlib
-
             from liteyuki_host.requirements import require
 
             require()
-            return getattr(importlib.import_module(_HOMES[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return resolve(__name__, _HOMES, name)
+    return resolve(__name__, _HOMES, name)  # which raises AttributeError

@@ -5,8 +5,9 @@ Names are resolved on first use, like those of ``liteyuki_host``.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from liteyuki_host._lazy import resolve
 
 if TYPE_CHECKING:
     from liteyuki_host.comm.channel.channel import Channel as Channel
@@ -57,6 +58,4 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return resolve(__name__, _HOMES, name)
