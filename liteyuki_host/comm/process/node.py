@@ -6,24 +6,23 @@ HostNotAttached, and no thread, file or port is opened.
 
 from __future__ import annotations
 
-import enum
-import itertools
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
 from liteyuki_host._version import __version__
 from liteyuki_host.comm import codec
 from liteyuki_host.comm.channel.end import ChannelEnd, join
-from liteyuki_host.comm.errors import HostError, HostNotAttached, LinkClosed, LinkError, RequestTimeout
+from liteyuki_host.comm.errors import HostError, HostNotAttached, LinkClosed, LinkError
 from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.process.epoch import new_epoch
-from liteyuki_host.comm.process.exchange import Exchange, report_refusal
+from liteyuki_host.comm.process.exchange import report_refusal
 from liteyuki_host.comm.process.forked_links import close_in_forks
 from liteyuki_host.comm.process.names import check_name
 from liteyuki_host.comm.process.subscription import Subscription
+from liteyuki_host.comm.process.supervised import Phase, Supervised
 from liteyuki_host.comm.protocol import messages
 from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
@@ -33,37 +32,27 @@ from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.storage.replica import Replica
 from liteyuki_host.comm.transport import Transport
 from liteyuki_host.comm.waiting.monitor import refuse_to_wait
-from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing, Waiters
+from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
 
 __all__ = ["Node"]
 
 DEFAULT_PROCESS = "nonebot"
 """What a process is called as long as no host has said otherwise."""
 
-MORE_TIME_LIMIT = 3600.0
-"""Seconds that one more_time() may ask for. A limit, so that a mistaken unit does not switch the watchdog off."""
-
 Supervision = messages.WatchLoop | messages.Drain | messages.DumpStacks
 
 LOCAL_BACKLOG = 5 * DEFAULT_WINDOW  # bytes that a topic may queue inside one process: as much as under a host
 
 
-class _Phase(enum.Enum):
-    ALONE = "alone"
-    ATTACHED = "attached"
-    DETACHED = "detached"
+_ATTACHED: Final = Phase.ATTACHED  # found sooner than an attribute of the class, for what every write asks
 
 
-_ATTACHED: Final = _Phase.ATTACHED  # found sooner than an attribute of the class, for what every write asks
-
-
-class Node(Exchange):
+class Node(Supervised):
     """See the module's docstring. There is one per process; :func:`current` returns it."""
 
     def __init__(self, process: str = DEFAULT_PROCESS) -> None:
         super().__init__(process, message_limit=codec.DEFAULT_MESSAGE_LIMIT)
         self.view: dict[str, object] = {}
-        self._phase = _Phase.ALONE
         self._channels: set[str] = set()  # the names of all channels, of every process; changed in place
         self._declared: set[str] = set()  # those that this process has declared itself, and not withdrawn
         self._replica = Replica(
@@ -76,22 +65,14 @@ class Node(Exchange):
         )
         self._authority = self._own_authority()
         self._room = Waiters()  # for publications
-        self._numbers = itertools.count(1)
         self._topic_streams: dict[str, Stream] = {}
         self._greeted = threading.Event()
         self._greeting_error: LinkError | None = None
-        # One waiter for each control request; None: the host has gone before it answered.
-        self._controls: dict[int, Answer[messages.ControlReply | None]] = {}
         self._on_stop: Callable[[str], None] = lambda reason: None
         self._on_host_gone: Callable[[str], None] = lambda cause: None
         self._on_supervision: Callable[[Supervision], None] = lambda message: None
 
     # --- under a host ---------------------------------------------------------------------------------------
-
-    @property
-    def attached(self) -> bool:
-        """Whether a host is there."""
-        return self._phase is _Phase.ATTACHED
 
     def attach(
         self,
@@ -113,7 +94,7 @@ class Node(Exchange):
         Raises:
             LinkError: no greeting, or the host refused ours; the text says why. The node is as it was.
         """
-        if self._phase is _Phase.ATTACHED:
+        if self._phase is Phase.ATTACHED:
             raise HostError("this process is already attached to a host")
         self._on_stop, self._on_host_gone = on_stop, on_host_gone
         self._on_supervision = on_supervision
@@ -171,9 +152,9 @@ class Node(Exchange):
         The shared memory can still be read afterwards.
         """
         link = self.link
-        if link is not None and self._phase is _Phase.ATTACHED:
+        if link is not None and self._phase is Phase.ATTACHED:
             self._close_incoming()
-            self._phase = _Phase.DETACHED
+            self._phase = Phase.DETACHED
             for end in list(self._ends.values()):
                 end.outbox.close()
             # What the host's side of the link has been given is the host's to deliver.
@@ -190,7 +171,7 @@ class Node(Exchange):
         """This process is a copy of the one that the link belongs to: here there is no host."""
         link, self.link = self.link, None
         if link is not None:
-            self._phase = _Phase.DETACHED
+            self._phase = Phase.DETACHED
             link.writer.give_up()
             for end in self._ends.values():
                 end.usable = False
@@ -212,127 +193,18 @@ class Node(Exchange):
             self._declared.clear()
             self._kept_names.clear()
             self._topic_streams.clear()
-            self._phase = _Phase.ALONE
+            self._phase = Phase.ALONE
             self._rename(DEFAULT_PROCESS)
             self._receiving_is_over = False
             for end in self._ends.values():
                 end.inbox.reopen()
                 end.outbox.forget()
 
-    def hooks_done(self, *, adapters: Sequence[str], failed_plugins: Sequence[str] = ()) -> None:
-        """Tell the host that the start-up hooks have returned, and which plugins could not be loaded."""
-        self._tell(messages.HooksDone(list(adapters), list(failed_plugins)))
-
-    def ready(self, *, address: str | None, details: Mapping[str, str]) -> None:
-        """Tell the host that the bot can be reached, and where."""
-        self._tell(messages.Ready(address, dict(details)))
-
-    def beat(self, late: float) -> None:
-        """Tell the host that the bot's event loop turns. To be called on that loop only."""
-        self._tell(messages.Beat(late))
-
-    def more_time(self, seconds: float, reason: str = "") -> None:
-        """Ask the host to put off by *seconds* whatever limit runs against this process now: of its start, its
-        blocked event loop, its drain or its stop. From any thread; without a host nothing happens.
-
-        Args:
-            seconds: from now; more than 0, at most ``MORE_TIME_LIMIT`` (an hour).
-            reason: for the log.
-
-        Raises:
-            ValueError: *seconds* is not between 0 and the limit.
-        """
-        if not 0 < seconds <= MORE_TIME_LIMIT:
-            raise ValueError(f"more_time() takes seconds between 0 and {MORE_TIME_LIMIT:g}, not {seconds!r}")
-        if self._phase is _Phase.ATTACHED:
-            self._tell(messages.MoreTime(float(seconds), reason[:200]))
-
-    def drained(self, names: Sequence[str], not_begun: int, unfinished: int) -> None:
-        """Tell the host that no new events are begun, and what would be lost if this process ended now.
-
-        Args:
-            names: handlers that still run, in words.
-            not_begun: events that were taken and not begun.
-            unfinished: events that were begun and are not finished.
-        """
-        self._tell(messages.Drained(list(names), not_begun, unfinished))
-
-    def shutdown_work(self, *, running: bool) -> None:
-        """Tell the host, in a start that was interrupted, whether the shutdown hooks, or what the project does after
-        them, run."""
-        self._tell(messages.ShutdownWork(running))
-
-    def own_exit(self, place: str) -> None:
-        """Tell the host that the bot's own code ends it by ``sys.exit()``, and where."""
-        self._tell(messages.OwnExit(place))
-
-    def cannot_start(self, reason: str) -> None:
-        """Tell the host, before this process ends, what has to be changed before a start can work; one line."""
-        self._tell(messages.CannotStart(reason))
-
-    def request_restart(self, process: str | None = None) -> None:
-        """Ask the host to restart *process* (None: this one). Returns at once; from any thread.
-
-        Raises:
-            HostNotAttached: there is no host.
-        """
-        self._attached_link("restart_process()")
-        self._tell(messages.ControlRequest(0, "restart", process or self.process))
-
-    async def control(self, verb: str, process: str | None = None, *, timeout: float = 10.0) -> Any:
-        """Ask the host to do *verb* (``restart``, ``start``, ``stop``, ``reload``, ``status``) and wait for its answer.
-
-        Raises:
-            HostNotAttached: there is no host.
-            HostError: it refused; the text says why.
-            RequestTimeout: no answer within *timeout* seconds.
-        """
-        self._attached_link(f"asking the host to {verb}")
-        number = next(self._numbers)
-        answer = self._controls[number] = Answer()
-        try:
-            self._attached_link(f"asking the host to {verb}")  # again: its end since then has told nobody of us
-            self._tell(messages.ControlRequest(number, verb, process))
-            reply = await answer.wait_async(timeout)
-        finally:
-            self._controls.pop(number, None)
-        if reply is None:
-            raise HostNotAttached("the host went away before it answered")
-        if reply is NOTHING:
-            raise RequestTimeout(f"the host did not answer {verb!r} within {timeout} s")
-        if reply.error is not None:
-            raise HostError(reply.error)
-        return codec.decode(reply.value)
-
-    def _tell(self, message: messages.Control) -> None:
-        link = self.link
-        if link is None:
-            return
-        monitor = self.monitor
-        if monitor.owned():  # asked for by a finalizer or signal handler in the middle of our work
-            monitor.defer(lambda: link.send_control(message), "a message to the host", 0)
-        else:
-            link.send_control(message)
-            self._settle()
-
-    def _attached_link(self, what: str) -> Link:
-        link = self.link
-        if link is None or self._phase is not _Phase.ATTACHED:
-            if self._phase is _Phase.DETACHED:
-                raise HostNotAttached(f"{what} needs the host, which is gone: this process is shutting down")
-            from liteyuki_host.comm.command import run_this_bot
-
-            raise HostNotAttached(
-                f"{what} needs the lycomm host, and this bot was started without one; "
-                f"start it with `{run_this_bot()}` in the project's folder"
-            )
-        return link
-
     # --- channels -------------------------------------------------------------------------------------------
 
     def channel_names(self) -> set[str]:
         names = set(self._channels)
-        if self._phase is _Phase.ALONE:
+        if self._phase is Phase.ALONE:
             names |= {f"{self.process}-passive", f"{self.process}-active"}
         return names
 
@@ -347,7 +219,7 @@ class Node(Exchange):
             return
         self._declared.add(name)
         self._channels.add(name)
-        if self._phase is _Phase.ATTACHED:
+        if self._phase is Phase.ATTACHED:
             # Without credit: a channel may be named while a message is encoded on the event loop.
             self._replica.ask(lambda number: messages.Declare(number, name), None)
 
@@ -360,7 +232,7 @@ class Node(Exchange):
     # by agreement with the host (``protocol/closing.py``).
 
     def _sweep(self) -> int:
-        link = self.link if self._phase is _Phase.ATTACHED else None
+        link = self.link if self._phase is Phase.ATTACHED else None
         own = (f"{self.process}-passive", f"{self.process}-active")  # these the host keeps
         with self._lock:
             kept = self._kept_names
@@ -379,9 +251,9 @@ class Node(Exchange):
         if end.name in self._declared:
             self._declared.discard(end.name)
             link = self.link
-            if self._phase is _Phase.ALONE:
+            if self._phase is Phase.ALONE:
                 self._channels.discard(end.name)
-            elif self._phase is _Phase.ATTACHED and link is not None and link.closer.possible:
+            elif self._phase is Phase.ATTACHED and link is not None and link.closer.possible:
                 self._replica.ask(lambda number: messages.Undeclare(number, end.name), None)
         return True
 
@@ -389,7 +261,7 @@ class Node(Exchange):
         return () if self.link is None else (self.link,)
 
     def _use_end(self, end: ChannelEnd) -> None:
-        if end.outbox.bound and self._phase is _Phase.ATTACHED:
+        if end.outbox.bound and self._phase is Phase.ATTACHED:
             return
         link = self._attached_link(f"channel {end.name!r}")
         with self._lock:
@@ -399,7 +271,7 @@ class Node(Exchange):
     # --- topics ---------------------------------------------------------------------------------------------
 
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
-        if self._phase is _Phase.ALONE:
+        if self._phase is Phase.ALONE:
             subscription = self._subscriptions.get(topic)
             if subscription is not None:
                 monitor = self.monitor
@@ -416,7 +288,7 @@ class Node(Exchange):
 
     def _subscribed(self, subscription: Subscription) -> None:
         link = self.link
-        if link is None or self._phase is not _Phase.ATTACHED:
+        if link is None or self._phase is not Phase.ATTACHED:
             return
         with self._lock:
             known = self._topic_streams.get(subscription.topic)
@@ -439,10 +311,10 @@ class Node(Exchange):
 
     @property
     def revision(self) -> int:
-        return self._authority.store.revision if self._phase is _Phase.ALONE else self._replica.revision
+        return self._authority.store.revision if self._phase is Phase.ALONE else self._replica.revision
 
     def revision_of(self, key: str) -> tuple[object, int]:
-        if self._phase is not _Phase.ALONE:
+        if self._phase is not Phase.ALONE:
             return self._replica.revision_of(key)
         with self._lock:
             return self.view.get(key, NOTHING), self._authority.store.revision_of(key)
@@ -465,7 +337,7 @@ class Node(Exchange):
         return True
 
     def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool, late: bool = False) -> bool:
-        if self._phase is _Phase.ATTACHED:
+        if self._phase is Phase.ATTACHED:
             return self._replica.remove(key, done, may_wait=may_wait, late=late)
         self._ask(lambda number: messages.Remove(number, key), done)
         return True
@@ -495,7 +367,7 @@ class Node(Exchange):
             pass
 
     def withdraw(self, key: str, holder: int, done: Callable[[Outcome], None]) -> None:
-        alone = self._phase is _Phase.ALONE
+        alone = self._phase is Phase.ALONE
 
         def decided(outcome: Outcome) -> None:
             if outcome.error == Refusal.HELD:
@@ -518,7 +390,7 @@ class Node(Exchange):
 
     def _ask(self, make: Callable[[int], messages.Request], done: Callable[[Outcome], None] | None) -> int:
         """Have a request performed, here or by the host; returns its number."""
-        if self._phase is _Phase.ALONE:
+        if self._phase is Phase.ALONE:
             number = next(self._numbers)
             self._authority.perform("local", make(number), done or (lambda outcome: None))
             return number
@@ -606,9 +478,7 @@ class Node(Exchange):
         elif isinstance(message, Supervision):
             self._on_supervision(message)
         elif isinstance(message, messages.ControlReply):
-            answer = self._controls.get(message.id)
-            if answer is not None:
-                answer.give(message)
+            self._answer_control(message)
         elif isinstance(message, messages.OpenRefused):
             link = self.link
             stream = None if link is None else link.connection.streams.get(message.stream)
@@ -618,25 +488,23 @@ class Node(Exchange):
 
     def on_end(self, cause: LinkError) -> None:
         before = self._phase
-        if before is not _Phase.ALONE:  # a greeting that fails leaves a process without a host
+        if before is not Phase.ALONE:  # a greeting that fails leaves a process without a host
             self._close_incoming()
-            self._phase = _Phase.DETACHED
+            self._phase = Phase.DETACHED
         self._greeting_error = cause
         self._greeted.set()
         self._room.wake()
-        for answer in list(self._controls.values()):
-            if not answer.given:
-                answer.give(None)
+        self._fail_controls()
         self._replica.end()
-        if before is _Phase.ALONE:
+        if before is Phase.ALONE:
             return
         for end in list(self._ends.values()):
             if self.link is not None:
                 end.unbind(self.link, str(cause))
-            if before is _Phase.ATTACHED:
+            if before is Phase.ATTACHED:
                 end.outbox.give_up("the host is gone")
         self._close_all(str(cause))
-        if before is _Phase.ATTACHED:
+        if before is Phase.ATTACHED:
             self._on_host_gone(str(cause))
 
     def _close_incoming(self) -> None:
@@ -651,7 +519,7 @@ class Node(Exchange):
     def _loaded(self, channels: list[str]) -> None:
         """The greeting is complete: the shared memory is that of the host."""
         self._channels |= set(channels)
-        self._phase = _Phase.ATTACHED
+        self._phase = Phase.ATTACHED
         self._greeted.set()
 
     def statistics(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ own writes included; reads are local and never wait.
 
 from __future__ import annotations
 
-import math
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,10 +16,7 @@ from liteyuki_host.comm import codec, topics
 from liteyuki_host.comm.channel.calling import call
 from liteyuki_host.comm.codec import encode_plain, encode_quickly, may_be_plain
 from liteyuki_host.comm.errors import (
-    ChannelFull,
     NotANumber,
-    RequestTimeout,
-    SharedMemoryError,
     ValueRefused,
     ValueTooLarge,
     ValueUnreadable,
@@ -28,6 +24,15 @@ from liteyuki_host.comm.errors import (
 from liteyuki_host.comm.process.current import current, follow_current
 from liteyuki_host.comm.process.exchange import Exchange
 from liteyuki_host.comm.reporting import log
+from liteyuki_host.comm.storage.checks import (
+    alive,
+    check_key,
+    check_ttl,
+    checked_timeout,
+    decoded,
+    synchronized,
+    writes_full,
+)
 from liteyuki_host.comm.storage.confirmed import DEFAULT_TIMEOUT, awaited, checkpoint_due, good, late, waited
 from liteyuki_host.comm.storage.lock import Lock
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
@@ -37,7 +42,7 @@ from liteyuki_host.comm.storage.watch import Watch
 from liteyuki_host.comm.waiting.checkpoints import checkpoint
 from liteyuki_host.comm.waiting.loops import on_event_loop, refuse_event_loop, running_loop
 from liteyuki_host.comm.waiting.monitor import Held
-from liteyuki_host.comm.waiting.waiting import NOTHING, Answer, Nothing
+from liteyuki_host.comm.waiting.waiting import NOTHING, Answer
 
 if TYPE_CHECKING:
     import anyio
@@ -88,11 +93,11 @@ class SharedMemory:
             try:
                 return codec.decode_plain(value)
             except Exception:  # said in our words
-                return _decoded(key, value)
+                return decoded(key, value)
         if kind is Expiring:
-            value = _alive(value)
+            value = alive(value)
             if type(value) is Packed:
-                return _decoded(key, value)
+                return decoded(key, value)
             return default if value is MISSING else value
         return value
 
@@ -105,7 +110,7 @@ class SharedMemory:
     def __contains__(self, key: object) -> bool:
         value = self._view.get(key, MISSING)  # type: ignore[call-overload]
         if type(value) is Expiring:
-            value = _alive(value)
+            value = alive(value)
         return value is not MISSING
 
     def get_all(self) -> dict[str, Any]:
@@ -117,7 +122,7 @@ class SharedMemory:
         unreadable: dict[str, Packed] = {}
         for key, value in list(self._view.items()):
             if type(value) is Expiring:
-                value = _alive(value)
+                value = alive(value)
             if value is MISSING:
                 continue
             if type(value) is Packed:
@@ -171,7 +176,7 @@ class SharedMemory:
         """
         payload = self._encode(key, value)
         if ttl is not None:
-            _check_ttl(ttl)
+            check_ttl(ttl)
         exchange = self._bound_to or self._exchange
         monitor = exchange.monitor
         try:
@@ -179,7 +184,7 @@ class SharedMemory:
                 raise Held
             if not exchange.put(key, payload, ttl, ephemeral, None, may_wait=False):
                 if on_event_loop():
-                    raise _writes_full(key)
+                    raise writes_full(key)
                 exchange.put(key, payload, ttl, ephemeral, None, may_wait=True)
         except Held:
             monitor.defer(
@@ -199,7 +204,7 @@ class SharedMemory:
         Raises:
             KeyError: it is missing here and *ignore_key_error* is False.
         """
-        _check_key(key)
+        check_key(key)
         if not ignore_key_error and key not in self:
             raise KeyError(key)
         exchange = self._exchange
@@ -208,7 +213,7 @@ class SharedMemory:
             if monitor.owned():
                 raise Held
             if not exchange.remove(key, None, may_wait=not on_event_loop()):
-                raise _writes_full(key)
+                raise writes_full(key)
         except Held:
             monitor.defer(
                 lambda: exchange.remove(key, None, may_wait=False, late=True),
@@ -237,7 +242,7 @@ class SharedMemory:
         """
         payload = self._encode(key, value)
         if ttl is not None:
-            _check_ttl(ttl)
+            check_ttl(ttl)
         exchange = self._bound_to or self._exchange
         if checkpoint_due(exchange):
             await checkpoint()
@@ -257,7 +262,7 @@ class SharedMemory:
     async def adelete(self, key: str) -> bool:
         """Delete and wait until the host has ordered it; returns whether the key was there. Waits for room and can be
         cancelled as :meth:`aset`."""
-        _check_key(key)
+        check_key(key)
         exchange = self._exchange
         if checkpoint_due(exchange):
             await checkpoint()
@@ -348,7 +353,7 @@ class SharedMemory:
             async with turn:
                 payload, revision = self._stored(key)
                 while True:
-                    old = default if payload is None else _decoded(key, payload)
+                    old = default if payload is None else decoded(key, payload)
                     value = await call(function, old)
                     new = None if value is None else self._encode(key, value)
                     ask = partial(self._compare_revision, key, new, revision)
@@ -370,14 +375,14 @@ class SharedMemory:
             WouldBlockEventLoop: called on an event loop.
         """
         refuse_event_loop("shared_memory.sync()", "shared_memory.async_()")
-        return _synchronized(self._sync().wait(self._exchange.link, timeout), timeout)
+        return synchronized(self._sync().wait(self._exchange.link, timeout), timeout)
 
     async def async_(self, *, timeout: float = DEFAULT_TIMEOUT) -> int:
         """Wait for everything that any process had written before, as :meth:`sync`, in a task (``async`` alone is a
         reserved word)."""
         if checkpoint_due(self._exchange):
             await checkpoint()
-        return _synchronized(await self._sync().wait_async(timeout), timeout)
+        return synchronized(await self._sync().wait_async(timeout), timeout)
 
     def lock(self, key: str, *, timeout: float | None = None) -> Lock:
         """A lock across all processes: ``async with shared_memory.lock("name"):``, or ``with`` in a thread.
@@ -397,8 +402,8 @@ class SharedMemory:
         Raises:
             ValueError: *timeout* is negative, or no number.
         """
-        _check_key(key)
-        return Lock(self._exchange, key, _checked_timeout(timeout))
+        check_key(key)
+        return Lock(self._exchange, key, checked_timeout(timeout))
 
     def watch(self, prefix: str = "") -> Watch:
         """Every change of the keys that begin with *prefix*, in order, from now on.
@@ -430,7 +435,7 @@ class SharedMemory:
 
     def _encode(self, key: str, value: Any) -> bytes:
         if not (type(key) is str and key.isascii() and len(key) <= MAX_KEY_SIZE):
-            _check_key(key)
+            check_key(key)
         kind = type(value)
         if kind is str or kind is dict or may_be_plain(kind):  # nearly all values, and they need no more than this
             try:
@@ -445,7 +450,7 @@ class SharedMemory:
             raise type(error)(f"shared_memory[{key!r}]: {error}") from None
 
     def _increment(self, key: str, by: float) -> Answer[Outcome]:
-        _check_key(key)
+        check_key(key)
         if not codec.is_number(by):
             raise NotANumber(f"shared_memory[{key!r}]: cannot add {codec.shown(by)}, which is not a number")
         by = float.__float__(by) if isinstance(by, float) else int.__index__(by)  # without a class of its own
@@ -481,10 +486,10 @@ class SharedMemory:
         return True
 
     def _stored(self, key: str) -> tuple[bytes | None, int]:
-        _check_key(key)
+        check_key(key)
         value, revision = self._exchange.revision_of(key)
         if type(value) is Expiring:
-            value = _alive(value)
+            value = alive(value)
         if value is NOTHING or value is MISSING:
             return None, revision
         return (bytes(value) if type(value) is Packed else codec.encode(value)), revision
@@ -492,7 +497,7 @@ class SharedMemory:
     def _next_value(
         self, key: str, function: Callable[[Any], Any], default: Any, payload: bytes | None
     ) -> tuple[Any, bytes | None]:
-        value = function(default if payload is None else _decoded(key, payload))
+        value = function(default if payload is None else decoded(key, payload))
         return value, None if value is None else self._encode(key, value)
 
     def _sync(self) -> Answer[Outcome]:
@@ -500,61 +505,6 @@ class SharedMemory:
         outcome: Answer[Outcome] = Answer()
         self._exchange.sync(outcome.give)
         return outcome
-
-
-def _alive(value: Expiring) -> Any:
-    return value.value if time.monotonic() < value.deadline else MISSING
-
-
-def _decoded(key: str, payload: bytes) -> Any:
-    try:
-        return codec.decode(payload)
-    except ValueUnreadable as error:
-        raise ValueUnreadable(f"shared_memory[{key!r}]: {error}") from error
-
-
-def _check_key(key: object) -> None:
-    if not isinstance(key, str):
-        raise TypeError(f"a key of the shared memory is a text, not {type(key).__name__}")
-    if key.isascii() and len(key) <= MAX_KEY_SIZE:
-        return
-    try:
-        size = len(key.encode())
-    except UnicodeEncodeError:
-        raise ValueRefused(f"key {key!r:.80}: a text with a lone surrogate cannot travel") from None
-    if size > MAX_KEY_SIZE:
-        raise ValueTooLarge(f"a key of {size:,} bytes, the limit is {MAX_KEY_SIZE} bytes: {key[:40]!r}...")
-
-
-def _check_ttl(ttl: float) -> None:
-    if not (codec.is_number(ttl) and ttl > 0):
-        raise ValueError(f"ttl is a positive number of seconds, not {ttl!r}")
-
-
-def _writes_full(key: str) -> ChannelFull:
-    return ChannelFull(
-        f"shared_memory[{key!r}]: too many writes are on their way, and waiting here would freeze the event loop; "
-        "use `await shared_memory.aset(...)`"
-    )
-
-
-def _synchronized(outcome: Outcome | Nothing, timeout: float) -> int:
-    if outcome is NOTHING:
-        raise RequestTimeout(
-            f"shared_memory.sync(): not every process has handed over its writes within {timeout} s; "
-            "one of them may be frozen, or very busy"
-        )
-    if outcome.error is not None:
-        raise SharedMemoryError(f"shared_memory.sync(): {outcome.error}")
-    return outcome.revision
-
-
-def _checked_timeout(timeout: float | None) -> float | None:
-    if timeout is None or timeout == math.inf:
-        return None
-    if not (codec.is_number(timeout) and timeout >= 0):
-        raise ValueError(f"the timeout of a lock is a number of seconds, 0 or more, or None, not {timeout!r}")
-    return timeout
 
 
 shared_memory = SharedMemory()
