@@ -26,7 +26,8 @@ LONGEST_DELAY = 10.0
 class Boundary:
     """Tells of the failures of one piece of work, each kind once, and says how long to wait before the next try.
 
-    For one thread at a time. It keeps no exception, and so nothing that one's traceback names.
+    For one thread at a time. It keeps no exception, and so nothing that one's traceback names. Its methods never raise,
+    whatever the log's sinks do: an exception here would end the very work that this class keeps alive.
 
     Args:
         what: the subject of the log lines: ``child web: watching its files``.
@@ -46,12 +47,17 @@ class Boundary:
         words = describe(error) if short else type(error).__name__
         if words not in self._told and len(self._told) < 10:  # whatever is different each time is not told for ever
             self._told.add(words)
-            if short:
-                logger.error(f"{self._what} failed: {words}; trying again until it works. What helps: {remedy(error)}")
-            else:
-                logger.opt(exception=error).error(
-                    f"{self._what} failed inside lycomm; trying again. Please report this"
-                )
+            try:
+                if short:
+                    logger.error(
+                        f"{self._what} failed: {words}; trying again until it works. What helps: {remedy(error)}"
+                    )
+                else:
+                    logger.opt(exception=error).error(
+                        f"{self._what} failed inside lycomm; trying again. Please report this"
+                    )
+            except Exception:  # a sink that was added with catch=False; there is nobody else to tell
+                pass
         return delay
 
     def succeeded(self) -> None:
@@ -59,7 +65,10 @@ class Boundary:
         if self._told:
             self._told.clear()
             self._delay = FIRST_DELAY
-            logger.info(f"{self._what} works again")
+            try:
+                logger.info(f"{self._what} works again")
+            except Exception:  # as above
+                pass
 
 
 async def in_thread(function: Callable[..., T], *arguments: object, name: str = "lycomm-worker") -> T:

@@ -202,6 +202,7 @@ class Hub(Exchange):
             session.close(reason)
             session.link.join(1.0)  # what it acknowledged before its end is not lost
         self._closed = True
+        self._laggards.close()
         for end in list(self._ends.values()):
             end.close(reason)  # whoever waits for room is not to be let in by what is given up now
             end.outbox.give_up(reason)

@@ -25,6 +25,7 @@ lock. Nobody waits, grants credit or disconnects with that lock held: a grant ma
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,7 @@ class Laggards:
         self._loop = loop
         self._withheld: list[tuple[StreamSource, int]] = []  # under the lock: credit kept back while somebody lags
         self._watching = False  # under the lock: the thread is there, or its start will be tried again
+        self._closed = threading.Event()  # set when the host ends; the thread ends then, whatever fails
         self._boundary = Boundary("watching for processes that do not read the shared memory")
         self._room = Waiters()  # the host's writers that wait; woken when nobody lags any more
 
@@ -114,38 +116,64 @@ class Laggards:
         for session in laggards:
             if session.memory_backlog > limit:
                 self._disconnect(session)
-        with self._lock:
-            if not self._withheld or self._watching:
-                return True
-            self._watching = True
-        self._start_watching()
+        self._watch_withheld()
         return True
 
+    def _watch_withheld(self) -> None:
+        """Have a thread see to what is withheld, unless there is nothing, or a thread already."""
+        with self._lock:
+            if not self._withheld or self._watching or self._closed.is_set():
+                return
+            self._watching = True
+        self._start_watching()
+
+    # --- the thread -----------------------------------------------------------------------------------------
+
     def _start_watching(self) -> None:
+        """Start the thread, or have its start tried again. ``_watching`` has been set by the caller."""
         try:
             DaemonThread(self._watch, name="lycomm-laggards", core=True).start()
         except (RuntimeError, MemoryError) as error:
             # The caller reads a link, of a child that is not to blame. Whoever lags may also catch up meanwhile.
             delay = self._boundary.failed(error)
             loop = self._loop()
-            if loop is not None:
-                call_on(loop, lambda: loop.call_later(delay, self._start_watching))
-            else:
+            if loop is None or not call_on(loop, lambda: loop.call_later(delay, self._start_watching)):
                 self._watching = False  # the next one who is withheld tries again
 
     def _watch(self) -> None:
-        """Run by a thread while writes of children are held up: a frozen process is not to hold them up for ever."""
+        """Disconnect whoever lags too long, until nothing is withheld. Run by the thread.
+
+        Any failure is told once, and the work is tried again after a while: without this thread the children whose
+        credit is withheld would wait for ever.
+        """
         while True:
-            self._wait_for_laggards()
-            self.memory_read()
-            with self._lock:
-                over = not self._withheld
-                if over:
-                    self._watching = False
-            if self._monitor.due:
-                self._monitor.settle()
+            try:
+                self._wait_for_laggards()
+                over = self._nothing_left()
+                self._boundary.succeeded()
+                if self._monitor.due:
+                    self._monitor.settle()
+            except Exception as error:
+                over = self._closed.wait(self._boundary.failed(error))
             if over:
                 return
+
+    def _nothing_left(self) -> bool:
+        """Grant what is withheld. Returns whether nothing is left; another thread has to be started then."""
+        failure = self._let_go_on()
+        if failure is not None:
+            raise failure
+        with self._lock:
+            if not self._withheld:
+                self._watching = False
+            return not self._watching
+
+    def close(self) -> None:
+        """End the thread, as the host ends: all links are over, so that no credit is of use any more."""
+        with self._lock:
+            self._withheld.clear()
+        self._closed.set()
+        self._room.wake()
 
     def _wait_for_laggards(self) -> None:
         """Wait until nobody lags; who still does after LAG_SECONDS is disconnected."""
@@ -165,13 +193,33 @@ class Laggards:
         return bool(self._withheld)
 
     def memory_read(self) -> None:
-        """A child has read memory events, or is gone: let the writers go on when nobody lags."""
+        """A child has read memory events, or is gone: let the writers go on when nobody lags. Never raises: the caller
+        reads the link of a child that has nothing to do with the writers."""
+        if self._let_go_on() is not None:
+            self._watch_withheld()  # the thread tries again, and reports what fails
+
+    def _let_go_on(self) -> Exception | None:
+        """Grant what is withheld and wake the host's writers, if nobody lags.
+
+        Returns what has kept some of it from being granted; that stays in the list, and the rest is granted all the
+        same.
+        """
+        failure: Exception | None = None
         if (self._withheld or self._room.callbacks) and not self.now():
             with self._lock:
                 withheld, self._withheld = self._withheld, []
             for source, cost in withheld:
-                source.consumed(cost)
+                try:
+                    if cost:
+                        source.used(cost)
+                        cost = 0  # counted; from here on only the grant can be missing
+                    source.grant()
+                except Exception as error:
+                    failure = error
+                    with self._lock:
+                        self._withheld.append((source, cost))
             self._room.wake()
+        return failure
 
     def now(self) -> list[Session]:
         """Who has not read a window of memory events: writers are to wait for them."""

@@ -974,8 +974,11 @@ def test_credit_that_was_withheld_when_the_laggard_caught_up_is_not_forgotten(mo
     granted: list[int] = []
 
     class Source:
-        def consumed(self, cost: int) -> None:
+        def used(self, cost: int) -> None:
             granted.append(cost)
+
+        def grant(self) -> None:
+            pass
 
     class Laggard:
         memory_backlog = 0
@@ -1028,7 +1031,10 @@ def test_a_process_is_disconnected_once_however_many_writes_follow(monkeypatch: 
             closed.append(cause)
 
     class Source:
-        def consumed(self, cost: int) -> None:
+        def used(self, cost: int) -> None:
+            pass
+
+        def grant(self) -> None:
             pass
 
     hub = Hub()
