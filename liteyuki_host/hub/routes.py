@@ -100,6 +100,12 @@ class Relay:
                 dropped += 1
         return dropped
 
+    def stranded(self) -> int:
+        """Count the messages that wait and are no requests. At the host's end they are lost; who has made a request is
+        told by the end of the link."""
+        with self._lock:
+            return sum(1 for _, flags, _, _ in self._waiting if not flags & Flag.REQUEST)
+
     def __len__(self) -> int:
         """Messages that wait."""
         return len(self._waiting)

@@ -202,7 +202,7 @@ class Switchboard:
         for route in list(self.routes.values()):
             for outbox in route.outbox.values():
                 outbox.give_up(reason)
-            stranded = sum(len(relay) for relay in route.relays.values())
+            stranded = sum(relay.stranded() for relay in route.relays.values())
             if stranded:
                 self._host.losses.add(route.name, stranded, reason)
 

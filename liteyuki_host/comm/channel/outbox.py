@@ -324,16 +324,21 @@ class Outbox:
             self._closed = False
 
     def give_up(self, why: str) -> int:
-        """Nobody will consume what is left: close, report it as lost and return its count."""
+        """Nobody will consume what is left: close, report it as lost and return its count.
+
+        Requests are not counted: whoever has asked gets an error, so nothing is lost without a word.
+        """
         with self._lock:
             self._closed = True
-            count = len(self.backlog)
+            count = sum(1 for item in self.backlog if not item.flags & Flag.REQUEST)
             self.backlog.clear()
             self._backlog_cost = 0
             if self._bound is not None:
                 link, stream = self._bound
                 link.settle()
-                count += sum(len(run.unconsumed(stream.acknowledged)) for run in list(stream.unacknowledged))
+                for run in list(stream.unacknowledged):
+                    if not run.flags & Flag.REQUEST:
+                        count += len(run.unconsumed(stream.acknowledged))
                 stream.unacknowledged.clear()
         if count:
             self.lose(count, why)

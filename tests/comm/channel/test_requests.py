@@ -64,6 +64,31 @@ async def test_all_who_ask_are_refused(taken: Any) -> None:
     assert [type(answer) for answer in answers] == [ChannelTaken] * 5
 
 
+async def test_a_refused_request_is_not_lost(taken: Any) -> None:
+    with logged() as lines:
+        for _ in range(3):
+            with pytest.raises(ChannelTaken):
+                await taken.request("question", timeout=DEADLINE)
+        taken._own_end().monitor.settle()
+    assert not [line for line in lines if "lost" in line]
+    assert taken.statistics().lost == 0
+
+
+async def test_an_unanswered_request_is_not_lost(pair: Pair) -> None:
+    """Its asker gets ChannelBroken when the host ends."""
+    from liteyuki_host.comm.errors import ChannelBroken
+
+    line = pair.host_channel(NAME)
+    with logged() as lines:
+        asked = asyncio.create_task(line.request("question", timeout=None))
+        await asyncio.to_thread(line.send, "a message")
+        await eventually(lambda: line.statistics().waiting_to_be_consumed == 2)
+        await asyncio.to_thread(pair.host.close, "the host ends")
+        with pytest.raises(ChannelBroken):
+            await asked
+    assert [part for part in lines if "lost" in part] == [f"WARNING {NAME}: 1 message lost (the host ends)"]
+
+
 async def test_flushing_a_refused_channel_says_so(taken: Any) -> None:
     await taken.asend("lost")
     with pytest.raises(ChannelTaken):
