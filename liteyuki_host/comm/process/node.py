@@ -1,7 +1,8 @@
 """A bot process's half: everything of it that talks with the host.
 
 Without a host it is its own: the shared memory and topics work inside the process, channels to the host raise
-HostNotAttached, and no thread, file or port is opened.
+HostNotAttached, and no file or port is opened, and no thread but the clock of watched keys
+with a ttl (``storage/expiry.py``).
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from liteyuki_host.comm.process.forked_links import close_in_forks
 from liteyuki_host.comm.process.names import check_name
 from liteyuki_host.comm.process.subscription import Subscription
 from liteyuki_host.comm.process.supervised import Phase, Supervised
+from liteyuki_host.comm.process.watchers import Watcher
 from liteyuki_host.comm.protocol import messages
 from liteyuki_host.comm.protocol.connection import Connection, Role
 from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.storage.authority import Authority
+from liteyuki_host.comm.storage.expiry import ExpiryThread
 from liteyuki_host.comm.storage.outcome import Outcome, Refusal
 from liteyuki_host.comm.storage.replica import Replica
 from liteyuki_host.comm.transport import Transport
@@ -63,7 +66,7 @@ class Node(Supervised):
             withdrawn=self._forget_name,
             monitor=self.monitor,
         )
-        self._authority = self._own_authority()
+        self._own_memory()
         self._room = Waiters()  # for publications
         self._topic_streams: dict[str, Stream] = {}
         self._greeted = threading.Event()
@@ -188,7 +191,8 @@ class Node(Supervised):
         with self._lock:
             self.view.clear()
             self._replica.reset()
-            self._authority = self._own_authority()
+            self._expiry.end()
+            self._own_memory()
             self._channels.clear()
             self._declared.clear()
             self._kept_names.clear()
@@ -393,6 +397,8 @@ class Node(Supervised):
         if self._phase is Phase.ALONE:
             number = next(self._numbers)
             self._authority.perform("local", make(number), done or (lambda outcome: None))
+            if self._authority.may_expire:
+                self._expiry.look()
             return number
         self._attached_link("the shared memory")
         return self._replica.ask(make, done)
@@ -413,12 +419,24 @@ class Node(Supervised):
             sent = True
         return sent
 
-    def _own_authority(self) -> Authority:
+    def add_watcher(self, watcher: Watcher) -> None:
+        super().add_watcher(watcher)
+        self._expiry.look()
+
+    def remove_watcher(self, watcher: Watcher) -> None:
+        super().remove_watcher(watcher)
+        self._expiry.look()
+
+    def _own_memory(self) -> None:
+        """Begin with an empty shared memory, as a process without a host has it."""
+
         def on_change(revision: int, key: str, value: bytes | None, ttl: float | None, writer: str | None) -> None:
             if self._watchers:
                 self._changed(key, messages.encode_change(revision, key, value, ttl))
 
-        return Authority(view=self.view, on_change=on_change, monitor=self.monitor)
+        self._authority = Authority(view=self.view, on_change=on_change, monitor=self.monitor)
+        watchers = self._watchers
+        self._expiry = ExpiryThread(self._authority, self.monitor, lambda: len(watchers) > 0)
 
     # --- what the link tells us (LinkHandler) -----------------------------------------------------------------
 
@@ -518,6 +536,7 @@ class Node(Supervised):
 
     def _loaded(self, channels: list[str]) -> None:
         """The greeting is complete: the shared memory is that of the host."""
+        self._expiry.end()
         self._channels |= set(channels)
         self._phase = Phase.ATTACHED
         self._greeted.set()

@@ -50,6 +50,11 @@ class Authority:
         self._on_deadline = on_deadline
         self._next_deadline: float | None = None
 
+    @property
+    def may_expire(self) -> bool:
+        """Whether some key may have a ttl. False is certain; takes no lock."""
+        return self._next_deadline is not None
+
     def put(self, owner: str, key: str, value: bytes, ttl: float | None, ephemeral: bool) -> int:
         """Write for *owner*; returns the revision, or 0 when there is no room. The caller holds the lock."""
         now = time.monotonic()
