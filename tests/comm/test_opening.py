@@ -42,7 +42,7 @@ class Early:
         written = b"".join(map(bytes, buffers))
         if b"early" in written:
             if b"topic" in written:
-                until(lambda: "early" in self._pair.host._topics)
+                until(lambda: "early" in self._pair.host.subscribers.counts())
                 self._published = True
                 self._pair.host.publish("early", codec.encode("first"), 0, may_wait=False)
             assert self._arrived.wait(DEADLINE)

@@ -448,7 +448,12 @@ def test_both_end_at_once(hub: Hub, start: Start) -> None:
             ends.join(DEADLINE)
             assert not ends.is_alive()
             hub.losses.flush()
-        assert (hub.session("bot"), hub.roster.standbys.get("bot"), hub.subscribers.counts(), hub.view) == (None, None, {}, {})
+        assert (hub.session("bot"), hub.roster.standbys.get("bot"), hub.subscribers.counts(), hub.view) == (
+            None,
+            None,
+            {},
+            {},
+        )
         from_bot.send(number)
         reported = [line for line in lines if "3 messages lost (the new bot that sent it ended before" in line]
         if not reported:
