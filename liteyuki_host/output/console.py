@@ -48,7 +48,12 @@ class Console:
         self._missing = 0  # lines lost to errors
         self._retry_at = 0.0
         self._backlog = Backlog("lycomm-console", self._write)
-        self._device = _device_of(stream, given_up=lambda: self._backlog.closed)
+        self._device: Device | None = None
+        """Where text goes; None before it has been opened, and when there is nobody any more who could read it.
+        Written by the writing thread."""
+        self._opened = stream is None
+        """Whether :attr:`_device` is decided. The writing thread opens the device before its first line: *stream* may
+        be an object of the user's, whose methods may log or hang, and none of them runs in a caller."""
 
     @property
     def closed(self) -> bool:
@@ -56,12 +61,12 @@ class Console:
 
     def write(self, text: str) -> None:
         """Show lines of the host itself. From any thread; never waits."""
-        if self._device is not None:
+        if self._takes_lines:
             self._backlog.add(Block.of(HOST, text.rstrip("\n").encode("utf-8", "replace")))
 
     def show(self, block: Block) -> None:
         """Show lines of a child, each with its name. From any thread; never waits."""
-        if self._device is not None:
+        if self._takes_lines:
             self._backlog.add(block)
 
     def flush(self, timeout: float) -> bool:
@@ -72,7 +77,23 @@ class Console:
         """Flush, then show nothing more. Returns whether all was shown. The stream stays open."""
         return self._backlog.close(timeout)
 
+    @property
+    def _takes_lines(self) -> bool:
+        """Whether a line has a chance to be shown."""
+        return self._device is not None or not self._opened
+
+    # --- the writing thread -------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Open the device. When the stream raises, nothing is shown on it, and ``threading`` reports the error."""
+        try:
+            self._device = _device_of(self.stream, given_up=lambda: self._backlog.closed)
+        finally:
+            self._opened = True  # last: until then, callers may add lines
+
     def _write(self, taken: list[Taken]) -> None:
+        if not self._opened:
+            self._open()
         device = self._device
         lines = sum((omitted.lines if omitted else 0) + block.lines for omitted, block in taken)
         if device is None:
@@ -114,7 +135,8 @@ def _note(words: str) -> str:
 
 _shared: Console | None = None
 _kept: Console | None = None
-_shared_lock = threading.Lock()
+_shared_lock = threading.RLock()
+"""Guards the two above. Re-entrant: a signal handler or a finalizer that logs may run in :func:`shared` itself."""
 
 
 def shared(*, keep: bool = False) -> Console:
@@ -127,7 +149,11 @@ def shared(*, keep: bool = False) -> Console:
     with _shared_lock:
         current = _shared
         if current is None or current.closed or not (current is _kept or current.stream is sys.stdout):
-            _shared = current = Console(sys.stdout)
+            made = Console(sys.stdout)
+            if _shared is current:  # else somebody has come here on this thread meanwhile, and has made one
+                _shared = made
+            current = _shared
+            assert current is not None
         if keep:
             _kept = current
         return current

@@ -11,15 +11,16 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 from loguru import logger
 from output_kit import DEADLINE, StoppableReader, block, printing
 
 from liteyuki_host import log
+from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.output import console as console_module
-from liteyuki_host.output.backlog import LIMIT
+from liteyuki_host.output.backlog import LIMIT, Backlog
 from liteyuki_host.output.console import Console
 from liteyuki_host.supervisor.process import child_environment
 from liteyuki_host.supervisor.process_output import Output
@@ -176,6 +177,7 @@ STUCK = """
 import sys
 from loguru import logger
 from liteyuki_host import log
+from liteyuki_host.comm.threads import DaemonThread
 sink = log.configure("INFO")
 for number in range(10_000):
     logger.info("x" * 100)
@@ -238,10 +240,60 @@ def test_the_console_follows_stdout_unless_a_host_keeps_it(monkeypatch: pytest.M
     assert (first.getvalue(), second.getvalue()) == ("1\n", "2\n")
 
 
+class Talkative:
+    """A standard output of the user's: whenever it is flushed it shows a line, as one that passes prints to a log."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def flush(self) -> None:
+        console_module.shared().write("flushed\n")
+        self._stream.flush()
+
+
+def test_a_stdout_that_logs_when_flushed_stops_nobody(unread: StoppableReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Talkative(unread.stream))
+    shown = DaemonThread(lambda: console_module.shared().write("shown\n"), name="shows a line")
+    shown.start()
+    shown.join(DEADLINE)
+    assert not shown.is_alive(), "it waits for a lock that it holds itself"
+    unread.read()
+    assert console_module.shared().close(DEADLINE)
+    assert unread.lines()[:2] == ["shown", "flushed"]
+
+
+def test_a_finalizer_that_logs_stops_no_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs while the process's console is made, and gets the one that its caller gets."""
+    consoles: list[Console] = []
+    finalizers = [lambda: consoles.append(console_module.shared())]
+
+    class Collected(Backlog):
+        """A collection happens to run while the console allocates its backlog."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            while finalizers:
+                finalizers.pop()()
+
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(console_module, "Backlog", Collected)
+    asked = DaemonThread(lambda: consoles.append(console_module.shared()), name="asks for the console")
+    asked.start()
+    asked.join(DEADLINE)
+    assert not asked.is_alive(), "it waits for a lock that it holds itself"
+    inner, outer = consoles
+    assert inner is outer
+    assert outer.close(DEADLINE)
+
+
 FORKED = """
 import os, sys
 from loguru import logger
 from liteyuki_host import log
+from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.output.console import shared
 log.configure("INFO")
 logger.info("parent")
