@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from supervisor_kit import DEADLINE, FAKE_PROJECT, Events, FakeHub, child
@@ -39,6 +40,8 @@ class Watched(Events):
         """Set while the keeper is held there."""
         self.refuse_spawns = 0
         """So many starts find the system out of descriptors."""
+        self.broken = False
+        """No start can succeed: the project's folder is not what it should be."""
         self._loop = asyncio.get_running_loop()
         self._may_spawn, self._may_end = threading.Event(), asyncio.Event()
         self._may_spawn.set()
@@ -60,6 +63,8 @@ class Watched(Events):
         if not self._may_spawn.is_set():
             self._loop.call_soon_threadsafe(self.spawning.set)
         assert self._may_spawn.wait(DEADLINE)
+        if self.broken:
+            raise ProcessFailed("no bot in this folder")
         if self.refuse_spawns:
             self.refuse_spawns -= 1
             raise OSError(errno.EMFILE, "Too many open files")
@@ -145,6 +150,24 @@ async def backing_off() -> AsyncIterator[tuple[Supervisor, Watched]]:
         yield supervisor, watched
 
 
+HANGS: dict[str, Any] = {"behaviour": "hook-hangs", "ready_timeout": 0.2, "stop_timeout": 0.1, "max_restarts": 0}
+"""A child that is never ready; the policy gives it up when it has been ended."""
+
+
+@asynccontextmanager
+async def ending_unhealthy() -> AsyncIterator[tuple[Supervisor, Watched]]:
+    async with kept(child(**HANGS)) as (supervisor, watched):
+        await watched.entered(State.STOPPING)
+        yield supervisor, watched
+
+
+@asynccontextmanager
+async def given_up() -> AsyncIterator[tuple[Supervisor, Watched]]:
+    async with kept(child(**HANGS)) as (supervisor, watched):
+        await watched.entered(State.FAILED)
+        yield supervisor, watched
+
+
 ASKS: dict[str, Callable[[Supervisor], None]] = {
     "start": lambda supervisor: supervisor.start("bot"),
     "stop": lambda supervisor: supervisor.stop("bot"),
@@ -168,6 +191,12 @@ CASES: dict[tuple[Hold, str], list[State]] = {
     (ending, "start"): [*ENDED, *ONE_START],
     (ending, "stop"): [*ENDED, State.STOPPED],
     (ending, "restart"): [*ENDED, *ONE_START],
+    (ending_unhealthy, "start"): [State.STARTING, State.STOPPING, State.STARTING],
+    (ending_unhealthy, "stop"): [State.STARTING, State.STOPPING, State.STOPPED],
+    (ending_unhealthy, "restart"): [State.STARTING, State.STOPPING, State.STARTING],
+    (given_up, "start"): [State.STARTING, State.STOPPING, State.FAILED, State.STARTING],
+    (given_up, "stop"): [State.STARTING, State.STOPPING, State.FAILED],
+    (given_up, "restart"): [State.STARTING, State.STOPPING, State.FAILED, State.STARTING],
     (backing_off, "start"): [State.STARTING, State.BACKING_OFF, State.STARTING, State.BACKING_OFF],
     (backing_off, "stop"): [State.STARTING, State.BACKING_OFF, State.STOPPED],
     (backing_off, "restart"): [State.STARTING, State.BACKING_OFF, State.STARTING, State.BACKING_OFF],
@@ -185,6 +214,51 @@ async def test_the_states_follow_from_phase_and_wish(phase: Hold, ask: str) -> N
         if expected:
             await watched.entered(expected[-1], expected.count(expected[-1]))
         assert watched.states == expected
+
+
+@pytest.mark.parametrize(
+    ("asks", "expected"),
+    [
+        (("restart", "start"), [*ENDED, *ONE_START]),
+        (("restart", "restart"), [*ENDED, *ONE_START]),
+        (("restart", "stop"), [*ENDED, State.STOPPED]),
+        (("start", "restart"), [*ENDED, *ONE_START]),
+        (("start", "stop"), [*ENDED, State.STOPPED]),
+        (("stop", "restart"), [*ENDED, *ONE_START]),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
+)
+async def test_two_wishes_in_a_row_become_one(asks: tuple[str, str], expected: list[State]) -> None:
+    """Both are asked before the keeper looks."""
+    async with watching() as (supervisor, watched):
+        for ask in asks:
+            ASKS[ask](supervisor)
+        await watched.entered(expected[-1], expected.count(expected[-1]))
+        assert watched.states == expected
+
+
+async def test_a_start_asked_before_the_trouble_is_forgotten() -> None:
+    """It meant the child that was there then, which has become unhealthy: the policy decides what follows."""
+    async with kept(child(**HANGS)) as (supervisor, watched):
+        await watched.entered(State.STARTING)
+        supervisor.start("bot")
+        await watched.entered(State.FAILED)
+        assert watched.states == [State.STARTING, State.STOPPING, State.FAILED]
+
+
+async def test_a_refused_restart_is_not_asked_again() -> None:
+    """The child that works stays, and when it crashes later, that is a crash."""
+    async with kept(child(backoff_base=3600.0, backoff_max=3600.0)) as (supervisor, watched):
+        await supervisor.wait_ready("bot", DEADLINE)
+        watched.broken = True
+        with pytest.raises(ProcessFailed, match="no bot in this folder"):
+            await asyncio.wait_for(supervisor.arestart("bot"), DEADLINE)
+        watched.broken = False
+        pid = supervisor.status()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await watched.entered(State.BACKING_OFF)
+        assert watched.states == [*ONE_START, State.BACKING_OFF]
 
 
 @pytest.mark.parametrize("phase", [resting, spawning, watching, ending, backing_off], ids=lambda phase: phase.__name__)
