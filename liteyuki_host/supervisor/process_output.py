@@ -60,7 +60,8 @@ class Output:
         """Called on the reading thread with the number of the newest line, once for all that were read together."""
         self._capacity = capacity
         self._sinks = list(show)
-        self._lock = threading.Lock()
+        # Guards the three below. Re-entrant: a finalizer that reads lines may run on the thread that keeps them.
+        self._lock = threading.RLock()
         self._blocks: deque[Block] = deque()
         self._size = 0
         self._last = 0

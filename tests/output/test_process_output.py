@@ -8,13 +8,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from output_kit import DEADLINE, FLOOD, Newest, printing, quiet, texts
 
+from liteyuki_host.comm.threads import DaemonThread
 from liteyuki_host.output.console import Console
 from liteyuki_host.output.text import Block
+from liteyuki_host.supervisor import process_output
 from liteyuki_host.supervisor.process_output import Output
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
@@ -239,3 +243,23 @@ def test_a_flood_stops_neither_its_child_nor_the_others(tmp_path: Path) -> None:
     shown_of_flood = sum(line.startswith("flood | ") for line in console_lines)
     assert left_out > 0
     assert left_out + shown_of_flood == flood.last
+
+
+def test_a_finalizer_may_read_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs on the thread that is just keeping some, which is where a collection may happen."""
+    output = quiet()
+    read: list[int] = []
+
+    def collected(*args: Any, **options: Any) -> Block:
+        read.append(len(output.lines()[0]))
+        return Block.of(*args, **options)
+
+    monkeypatch.setattr(process_output, "Block", SimpleNamespace(of=collected))
+    pipe = output.open_pipe()
+    os.write(pipe.fileno, b"line\n")
+    pipe.start()
+    finished = DaemonThread(pipe.finish, name="finishes")
+    finished.start()
+    finished.join(DEADLINE)
+    assert not finished.is_alive(), "the reading thread waits for a lock that it holds itself"
+    assert (read, texts(output)) == ([0], ["line"])
