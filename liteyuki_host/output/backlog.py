@@ -101,6 +101,7 @@ class Backlog:
     def _empty(self) -> None:
         # Reentrant: a signal handler or a finalizer may log while its own thread is in here.
         self._changed = threading.Condition(threading.RLock())
+        # Iterated as a copy: a finalizer may log in the middle, on this thread, under a name that is new here.
         self._sources: dict[str, _Source] = {}
         self._size = 0
         self._arrivals = 0
@@ -153,7 +154,7 @@ class Backlog:
         return written
 
     def _leave_out_oldest(self) -> None:
-        children = [source for name, source in self._sources.items() if name != HOST and source.waiting]
+        children = [source for name, source in list(self._sources.items()) if name != HOST and source.waiting]
         loser = max(children, key=lambda source: source.size) if children else self._sources[HOST]
         block = self._pop(loser)
         loser.leave_out(block.lines)
@@ -212,7 +213,7 @@ class Backlog:
         taken: list[Taken] = []
         weight = 0
         while self._size and weight < PIECE:
-            waiting = [source for source in self._sources.values() if source.waiting]
+            waiting = [source for source in list(self._sources.values()) if source.waiting]
             self._served = min(source.served for source in waiting)
             level = [source for source in waiting if source.served < self._served + BAND]
             source = min(level, key=lambda source: source.waiting[0][0])
@@ -221,7 +222,7 @@ class Backlog:
             weight += _weight(block)
             taken.append((source.note(flood_is_over=not source.waiting, at_once=self._closing), block))
         if not self._size:  # nobody is ahead any more
-            self._served = max(source.served for source in self._sources.values())
+            self._served = max(source.served for source in list(self._sources.values()))
         return taken
 
     def _has_work(self) -> bool:
@@ -230,14 +231,14 @@ class Backlog:
     def _take_notes(self) -> list[Taken]:
         """Those that are due of processes with no block that they could stand before."""
         notes: list[Taken] = []
-        for process, source in self._sources.items():
+        for process, source in list(self._sources.items()):
             note = None if source.waiting else source.note(flood_is_over=True, at_once=self._closing)
             if note is not None:
                 notes.append((note, Block(process, 0, 0, time.time(), b"")))
         return notes
 
     def _owes_notes(self) -> bool:
-        return any(source.missing for source in self._sources.values())
+        return any(source.missing for source in list(self._sources.values()))
 
 
 _backlogs: weakref.WeakSet[Backlog] = weakref.WeakSet()

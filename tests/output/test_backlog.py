@@ -170,3 +170,35 @@ def test_what_is_left_out_last_is_noted_without_another_line(monkeypatch: pytest
             thread.join(DEADLINE)
     assert backlog.close(0.0)
     assert len(writer.notes) == 2, "and once"
+
+
+def test_a_new_process_may_log_while_notes_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a finalizer may do there, on the same thread."""
+    monkeypatch.setattr(backlogs, "NOTE_SECONDS", 0.3)
+    writer = Notes()
+    backlog = Backlog("lycomm-backlog", writer, limit=50_000, rate=20_000_000)
+
+    class Clock:
+        asked = 0
+
+        def time(self) -> float:
+            if threading.current_thread().name == "lycomm-backlog":
+                self.asked += 1
+                backlog.add(block(f"new-{self.asked}", "a line"))
+            return time.time()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(time, name)
+
+    flood(backlog, "bot", 20)
+    assert backlog.flush(DEADLINE)
+    flood(backlog, "bot", 20)
+    assert backlog.flush(DEADLINE)
+    before = writer.lines
+    clock = Clock()
+    monkeypatch.setattr(backlogs, "time", clock)
+    writer.wait(2)  # the note that comes without another line
+    monkeypatch.undo()
+    assert backlog.close(DEADLINE)
+    assert clock.asked
+    assert writer.lines == before + clock.asked
