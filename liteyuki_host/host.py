@@ -23,6 +23,7 @@ from liteyuki_host.comm.errors import HostError, HostNotRunning, LycommError, Pr
 from liteyuki_host.comm.gil import without_the_gil
 from liteyuki_host.comm.process.current import set_current
 from liteyuki_host.comm.threads import call_soon
+from liteyuki_host.comm.waiting.loops import need_asyncio
 from liteyuki_host.embedding import Cancellation, await_on, ends_with_program, run_apart, run_waited_for
 from liteyuki_host.events import ProcessEvents
 from liteyuki_host.host_modules import load_module
@@ -209,19 +210,20 @@ class Host:
     # --- control: waiting until it is done ----------------------------------------------------------------------
 
     async def arestart_process(self, name: str | None = None) -> None:
-        """Restart and wait until ready again. Raises UnknownProcess, ProcessFailed."""
+        """Restart and wait until ready again. Raises UnknownProcess, ProcessFailed, AsyncioNeeded."""
         await self._all(self._supervisor.arestart, name)
 
     async def astart_process(self, name: str | None = None) -> None:
-        """Start and wait until ready. Raises UnknownProcess, ProcessFailed."""
+        """Start and wait until ready. Raises UnknownProcess, ProcessFailed, AsyncioNeeded."""
         await self._all(self._supervisor.astart, name)
 
     async def astop_process(self, name: str | None = None) -> None:
-        """Stop and wait until gone. Raises UnknownProcess."""
+        """Stop and wait until gone. Raises UnknownProcess, AsyncioNeeded."""
         await self._all(self._supervisor.astop, name)
 
     async def wait_ready(self, name: str, timeout: float | None = None) -> None:
-        """Wait until the process is ready. Raises UnknownProcess, ProcessFailed (it will not be)."""
+        """Wait until the process is ready. Raises UnknownProcess, ProcessFailed (it will not be),
+        AsyncioNeeded."""
         await self._on_loop(lambda: self._supervisor.wait_ready(name, timeout))
 
     def status(self) -> list[dict[str, Any]]:
@@ -310,7 +312,9 @@ class Host:
             ProcessFailed: no process runs, none will start by itself, and one has failed; the text says which and
                 why. Without a failure it returns. Neither happens where staying is of use; see the setting
                 ``on_failed``.
+            AsyncioNeeded: awaited where asyncio does not run, as in trio. Nothing has been started.
         """
+        need_asyncio()
         self._begin()
         cancellation = Cancellation(first=self.stop, again=self._end_at_once)
         try:
@@ -486,7 +490,8 @@ class Host:
             raise failed[0]
 
     async def _on_loop(self, make: Callable[[], Awaitable[T]]) -> T:
-        """Await on the host's loop, whichever loop the caller runs on."""
+        """Await on the host's loop, whichever loop of asyncio the caller runs on."""
+        need_asyncio()
         if self._over:
             raise HostNotRunning("the host has ended")
         if self._loop is None:  # not yet serving: it is done then

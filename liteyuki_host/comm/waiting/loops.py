@@ -26,6 +26,7 @@ __all__ = [
     "call_soon_on",
     "event_loops",
     "handed_over",
+    "need_asyncio",
     "no_asyncio",
     "on_event_loop",
     "parked_type",
@@ -103,6 +104,12 @@ def refuse_trio() -> None:
             "lycomm's `a...` forms and hooks run on asyncio, and this task runs on trio. Run the program on asyncio, "
             "as NoneBot does, or call the form without the `a` in a thread: `await trio.to_thread.run_sync(...)`"
         )
+
+
+def need_asyncio() -> None:
+    """Raise AsyncioNeeded when the calling thread runs no event loop of asyncio."""
+    if event_loops.running() is None:
+        no_asyncio()
 
 
 def no_asyncio() -> NoReturn:
