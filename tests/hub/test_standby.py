@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "comm"))
 from pair_kit import DEADLINE, Child, Listener, channel, eventually, logged, loops, memory, until
 
-from liteyuki_host.comm.errors import ChannelBroken, ChannelTaken, LycommError, ReceiveTimeout
+from liteyuki_host.comm.errors import ChannelBroken, ChannelFull, ChannelTaken, LycommError, ReceiveTimeout
 from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.protocol import messages as m
 from liteyuki_host.comm.protocol.frames import Flag, Kind, encode_frame
@@ -502,6 +503,43 @@ def test_what_arrives_during_the_takeover_waits_for_what_was_kept() -> None:
     assert not standby.keep_wish(stream, True)
 
 
+@pytest.mark.parametrize("how", list(END))
+def test_a_slow_reader_misses_nothing_at_the_turn(how: str) -> None:
+    """What the old one had room for is less than a window. The host counted messages that it had read, too, and gave
+    the oldest unread ones up."""
+
+    async def fill(line: Any, numbers: Iterator[int]) -> int:
+        """Send until there is no room: on an event loop, so that many messages arrive at once."""
+        for number in numbers:
+            try:
+                line.send(number)
+            except ChannelFull:
+                return number
+        raise AssertionError
+
+    hub = Hub(window=10 * 256)  # nine messages
+    hub.declare_process("bot")
+    to_host = channel(hub, "bot-active")
+    old, new = Bot(hub, standby=False), Bot(hub, standby=True)
+    try:
+        line = channel(old.node, "bot-active")
+        first = asyncio.run(fill(line, itertools.count()))
+        arrived(old)
+        got = [to_host.receive(DEADLINE) for _ in range(first - 1)]  # one is left of those that arrived at once
+        until(lambda: line.statistics().waiting_to_be_consumed == 1)
+        second = asyncio.run(fill(line, itertools.count(first)))
+        arrived(old)
+        END[how](old)
+        assert to_host.statistics().lost == 0
+        channel(new.node, "bot-active").send(second)
+        got += [to_host.receive(DEADLINE) for _ in range(second + 1 - len(got))]
+        assert got == list(range(second + 1))
+    finally:
+        old.node.reset()
+        new.node.reset()
+        hub.close("the test is over")
+
+
 # --- everything at once ----------------------------------------------------------------------------------------
 
 
@@ -568,6 +606,11 @@ class BusyHost:
         self._sender.join(DEADLINE)
         assert not self._sender.is_alive()
 
+    def heard_last(self, name: str) -> int | None:
+        """Number of the incarnation that sent what was received last."""
+        got = self.got[name]
+        return got[-1][0] if got else None
+
     def join(self) -> None:
         for thread in self._receivers:
             thread.join(DEADLINE)
@@ -617,6 +660,8 @@ def test_two_hundred_takeovers_under_load_lose_and_double_nothing() -> None:
         served.add(new.number)
         serving = new
         until(lambda bot=new: all(bot.got[name] for name in NAMES))  # a message first in line three times is given up
+        # So the host has read what the ones before had left. Two windows of that would be more than is kept.
+        until(lambda bot=new: all(host.heard_last(name) == bot.number for name in NAMES))
 
     host.end_sending()
     for name in NAMES:
@@ -629,6 +674,7 @@ def test_two_hundred_takeovers_under_load_lose_and_double_nothing() -> None:
     for bot in bots:
         bot.node.reset()
     for name in NAMES:
+        assert channel(hub, name).statistics().lost == 0
         received_once_or_marked(name, host, bots)
         sent_in_order_and_once(name, host, bots, served, goodbyes)
 

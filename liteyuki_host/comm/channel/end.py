@@ -175,7 +175,6 @@ class ChannelEnd:
         monitor: Monitor,
     ) -> None:
         self.name = name
-        self._window = window
         self.monitor = monitor
         self.outbox = Outbox(window=window, on_lost=lambda count, why: on_lost(name, count, why), monitor=monitor)
         self.requests = Requests(name, self.outbox)
@@ -245,12 +244,14 @@ class ChannelEnd:
         """Let go of *link*, which has ended: who waits for an answer fails, the rest waits for the next incarnation.
 
         What the other side sent and nobody here has read stays, up to a window: each of its incarnations may leave
-        one, and more than one window in all is reported as lost, oldest first.
+        one, and what is more than one in all is reported as lost, oldest first. What a single one has left is never
+        more.
         """
         if not self.outbox.bound_to(link):
             return
         unanswered = self.outbox.unbind(link)
-        lost = self.inbox.unfollow(self._window)
+        self.inbox.unfollow()
+        lost = self.inbox.drop_oldest(link.connection.window)
         if lost:
             self.outbox.lose(lost, UNREAD_TOO_LONG)
         self.usable = False
@@ -263,7 +264,7 @@ class ChannelEnd:
         """Both sides have closed *stream*; nothing was on its way. The next use opens another one."""
         self.outbox.release(stream)
         self.usable = False  # behind it, as `use` says that it is usable and then looks whether it is bound
-        self.inbox.unfollow(self._window)
+        self.inbox.unfollow()
 
     def refuse(self, reason: str) -> None:
         """Be no end of the channel, as the host has decided: whoever waits for something of it gets ChannelTaken."""

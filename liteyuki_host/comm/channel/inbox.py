@@ -126,21 +126,35 @@ class Inbox:
         self.arrived.link = link
         self.arrived.wake()  # a thread that waited without a link may read this one
 
-    def unfollow(self, limit: int) -> int:
-        """Let go of the link, which has ended. What it brought stays, but the oldest beyond *limit* bytes are dropped:
-        returns how many messages that were.
-
-        The first unit is never dropped: a consumer may be in the middle of it. Nor is the last, which may be larger.
-        """
+    def unfollow(self) -> None:
+        """Let go of the link, which has ended or does not carry this channel any more. What it brought stays."""
         self.stream = None
         self.arrived.link = None
+
+    def drop_oldest(self, limit: int) -> int:
+        """Drop the oldest messages that wait beyond *limit* bytes, and return how many those were. Called at the end of
+        a link, so that senders that come and go do not fill this process's memory with what nobody reads.
+
+        Two kinds of messages are kept whatever they cost:
+
+        - those of the first unit. A consumer may be in the middle of it, and iterates over it without the lock.
+        - the newest message. One that is larger than the window is sent alone.
+
+        With the window as *limit*, one sender alone never loses anything here: nothing behind the first unit has been
+        counted as consumed, so its credit bounds that to a window. Counting the first unit, or what has been taken of
+        it, would break this: credit for taken messages has been given back, and the sender may have used it again.
+        """
         dropped = 0
         with self._lock:
             units = self.units
-            cost = sum(unit.cost for unit in list(units))
-            while cost > limit and len(units) > 2:
-                cost -= units[1].cost
-                dropped += len(units[1].payloads)
+            excess = sum(unit.cost for unit in list(units)[1:]) - limit  # a copy: a reader may append meanwhile
+            while excess > 0 and len(units) > 1:
+                oldest = units[1]
+                count, cost = oldest.drop(excess, keep=len(units) == 2)
+                dropped += count
+                excess -= cost
+                if oldest.position < len(oldest.payloads):
+                    break
                 del units[1]
         return dropped
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from operator import length_hint
 from typing import NamedTuple, Protocol
 
@@ -95,8 +96,28 @@ class Unit(msgspec.Struct, eq=False):
 
     @property
     def cost(self) -> int:
-        """Bytes that all its messages cost, whether they have been taken or not."""
-        return sum(map(len, self.payloads)) + MESSAGE_CHARGE * len(self.payloads)
+        """Bytes that its messages cost which have not been taken. Not during a walk."""
+        left = self.payloads[self.position :]
+        return sum(map(len, left)) + MESSAGE_CHARGE * len(left)
+
+    def drop(self, excess: int, *, keep: bool) -> tuple[int, int]:
+        """Remove the oldest messages that have not been taken, until they make up *excess* bytes or none is left; they
+        are not counted as consumed. Not during a walk. The caller holds the inbox's lock.
+
+        Args:
+            keep: the newest message stays.
+
+        Returns:
+            how many were removed, and the bytes that they cost.
+        """
+        count = cost = 0
+        for payload in islice(self.payloads, self.position, len(self.payloads) - keep):
+            if cost >= excess:
+                break
+            cost += len(payload) + MESSAGE_CHARGE
+            count += 1
+        del self.payloads[self.position : self.position + count]
+        return count, cost
 
     def reached(self) -> None:
         """Note that all messages that were taken have been handled."""

@@ -182,6 +182,44 @@ def test_reopening_drops_what_an_earlier_link_brought() -> None:
 # --- passive ------------------------------------------------------------------------------------------------
 
 
+def left(inbox: Inbox) -> list[bytes]:
+    taken = []
+    while (message := inbox.take()) is not NOTHING:
+        taken.append(message[0])
+    return taken
+
+
+COST = 1 + MESSAGE_CHARGE
+
+
+def test_only_the_oldest_beyond_the_limit_go() -> None:
+    inbox, source = Inbox("x", nobody), Source()
+    for payloads in ([b"0"], [b"1", b"2"], [b"3", b"4", b"5"], [b"6"]):
+        inbox.deliver(payloads, 0, 0, source)
+    assert inbox.drop_oldest(6 * COST) == 0  # the first is not counted
+    assert inbox.drop_oldest(3 * COST) == 3
+    assert left(inbox) == [b"0", b"4", b"5", b"6"]
+    assert source.total == 4 * COST  # what was dropped was not consumed
+
+
+def test_messages_taken_already_do_not_count() -> None:
+    inbox, source = Inbox("x", nobody), Source()
+    inbox.deliver([b"0", b"1", b"2", b"3"], 0, 0, source)
+    for payload in (b"4", b"5", b"6"):  # on the credit of the first three
+        inbox.deliver([payload], 0, 0, source)
+    assert [inbox.take()[0] for _ in range(3)] == [b"0", b"1", b"2"]
+    assert inbox.drop_oldest(4 * COST) == 0
+    assert left(inbox) == [b"3", b"4", b"5", b"6"]
+
+
+def test_the_newest_stays_whatever_its_size() -> None:
+    inbox, source = Inbox("x", nobody), Source()
+    inbox.deliver([b"first"], 0, 0, source)
+    inbox.deliver([b"old", b"larger than the limit"], 0, 0, source)
+    assert inbox.drop_oldest(1) == 1
+    assert left(inbox) == [b"first", b"larger than the limit"]
+
+
 async def test_messages_are_handled_in_order_and_one_at_a_time() -> None:
     running = []
 

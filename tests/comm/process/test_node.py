@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from pair_kit import DEADLINE, Child, children, connected_pair, each_link, eventually, logged, make_link, memory, until
 
+from liteyuki_host.comm.channel import Channel
 from liteyuki_host.comm.errors import HostError, HostNotAttached, LinkBroken, LinkClosed, LinkError, RequestTimeout
 from liteyuki_host.comm.process.node import Node
 from liteyuki_host.comm.protocol import messages as m
+from liteyuki_host.comm.protocol.credit import DEFAULT_WINDOW
 from liteyuki_host.comm.protocol.frames import Kind, encode_frame
 from liteyuki_host.comm.storage import SharedMemory
 from liteyuki_host.comm.testing import Pair
@@ -219,6 +221,24 @@ def test_leaving_delivers_what_was_sent(pair: Pair) -> None:
         pair.child.detach("bye")
         assert [host.receive(DEADLINE) for _ in range(1000)] == list(range(1000))
     assert not [line for line in lines if "lost" in line]
+
+
+def test_a_window_above_the_default_stays_readable() -> None:
+    """The host is gone, and what it sent within its credit is here: nothing of it is more than may wait."""
+    node = Node()
+    line = Channel("nonebot-active", exchange=node)
+    assert line.statistics().received == 0  # mentioned before the window is known
+    large = "x" * (3 * DEFAULT_WINDOW // 8)
+    with connected_pair(node=node, window=2 * DEFAULT_WINDOW) as pair:
+        for _ in range(4):
+            pair.host_channel("nonebot-active").send(large)
+        until(lambda: line.statistics().received == 4)
+        with logged() as lines:
+            pair.cut()
+            node.wait_detached(DEADLINE)
+            assert [line.receive(DEADLINE) == large for _ in range(4)] == [True] * 4
+            node.losses.flush()
+    assert not [text for text in lines if "lost" in text]
 
 
 def test_nothing_of_one_test_reaches_the_next() -> None:
