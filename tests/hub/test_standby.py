@@ -706,7 +706,7 @@ def sent_in_order_and_once(
         own = got.get(bot.number, [])
         assert own == list(range(len(own)))
         if bot.number in goodbyes:
-            assert len(own) == bot.accepted[name]
+            assert len(own) + bot.lost(name) == bot.accepted[name]  # put off by a busy machine, it may be too late
         elif bot.number in served:  # killed: the rest is what it reports itself, with what was not confirmed yet
             assert len(own) + bot.lost(name) >= bot.accepted[name]
 

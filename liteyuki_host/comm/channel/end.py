@@ -228,6 +228,17 @@ class ChannelEnd:
         if self.refused is not None or not self.outbox.bound:
             self.usable = False
 
+    def accept(self, payload: bytes, flags: int) -> None:
+        """Send a message that was put off (see ``waiting/monitor.py``). Its sender has been told that it is accepted:
+        if the link has ended meanwhile, it is reported as lost. The caller holds the lock.
+
+        Raises:
+            LycommError: this process may not use the channel.
+        """
+        if not self.usable and (self.refused is not None or not self.outbox.closed):
+            self.use()
+        self.outbox.accept(payload, flags)
+
     # --- the link comes and goes ----------------------------------------------------------------------------
 
     def open(self, link: Link) -> None:

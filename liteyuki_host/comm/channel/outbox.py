@@ -137,12 +137,17 @@ class Outbox:
             monitor.leave()
 
     def accept(self, payload: bytes, flags: int = 0) -> None:
-        """Take a message whose sender is not there any more to be told that there is no room: it was put off (see
-        ``waiting/monitor.py``). Without room it waits here all the same; reported as lost if that is too much."""
+        """Take a message that was put off (see ``waiting/monitor.py``): its sender has been told that it is accepted.
+
+        Without room it waits here all the same. It is reported as lost if that is too much, and if the outbox is closed:
+        nobody would look at it again.
+        """
         with self._lock:
             if self.offer(payload, flags):
                 return
-            if len(self.backlog) >= MOST_DEFERRED or self._backlog_cost > self._window:
+            if self._closed:
+                self.lose(1, "it was put off, and the link had ended when it could be sent")
+            elif len(self.backlog) >= MOST_DEFERRED or self._backlog_cost > self._window:
                 self.lose(1, "it was sent by a finalizer, a signal handler or the like, and there was no room")
             else:
                 self._append(Item(payload, flags, 0, 0))
@@ -309,14 +314,21 @@ class Outbox:
                 return
         self.room.wake()
 
-    def close(self) -> None:
-        """Accept nothing more until :meth:`reopen`. What was accepted stays, and goes the way of its link.
+    def close(self, why: str) -> None:
+        """Accept nothing more until :meth:`reopen`. What is on a link stays, and goes the way of that; what waits here
+        is on none, and is reported as lost: *why*. Requests are not, since whoever has asked gets an error.
 
         A sender may have looked at the link before it ended, and queue its message only after everything that was left
         has been dealt with. Nobody would look at the queue again, so that message must not be accepted.
         """
         with self._lock:
             self._closed = True
+            requests = [item for item in self.backlog if item.flags & Flag.REQUEST]
+            lost = len(self.backlog) - len(requests)
+            self.backlog = deque(requests)
+            self._backlog_cost = sum(len(item.payload) + MESSAGE_CHARGE for item in requests)
+        if lost:
+            self.lose(lost, why)
 
     def reopen(self) -> None:
         """There may be a link again."""
@@ -356,6 +368,11 @@ class Outbox:
         """Count and report messages as lost; also those never accepted that nobody else reports (a topic's)."""
         self.lost += count
         self._on_lost(count, why)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is accepted: the link has ended, or the channel was refused."""
+        return self._closed
 
     @property
     def bound(self) -> bool:

@@ -107,9 +107,7 @@ class SendingHandle(Handle[T]):
 
         def send() -> None:
             used, _lease = exchange.hold(name)
-            if not used.usable:
-                used.use()
-            used.outbox.accept(payload, flags)
+            used.accept(payload, flags)
 
         exchange.monitor.defer(send, f"channel {name!r}: send()", len(payload))
 

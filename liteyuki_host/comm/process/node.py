@@ -44,6 +44,9 @@ DEFAULT_PROCESS = "nonebot"
 
 Supervision = messages.WatchLoop | messages.Drain | messages.DumpStacks
 
+UNSENT = "this process ended before it could be sent"
+"""Why messages are given up that have not been written when this process leaves."""
+
 LOCAL_BACKLOG = 5 * DEFAULT_WINDOW  # bytes that a topic may queue inside one process: as much as under a host
 
 
@@ -157,9 +160,11 @@ class Node(Supervised):
         link = self.link
         if link is not None and self._phase is Phase.ATTACHED:
             self._close_incoming()
-            self._phase = Phase.DETACHED
-            for end in list(self._ends.values()):
-                end.outbox.close()
+            with self._lock:
+                self.monitor.perform()  # what was put off was accepted before the goodbye
+                self._phase = Phase.DETACHED
+                for end in list(self._ends.values()):
+                    end.outbox.close(UNSENT)
             # What the host's side of the link has been given is the host's to deliver.
             delivered = link.close(reason, timeout=timeout)
             link.join(timeout)
@@ -167,7 +172,7 @@ class Node(Supervised):
                 if end.refused is not None:  # a thread may have sent just before it learned of that
                     end.outbox.give_up(end.refused)
                 elif not delivered:
-                    end.outbox.give_up("this process ended before it could be sent")
+                    end.outbox.give_up(UNSENT)
         self._close_all(reason)
 
     def lose_link(self) -> None:

@@ -458,11 +458,11 @@ def test_what_is_offered_after_the_end_is_not_accepted(given_up: bool) -> None:
     if given_up:
         outbox.give_up("why")
     else:
-        outbox.close()
+        outbox.close("why")
     assert not outbox.has_room(0)
     assert offer(outbox, b"2") == [False]
-    assert (outbox.sent, outbox.waiting()) == (1, 0 if given_up else 1)
-    assert losses == ([(1, "why")] if given_up else [])
+    assert (outbox.sent, outbox.waiting()) == (1, 0)
+    assert losses == [(1, "why")]
     late = FakeLink()  # opened by one who has seen it before its end
     late.end()
     bind(outbox, late)

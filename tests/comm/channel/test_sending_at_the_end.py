@@ -5,6 +5,7 @@ Each test lets the whole end happen between two steps of one sender, where a bus
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from liteyuki_host.comm import Channel
 from liteyuki_host.comm.errors import ChannelClosed, ChannelTaken, HostNotAttached
 from liteyuki_host.comm.link import Link
 from liteyuki_host.comm.testing import Pair, connected_pair
+from liteyuki_host.comm.waiting.monitor import Monitor
 
 ENDS: dict[str, Callable[[Pair], object]] = {
     "killed": Pair.cut,
@@ -106,6 +108,75 @@ def test_what_is_sent_after_the_last_write_of_a_leaving_process_is_refused() -> 
         assert pair.host_channel("bot-passive").receive(DEADLINE) == b"in time"
         assert pair.host.end("bot-passive").inbox.waiting() == 0
         assert not [text for text in lines if "lost" in text]
+
+
+def put_off(monitor: Monitor, call: Callable[[], object]) -> None:
+    """Make *call* while another thread holds the lock for longer than a call may wait for it, and return when what has
+    been put off by that has been performed."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with monitor.lock:
+            held.set()
+            assert done.wait(DEADLINE)
+        monitor.settle()
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    assert held.wait(DEADLINE)
+    call()
+    assert monitor.due
+    done.set()
+    holder.join(DEADLINE)
+    assert not monitor.due
+
+
+def test_what_was_put_off_until_after_the_goodbye_is_reported() -> None:
+    with connected_pair("bot") as pair:
+        line, link, monitor = pair.child_channel("bot-passive"), link_of(pair), pair.child.monitor
+        line.send(b"in time")
+        assert pair.host_channel("bot-passive").receive(DEADLINE) == b"in time"
+        until(lambda: line.statistics().waiting_to_be_consumed == 0)
+        flush = link.flush
+
+        def flush_and_put_off(timeout: float) -> bool:
+            sent = flush(timeout)
+            put_off(monitor, lambda: line.send(b"late"))  # of a thread that did not get the lock
+            return sent
+
+        link.flush = flush_and_put_off
+        with logged() as lines:
+            pair.child.detach("its turn is over")
+        statistics = line.statistics()
+        assert (statistics.waiting_to_be_consumed, statistics.lost) == (0, 1)
+        assert len([text for text in lines if "bot-passive: 1 message lost (it was put off" in text]) == 1
+
+
+def test_what_was_put_off_before_the_goodbye_is_sent() -> None:
+    with connected_pair("bot") as pair:
+        line = pair.child_channel("bot-passive")
+        line.send(b"at once")
+        with pair.child.monitor.lock:  # as a finalizer does that interrupts lycomm
+            line.send(b"put off")
+        assert pair.child.monitor.due
+        pair.child.detach("its turn is over")
+        received = pair.host_channel("bot-passive")
+        assert [received.receive(DEADLINE) for _ in range(2)] == [b"at once", b"put off"]
+        assert line.statistics().lost == 0
+
+
+def test_what_was_put_off_without_room_is_reported() -> None:
+    with connected_pair("bot", window=2 * 1024) as pair:
+        line, received = pair.child_channel("bot-passive"), pair.host_channel("bot-passive")
+        while pair.child.end("bot-passive").outbox.has_room(4):
+            line.send(b"room")
+        put_off(pair.child.monitor, lambda: line.send(b"none"))
+        accepted = line.statistics().sent
+        with logged() as lines:
+            pair.child.detach("its turn is over")
+        assert [received.receive(DEADLINE) for _ in range(accepted - 1)] == [b"room"] * (accepted - 1)
+        assert line.statistics().lost == 1
+        assert len([text for text in lines if "bot-passive: 1 message lost (this process ended" in text]) == 1
 
 
 def test_what_the_host_sends_too_late_is_refused() -> None:
