@@ -74,6 +74,23 @@ async def test_incarnations_leave_two_windows_at_most(narrow: Pair, reader: str)
     assert lost + len(got) == accepted  # each is received once, or reported
 
 
+async def test_a_reader_in_the_middle_of_a_burst_loses_nothing(narrow: Pair) -> None:
+    """What it had read of the burst was charged once more, so up to a window was dropped when the child ended."""
+    child = Child(narrow, "short")
+    sent = await fill(child, "short-active", 1)
+    line = channel(narrow.host, "short-active")
+    assert await asyncio.to_thread(child.session.link.ping, DEADLINE) is not None  # the end of the burst is one unit
+    for number in range(sent - 1):
+        assert await asyncio.to_thread(line.receive, DEADLINE) == [1, number]
+    sender = channel(child.node, "short-active")
+    for number in range(sent, 2 * sent - 1):
+        await asyncio.wait_for(sender.asend([1, number]), DEADLINE)
+    assert await asyncio.to_thread(child.session.link.ping, DEADLINE) is not None
+    await asyncio.to_thread(child.kill)
+    assert await asyncio.to_thread(drain, line) == [[1, number] for number in range(sent - 1, 2 * sent - 1)]
+    assert line.statistics().lost == 0
+
+
 @pytest.mark.parametrize("unread", [False, True])
 def test_a_dead_link_is_kept_by_nothing(narrow: Pair, unread: bool) -> None:
     """One unread message kept its link: a read buffer of 512 KiB and all streams."""
