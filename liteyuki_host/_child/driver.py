@@ -204,6 +204,8 @@ class DriverWatch:
             if listening is None:
                 self._tell_ready(None, {})
                 return
+            if listening.own is not None:
+                self.draining.take_in_on(asyncio.get_running_loop())
             await listening.wait_until_free(partial(sibling_on, self._node))
             # Not in driver.task_group: what fails in there takes the bot along.
             self._opening = asyncio.ensure_future(self._report_open(listening, adapters))

@@ -1,10 +1,11 @@
 """Where a NoneBot driver is going to listen, and whether it does.
 
 A bot that is reloaded without a gap (``reload = "overlap"``) is there twice for a moment, on one port. For that the
-server gets a socket of ours with SO_REUSEPORT. As long as both listen, Linux gives new connections to the new one, so
-that nothing waits in the old one's queue when that closes its socket. macOS gives them to one of the two, and what the
-old one had not yet accepted is reset: a client that connects in just that millisecond has to try again, as OneBot
-clients do.
+server gets a socket of ours with SO_REUSEPORT. As long as both listen, Linux gives new connections to the new one. What
+waits in the old one's queue by then is accepted and read before it ends (``Draining.take_in_on``); a connection on
+which no request has arrived is closed by uvicorn without an answer. macOS gives new connections to one of the two, and
+what the old one had not yet accepted is reset: a client that connects in just that millisecond has to try again, as
+OneBot clients do.
 """
 
 from __future__ import annotations
