@@ -24,7 +24,7 @@ def test_both_entry_points_load_without_nonebot_the_plugin_or_anything_heavy(tmp
     before = in_fresh_python("import os, signal, subprocess, threading, typing", tmp_path)
     loaded = in_fresh_python(f"import os, signal, subprocess, threading, typing, {entry.module}", tmp_path)
     ours = {name for name in loaded if name.startswith(("liteyuki_host", "nonebot"))}
-    assert ours == {"liteyuki_host", "liteyuki_host._version", "liteyuki_host.nb"}
+    assert ours == {"liteyuki_host", "liteyuki_host._lazy", "liteyuki_host._version", "liteyuki_host.nb"}
     others = set(loaded) - set(before) - ours
     assert others <= {"__future__", "importlib", "importlib._bootstrap", "importlib._bootstrap_external"}, others
     assert callable(entry.load())

@@ -385,7 +385,7 @@ def test_both_quick_ways_lead_to_one_answer(value: Any, pad: str) -> None:
     for without in (False, True):
         with pytest.MonkeyPatch.context() as patch:
             if without:
-                patch.setattr(quick, "_pack", None)
+                patch.setattr(quick, "pack", None)
             try:
                 answers.append(codec.encode(sent))
             except ValueRefused as error:
