@@ -14,15 +14,36 @@ never two at once. The streams of the link lead to four places:
 - *Control messages*: a table of handlers by message type (``_HANDLERS``). Most only tell the ``SessionListener``, which
   is the supervisor's view of the child.
 
+States
+------
+
+A session is *started* (its link is read, its greeting sent), *admitted* when the child has greeted (``on_hello``), and
+*over* when the link has ended (``on_end``, which is the last call of the link). It is in the hub's roster from its
+admission to its dismissal. Between the two it is *loaded* once the child has taken in the snapshot.
+
 A *standby* session belongs to a child that is to replace one that still serves. Until its turn comes, what it does on
 channels and topics is kept by ``Standby`` (``standby.py``) and not performed.
+
+How a child hears of its own writes
+-----------------------------------
+
+A child that writes is told the revision only, as it has the value. Writes come in rows, and so do their revisions, so
+:meth:`Session.ordered` counts a run of them and sends one message ``Ordered`` for the whole run: before the next other
+event on the store stream, which has to follow it, or when the batch of requests is done. So no answer is held back
+longer than the requests that were read together with its own.
+
+What a child may do wrong
+-------------------------
+
+Names and sizes of what is relayed are checked here, before others get it. A violation raises ``RemoteProtocolError``
+in the thread that reads this link, and ends this link alone.
 
 Locks
 -----
 
 A session has no lock of its own. What it sends of the shared memory is sent under the hub's lock, which thereby
-keeps the order of writes, answers and the snapshot. Everything else is either written by the thread that reads the link
-or never changed after ``__init__``; each attribute says which.
+keeps the order of writes, answers and the snapshot. Everything else is written by the thread that reads the link, or
+only ever changes once; each attribute says which.
 """
 
 from __future__ import annotations
@@ -71,7 +92,8 @@ def _handles(kind: type[M]) -> Callable[[Callable[[Session, M], None]], Callable
 class Session:
     """One connected child. Made by ``Hub.connect``; implements ``LinkHandler``.
 
-    Methods without a note may be called from any thread.
+    Methods without a note may be called from any thread. Each session is compared and hashed by identity: the hub keys
+    its subscriptions and barriers by it.
     """
 
     def __init__(
@@ -125,10 +147,14 @@ class Session:
             closes=True,
         )
         connection = Connection(Role.HOST, hello)
+        # Fixed from here on. The link's own state is guarded by the hub's lock.
         self.link = Link(transport, connection, self, name=process, monitor=hub.monitor)
-        self.link.settled = not standby  # with a standby, every message has to pass :meth:`on_message`
+        # A standby's messages all have to pass :meth:`on_message`; otherwise the link may deliver a lone one directly.
+        self.link.settled = not standby
         self.store = connection.store
         """The stream of the shared memory."""
+        # The link's short way for a lone message on the store stream; where it returns False, `Link.send` is used. Not
+        # "outermost", as it is called with the lock held: it leaves what was put off to the frame that took the lock.
         self._send_shortly = self.link.shortcut(connection.store, outermost=False)
         join(_Requests(hub, self), self.link, connection.store)
         join(_Publications(hub), self.link, connection.publish)
@@ -180,18 +206,21 @@ class Session:
             self.link.transport.close()
 
     def reply_control(self, request: int, *, value: object = None, error: str | None = None) -> None:
-        """Answer the ControlRequest of this number; 0 stands for one that wants no answer."""
+        """Answer the ControlRequest of this number; 0 stands for one that needs no answer."""
         if request:
+            # A reply always carries a value: None (0xC0) beside an error.
             payload = b"\xc0" if error is not None else codec.encode(value)
             self.link.send_control(messages.ControlReply(request, error, payload))
 
     # --- to the child: the shared memory --------------------------------------------------------------------------
-    # The caller of each of these holds the hub's lock.
+    # The caller of each of these holds the hub's lock. So everything on the store stream is in the order of the writes.
 
     def ordered(self, request: int, revision: int) -> None:
         """Note that the child's write *request* became the revision *revision*. The child is told of a whole run of
         writes by one message: before anything else is sent on the store stream, or by :meth:`tell_ordered`."""
         count = self._count_ordered
+        # A run goes on only if neither number skips. A skipped request was refused or of another kind; a skipped
+        # revision is a write of somebody else.
         if count and request == self._first_ordered + count and revision == self._first_revision + count:
             self._count_ordered = count + 1
         else:
@@ -210,9 +239,9 @@ class Session:
         self.send_memory(messages.encode_message(messages.Done(request, why, None, self._hub.revision)))
 
     def send_memory(self, payload: bytes) -> None:
-        """Send an encoded event of the shared memory. Does nothing when the link is over: the next incarnation begins
-        with a snapshot."""
-        if self._count_ordered:
+        """Send an encoded event of the shared memory. It never waits: these events need no credit (``laggards.py``
+        bounds them). Does nothing when the link is over: the next incarnation begins with a snapshot."""
+        if self._count_ordered:  # these revisions precede what is sent now
             self.tell_ordered()
         if self._send_shortly(payload):
             return
@@ -230,6 +259,7 @@ class Session:
     def memory_backlog(self) -> int:
         """Bytes of memory events, behind the snapshot, that the child's link has not read. Needs no lock."""
         store = self.store
+        # Totals since the link began. Read without the lock, the difference may be off by what is moving just now.
         return store.sent - max(store.acknowledged, self._snapshot_end)
 
     # --- the turn of a standby session ----------------------------------------------------------------------------
@@ -260,7 +290,7 @@ class Session:
                 self.link.send_control(messages.OpenRefused(stream.id, refused))
 
     def deliver(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
-        """Hand on what the child sent on *stream*."""
+        """Hand what the child sent on *stream* to the stream's receiver."""
         if stream.receiver is not None:
             stream.receiver.deliver(payloads, flags, request_id, stream.source)
         elif stream.key[0] == "topic":
@@ -269,27 +299,27 @@ class Session:
             self.link.consumed(stream, sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
 
     # --- from the child: LinkHandler --------------------------------------------------------------------------------
-    # Called by the thread that reads the link.
+    # Called by the thread that reads the link. A RemoteProtocolError that one of these raises ends the link.
 
     def on_hello(self, hello: messages.Hello) -> None:
         if hello.process != self.process:
             self.link.close(f"this link belongs to process {self.process!r}, not {hello.process!r}")
             return
         self.pid = hello.pid
-        self._hub.admit(self)
+        self._hub.admit(self)  # before the listener, so that whoever that tells can reach the child
         self._listener.on_hello(hello.pid)
 
     def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
         standby = self._standby
         if standby is not None and standby.keep_message(stream, payloads, flags, request_id):
             return
-        if stream.receiver is not None:  # as :meth:`deliver`, without its frame for nearly every message
+        if stream.receiver is not None:  # what :meth:`deliver` does; saves one call for nearly every message
             stream.receiver.deliver(payloads, flags, request_id, stream.source)
         else:
             self.deliver(stream, payloads, flags, request_id)
 
     def on_opened(self, stream: Stream) -> None:
-        standby = self._standby
+        standby = self._standby  # read once: another thread may let the turn come in between
         if standby is None or not standby.keep_wish(stream, True):
             self.open(stream)
 
@@ -303,13 +333,13 @@ class Session:
         if closed:
             self._hub.topic_closed(self, stream)
         elif stream.user is not None:
-            stream.user.credit()  # what has waited for the answer: the topic is wanted again
+            stream.user.credit()  # the topic is wanted again: send what has waited for the answer
 
     def on_credit(self, stream: Stream) -> None:
         if stream.user is not None:
-            stream.user.credit()
+            stream.user.credit()  # an outbox: it sends what has waited for room
         elif stream is self.store:
-            self._hub.memory_read()
+            self._hub.memory_read()  # the child has read events: writers that wait for it may go on
 
     def on_control(self, message: messages.Control) -> None:
         handler = _HANDLERS.get(type(message))
@@ -322,6 +352,7 @@ class Session:
         said_goodbye = self.link.connection.goodbye is not None and not self.disconnecting
         self._listener.on_closed(None if said_goodbye else str(cause))
         self._hub.dismiss(self, str(cause))
+        # A standby whose turn never came: what it sent on channels is lost, and reported.
         if self._standby is not None:
             for channel, count in self._standby.given_up().items():
                 self._hub.losses.add(channel, count, f"the new {self.process} that sent it ended before it took over")
@@ -391,7 +422,12 @@ class Session:
 
 
 class _Requests:
-    """Receiver of the store stream: performs a child's requests for the shared memory."""
+    """Receiver of the store stream: performs a child's requests for the shared memory.
+
+    Called by the thread that reads the link, one batch of requests after the other. Plain writes in a row, nearly all
+    requests, take the lock once for the row; any other request is performed between two rows, with or without the lock
+    as it needs, so that the order of the requests is kept.
+    """
 
     def __init__(self, hub: SessionHub[Session], session: Session) -> None:
         self._hub = hub
@@ -431,7 +467,7 @@ class _Requests:
         with authority.lock:
             session.tell_ordered()
         if not withheld:
-            source.grant()
+            source.grant()  # does nothing if the answer has carried it; outside the lock, as it may write
 
     def _write(self, payloads: list[bytes], position: int) -> tuple[int, messages.Request | None]:
         """Perform the requests in *payloads* from *position* on, up to the first that is no plain write. The caller
@@ -452,7 +488,7 @@ class _Requests:
             revision = put(owner, request.key, request.value, request.ttl, request.ephemeral)
             if revision:
                 session.ordered(request.id, revision)
-            else:
+            else:  # the shared memory is full
                 session.refused(request.id, Refusal.FULL)
         return position, None
 
@@ -495,6 +531,8 @@ class _Reply:
 
     def __call__(self, outcome: Outcome) -> None:
         request = self._request
+        # A deletion that has deleted something is one of the child's writes, and may be told within a run. All others
+        # have an answer of their own: a value, an error, or nothing that was changed.
         if type(request) is messages.Remove and outcome.error is None and outcome.value is not None:
             self._session.ordered(request.id, outcome.revision)
             return
@@ -503,7 +541,11 @@ class _Reply:
 
 
 class _Publications:
-    """Receiver of the publish stream: hands what a child publishes to the hub."""
+    """Receiver of the publish stream: hands what a child publishes to the hub.
+
+    All publications of a batch are checked before the first is delivered. They count as consumed as soon as every
+    subscriber's outbox has taken or lost them, so a publisher never waits for a slow subscriber.
+    """
 
     def __init__(self, hub: SessionHub[Session]) -> None:
         self._hub = hub
@@ -513,7 +555,7 @@ class _Publications:
         publications = list(map(messages.decode_publication, payloads))
         for publication in publications:
             _check_relayed(publication.topic, "topic", publication.payload, hub.message_limit)
-        with hub.monitor.lock:  # once for all
+        with hub.monitor.lock:  # once for the batch
             for publication in publications:
                 hub.publish(publication.topic, publication.payload, publication.flags, may_wait=False)
         source.consumed(sum(map(len, payloads)) + MESSAGE_CHARGE * len(payloads))
