@@ -3,6 +3,31 @@
 There are two implementations: :class:`~liteyuki_host.comm.process.node.Node`, in a bot process (also without a host),
 and the hub, in the host. Nothing else asks which one it has. Every process has one *current* exchange (``current.py``);
 tests may hold several.
+
+How it works
+------------
+
+*Ends.* An exchange has one :class:`ChannelEnd` for each channel that this process has mentioned. The end outlives the
+links under it. Handles hold a lease on it; an end without lease, callback, message or request is unused, and a *sweep*
+drops it. A sweep looks at all ends, so it is made only after as many new ones as there were at the last sweep, and
+``SWEEP_AFTER`` more. Its cost for each new end is therefore constant, and so is the memory in relation to what is used.
+
+*Subscriptions.* One for each topic that has callbacks here. The implementation is told of the first and the last
+callback, under the lock, so that the other side hears of them in order.
+
+*Watchers.* The readers of changes of the shared memory. They are called for every change, under the lock in the process
+that has the authority, and by the thread that reads the link in the others.
+
+*The event loop.* Callbacks run on one loop. It may come after messages have arrived and go before the process ends;
+queues keep what arrives without a loop.
+
+The lock
+--------
+
+``monitor`` has the one lock of the exchange, also for everything that it owns: ends, queues, the link's writer, the
+shared memory. It is reentrant. No user code runs under it, and nothing waits for a peer with it. Calls that finalizers
+or signal handlers make while their thread holds it are put off (``comm/waiting/monitor.py``); ``_settle`` performs
+these. Methods may be called from any thread, unless they say otherwise.
 """
 
 from __future__ import annotations
@@ -38,14 +63,19 @@ uses any more. A look costs about a microsecond for each, and a name in the host
 
 
 class Exchange(abc.ABC):
-    """See the module's docstring.
+    """What a process is to the public objects: the base of ``Node`` and ``Hub``. See the module's docstring.
 
     Attributes:
-        process: this process's name.
-        window: bytes that may be on their way per channel and direction.
-        message_limit: bytes of one encoded value.
-        view: the dict that reads of the shared memory go to; always the same object.
-        link: the one to the host, in a process that is not the host itself.
+        process: this process's name. A node's changes with its host, each time with a new epoch (``epoch.py``).
+        window: bytes that may be on their way per channel and direction; agreed on in the greeting.
+        message_limit: bytes of one encoded value, at most; agreed on in the greeting.
+        view: the dict that reads of the shared memory go to; always the same object. Written under the lock, read
+            without it.
+        monitor: the lock that guards everything of this exchange.
+        losses: reports messages that were given up, in the log.
+        link: the one to the host; None in the host itself, and in a process that has never had a host.
+        loop: where callbacks run; None: nowhere, and messages wait. Written by :meth:`attach_loop` and
+            :meth:`detach_loop`, under the lock.
     """
 
     process: str
@@ -58,32 +88,35 @@ class Exchange(abc.ABC):
         self.window = window
         self.message_limit = message_limit
         self.monitor = Monitor()
-        """Guards everything of this exchange."""
         self._lock = self.monitor.lock
         self.losses = LossReport(self.monitor)
         self.link: Link | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._ends: dict[str, ChannelEnd] = {}
-        self._kept_names = RecentNames()  # declared here, to stay known; under the implementation's lock
-        self._since_sweep = 0  # ends and names made since the last look for unused ones
-        self._sweep_after = SWEEP_AFTER  # so many
-        self._receiving_is_over = False  # also for ends that are made from now on
-        self._subscriptions: dict[str, Subscription] = {}  # those with callbacks
-        self._ended_subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()  # a callback may still run
+        self._ends: dict[str, ChannelEnd] = {}  # by name; changed under the lock, looked up without it
+        self._kept_names = RecentNames()  # declared here, to stay known although unused; under the lock
+        # Ends and names made since the last sweep, and how many start the next. Counted under the lock and compared
+        # without it: a count that is lost makes the next sweep a little later.
+        self._since_sweep = 0
+        self._sweep_after = SWEEP_AFTER
+        self._receiving_is_over = False  # ends that are made from now on are closed, too; only in a node
+        self._subscriptions: dict[str, Subscription] = {}  # those with callbacks, by topic; changed under the lock
+        # Those without, whose last callback may still run: a loop that goes has to cancel it.
+        self._ended_subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
         self._watchers = WatcherList()
 
     # --- channels -------------------------------------------------------------------------------------------
 
     def end(self, name: str) -> ChannelEnd:
-        """This process's end of the channel, made on first mention. Declared or not: using it tells.
+        """Return this process's end of the channel, made on first mention. It need not be declared: whether the process
+        may use it is found out at the first use.
 
-        For the code behind a link. It may be dropped when nothing uses it (:meth:`_sweep`); who hands it to users takes
-        it by :meth:`hold`.
+        For code behind a link, which holds no lease: the next sweep may drop the end if nothing uses it. What is handed
+        to users is taken by :meth:`hold`.
         """
         end = self._ends.get(name)
         if end is None:
             with self._lock:
-                end = self._ends.get(name)
+                end = self._ends.get(name)  # again: another thread may have made it meanwhile
                 if end is None:
                     end = ChannelEnd(
                         name,
@@ -101,16 +134,15 @@ class Exchange(abc.ABC):
         return end
 
     def hold(self, name: str) -> tuple[ChannelEnd, Lease]:
-        """This process's end of the channel, and what keeps it: for a handle."""
-        with self._lock:
+        """Return this process's end of the channel, and a lease, which the handle keeps as long as it lives."""
+        with self._lock:  # no sweep drops the end before it has the lease
             end = self.end(name)
             lease = end.lease()
         self._sweep_if_due()
         return end, lease
 
     def _sweep_if_due(self) -> None:
-        """Look for what is not used any more, once as many ends and names have been made as there were at the last
-        look, and some more: so both the look and the memory cost a constant for each."""
+        """Sweep if enough ends and names have been made since the last time. The caller does not hold the lock."""
         if self._since_sweep >= self._sweep_after:
             self._since_sweep = 0
             self._sweep_after = SWEEP_AFTER + self._sweep()
@@ -120,20 +152,20 @@ class Exchange(abc.ABC):
         """Drop, or ask the other side to close, what nothing in this process uses. Returns how much is in use."""
 
     def _unused_ends(self) -> list[ChannelEnd]:
-        """The ends that nothing in this process uses."""
+        """Return the ends that nothing in this process uses."""
         return [end for end in list(self._ends.values()) if not end.in_use]
 
     def _drop_end(self, end: ChannelEnd) -> bool:
-        """Drop an end that is on no link; False when something uses it (again)."""
+        """Drop an end that is on no link. Returns False, and does nothing, when something uses it or has begun to."""
         with self._lock:
             if end.in_use or end.outbox.bound or self._ends.get(end.name) is not end:
                 return False
             del self._ends[end.name]
-        end.inbox.drain()  # its task ends
+        end.inbox.drain()  # which also ends the task that calls its callbacks
         return True
 
     def end_if_used(self, name: str) -> ChannelEnd | None:
-        """This process's end of the channel, if it has been mentioned. Takes no lock."""
+        """Return this process's end of the channel; None when there is none. Takes no lock and makes none."""
         return self._ends.get(name)
 
     def check_known(self, name: str) -> None:
@@ -163,13 +195,19 @@ class Exchange(abc.ABC):
 
     @abc.abstractmethod
     def _use_end(self, end: ChannelEnd) -> None:
-        """Make this process one of the channel's two ends, or raise."""
+        """Make this process one of the channel's two ends. Called before each use that is not known to be allowed.
+
+        Raises:
+            ChannelTaken: two other processes are its ends.
+            HostNotAttached: there is no host, or it is gone.
+            ChannelClosed: the host itself has ended.
+        """
 
     # --- the loop that callbacks run on -----------------------------------------------------------------------
 
     def attach_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run callbacks on *loop* from now on. What waits is handled first, in order."""
-        with self._lock:
+        """Run callbacks on *loop* from now on. What waits is handled first, in order. From any thread."""
+        with self._lock:  # queues and links that are made from now on find the loop by themselves
             self.loop = loop
             queues = self._queues()
             links = self._links()
@@ -194,21 +232,23 @@ class Exchange(abc.ABC):
             link.detach_loop()
 
     def _settle(self) -> None:
-        """Perform and say what was put off until the lock has been left. The caller may hold it, or not."""
+        """Perform calls, and write log lines, that were put off until the lock was left. Nothing happens while the
+        caller holds it."""
         if self.monitor.due:
             self.monitor.settle()
 
     @abc.abstractmethod
     def _links(self) -> Sequence[Link]:
-        """The links that there are."""
+        """Return the links that there are now."""
 
     def _read_by_loop(self, link: Link) -> None:
-        """There is a new link."""
+        """Let the loop, if there is one, read a new link."""
         with self._lock:
             if self.loop is not None:
                 link.attach_loop(self.loop)
 
     def _queues(self) -> list[Inbox]:
+        """Return every queue whose messages are for callbacks. The caller holds the lock."""
         subscriptions = (*self._subscriptions.values(), *self._ended_subscriptions)
         return [end.inbox for end in self._ends.values()] + [subscription.inbox for subscription in subscriptions]
 
@@ -262,6 +302,7 @@ class Exchange(abc.ABC):
         return removed
 
     def _end_subscription(self, subscription: Subscription) -> None:
+        """Forget a subscription that has no callbacks. What has arrived for it is dropped."""
         with self._lock:
             self._subscriptions.pop(subscription.topic, None)
             self._ended_subscriptions.add(subscription)
@@ -269,22 +310,22 @@ class Exchange(abc.ABC):
 
     @abc.abstractmethod
     def _subscribed(self, subscription: Subscription) -> None:
-        """This process wants the topic."""
+        """Let publications of the topic come to this process. The caller holds the lock."""
 
     @abc.abstractmethod
     def _unsubscribed(self, subscription: Subscription) -> None:
-        """It no longer does."""
+        """Let no more publications of the topic come to this process. The caller holds the lock."""
 
     # --- shared memory --------------------------------------------------------------------------------------
 
     @property
     @abc.abstractmethod
     def revision(self) -> int:
-        """The step of the host's order that this process has seen."""
+        """The last step of the host's order that this process has seen."""
 
     @abc.abstractmethod
     def revision_of(self, key: str) -> tuple[object, int]:
-        """What the view has for the key (or NOTHING) and the revision of its last change, as one moment."""
+        """Return what the view has for the key, or NOTHING, and the revision of its last change, as one moment."""
 
     def writer_of(self, key: str) -> str:
         """The name of the process that wrote the key's value; nothing where that is not known. Only the host knows."""
@@ -317,11 +358,11 @@ class Exchange(abc.ABC):
 
     @abc.abstractmethod
     def remove(self, key: str, done: Callable[[Outcome], None] | None, *, may_wait: bool, late: bool = False) -> bool:
-        """Delete, like :meth:`put`."""
+        """Delete; visible here at once. Arguments, result and errors are those of :meth:`put`."""
 
     @abc.abstractmethod
     def increment(self, key: str, by: float, done: Callable[[Outcome], None]) -> None:
-        """Add in the host's order."""
+        """Add *by* to the key's number, in the host's order. *done* is called with the new number, or a refusal."""
 
     @abc.abstractmethod
     def compare(
@@ -332,7 +373,13 @@ class Exchange(abc.ABC):
         revision: int | None,
         done: Callable[[Outcome], None],
     ) -> None:
-        """Write only if the key is as expected, decided in the host's order."""
+        """Write *value* (None: delete) only if the key is as expected, decided in the host's order.
+
+        Args:
+            expected: the value that the key is to hold; None: it is to be missing.
+            revision: of the key's last change, 0 for a missing key; compared instead of *expected*, unless it is None.
+            done: called with the outcome: ``changed``, with the value and revision that there are, or no error.
+        """
 
     @abc.abstractmethod
     def acquire(self, key: str, done: Callable[[Outcome], None]) -> int:
@@ -374,6 +421,7 @@ class Exchange(abc.ABC):
         self._watchers.remove(watcher)
 
     def _changed(self, key: str, event: bytes) -> None:
+        """Tell every watcher of a change. The caller holds the lock, which keeps the order of changes."""
         for watcher in self._watchers.now():
             watcher.changed(key, event)
 
@@ -384,7 +432,7 @@ class Exchange(abc.ABC):
         """Figures of every channel this process has used, by name."""
 
     def _close_all(self, reason: str) -> None:
-        """Wake everybody who waits."""
+        """Wake everybody who waits, with this *reason*, end the watches and report what was lost."""
         for end in list(self._ends.values()):
             end.close(reason)
         for watcher in self._watchers.now():

@@ -1,8 +1,36 @@
-"""A bot process's half: everything of it that talks with the host.
+"""The exchange of a bot process: the implementation of ``Exchange`` behind a link to a host, and without a host.
 
-Without a host it is its own: the shared memory and topics work inside the process, channels to the host raise
-HostNotAttached, and no file or port is opened, and no thread but the clock of watched keys
-with a ttl (``storage/expiry.py``).
+Theory of operation
+-------------------
+
+What a node does depends on its *phase* (``supervised.py``)::
+
+    ALONE ──(greeting complete)──▶ ATTACHED ──(link over, or detach())──▶ DETACHED
+      ▲                                                                      │
+      └───────────────────────────── reset(), in tests ──────────────────────┘
+
+- ALONE: the process is its own host. The shared memory is ordered by an :class:`Authority` of its own, and a topic goes
+  to the subscribers in this process. Channels to other processes raise HostNotAttached. No file or port is opened, and
+  no thread is started but the clock of watched keys with a ttl (``storage/expiry.py``).
+- ATTACHED: channels, topics and the shared memory go over one link. The :class:`Replica` follows the host's order of
+  writes. The node owns the link and is its handler (``LinkHandler``).
+- DETACHED: the shared memory can still be read, as it was last seen. Everything that needs the host raises
+  HostNotAttached, and whoever waits for it is woken with an error.
+
+The greeting. :meth:`Node.attach` starts the link and waits. The reader of the link takes the host's greeting
+(:meth:`Node.on_hello`), then the snapshot; at its end it calls :meth:`Node._loaded`, which sets the phase. A link that
+ends before leaves the phase as it was. Then ``attach`` announces what was subscribed or used before there was a host.
+
+The end. Whichever comes first ends it: the link breaks or the host says goodbye (:meth:`Node.on_end`), this process
+leaves (:meth:`Node.detach`), or it finds itself a fork of the process that has the link (:meth:`Node.lose_link`).
+
+Threads and the lock
+--------------------
+
+Public methods may be called from any thread. The ``on_...`` methods are called by whichever thread reads the link,
+never by two at once. The exchange's lock guards ends, subscriptions and topic streams. The phase is written as one
+attribute and read without the lock: a call that reads ATTACHED just before the link ends fails at the link instead.
+Nothing waits for the host with the lock held.
 """
 
 from __future__ import annotations
@@ -40,9 +68,10 @@ from liteyuki_host.comm.waiting.waiting import NOTHING, Nothing, Waiters
 __all__ = ["Node"]
 
 DEFAULT_PROCESS = "nonebot"
-"""What a process is called as long as no host has said otherwise."""
+"""Name of a process as long as it has not been attached under another one."""
 
 Supervision = messages.WatchLoop | messages.Drain | messages.DumpStacks
+"""What a supervisor asks of a child, beside its end (``Stop``)."""
 
 UNSENT = "this process ended before it could be sent"
 """Why messages are given up that have not been written when this process leaves."""
@@ -54,7 +83,19 @@ _ATTACHED: Final = Phase.ATTACHED  # found sooner than an attribute of the class
 
 
 class Node(Supervised):
-    """See the module's docstring. There is one per process; :func:`current` returns it."""
+    """The exchange of a bot process. There is one per process, which ``current()`` returns; tests may make more.
+
+    The private attributes:
+
+    - ``_channels``, ``_declared``: sets that are changed in place, each change in one step, so no lock guards them.
+    - ``_topic_streams``: guarded by the exchange's lock.
+    - ``_greeted``, ``_greeting_error``: written by the thread that reads the link, for the one that waits in
+      :meth:`attach`.
+    - ``_on_stop``, ``_on_host_gone``, ``_on_supervision``: written by :meth:`attach` before the link starts; called by
+      the thread that reads the link.
+    - ``_authority``, ``_expiry``: the shared memory of a process without a host; replaced by :meth:`reset`, under the
+      lock. Nothing is written there while this process has, or has had, a host.
+    """
 
     def __init__(self, process: str = DEFAULT_PROCESS) -> None:
         super().__init__(process, message_limit=codec.DEFAULT_MESSAGE_LIMIT)
@@ -70,7 +111,9 @@ class Node(Supervised):
             monitor=self.monitor,
         )
         self._own_memory()
-        self._room = Waiters()  # for publications
+        self._room = Waiters()  # who waits for room for a publication; woken by credit and by the link's end
+        # By topic, the stream of each that has been subscribed to over this link. It outlives the subscription: the
+        # host closes it once everything on it is consumed, and until then it may be used again.
         self._topic_streams: dict[str, Stream] = {}
         self._greeted = threading.Event()
         self._greeting_error: LinkError | None = None
@@ -78,7 +121,7 @@ class Node(Supervised):
         self._on_host_gone: Callable[[str], None] = lambda cause: None
         self._on_supervision: Callable[[Supervision], None] = lambda message: None
 
-    # --- under a host ---------------------------------------------------------------------------------------
+    # --- the host comes and goes ----------------------------------------------------------------------------
 
     def attach(
         self,
@@ -90,15 +133,21 @@ class Node(Supervised):
         on_supervision: Callable[[Supervision], None] = lambda message: None,
         timeout: float = 10.0,
     ) -> None:
-        """Greet the host over *transport* and load the shared memory. Blocks; to be called before a loop runs.
+        """Greet the host over *transport* and load the shared memory. Blocks; to be called before an event loop runs.
 
         Args:
-            on_stop, on_host_gone: called by whoever reads the link, with the reason; must return soon.
-            on_supervision: the same, with what else the supervisor asks of this process.
+            process: name of this process from now on.
+            on_stop: called with the reason when the supervisor asks this process to end.
+            on_host_gone: called with the cause when an attached link has ended, after everybody who waits was woken.
+            on_supervision: called with each other message of the supervisor.
             timeout: seconds for the whole greeting.
 
+        The three functions are called by the thread that reads the link. They must return soon and must not raise.
+
         Raises:
-            LinkError: no greeting, or the host refused ours; the text says why. The node is as it was.
+            HostError: there is a host already.
+            LinkError: no greeting, or the host refused ours; the text says why. The process has its old name again, and
+                the phase is what it was.
         """
         if self._phase is Phase.ATTACHED:
             raise HostError("this process is already attached to a host")
@@ -108,7 +157,8 @@ class Node(Supervised):
         self._rename(process)
         self._greeted.clear()
         self._greeting_error = None
-        self._topic_streams.clear()  # which were those of an earlier link, if there was one
+        # What belongs to an earlier link, if there was one: its streams, the names its host knew, its closed queues.
+        self._topic_streams.clear()
         self._channels.intersection_update(self._declared)
         self._receiving_is_over = False
         for end in list(self._ends.values()):
@@ -119,14 +169,14 @@ class Node(Supervised):
             process=process,
             pid=os.getpid(),
             software=f"nonebot-plugin-lycomm {__version__}",
-            # The host's wishes rule: the smaller ones are agreed on.
+            # Both sides use the smaller of their two values, so these let the host's settings decide.
             window=1 << 30,
             message_limit=1 << 30,
             closes=True,
         )
         connection = Connection(Role.CHILD, hello)
         link = Link(transport, connection, self, name="the host", monitor=self.monitor)
-        self._replica.begin(link)
+        self._replica.begin(link)  # before the link starts: the snapshot follows the greeting at once
         self.link = link
         close_in_forks(self)
         self._room.link = link
@@ -140,6 +190,7 @@ class Node(Supervised):
         if self._greeting_error is not None:
             self._rename(own_name)
             raise self._greeting_error
+        # What this process had begun without a host: tell the host of subscriptions, and open channels that are read.
         for subscription in list(self._subscriptions.values()):
             if subscription.callbacks:
                 subscription.announced = True
@@ -149,23 +200,25 @@ class Node(Supervised):
                 self._use_end(end)
 
     def _rename(self, process: str) -> None:
+        """Take another name; handles look it up anew on their next use."""
         self.process = process
         new_epoch()
 
     def detach(self, reason: str = "this process ends", *, timeout: float = 1.0) -> None:
         """Say goodbye, send what is queued (at most *timeout* seconds) and wake everybody who waits.
 
-        The shared memory can still be read afterwards.
+        The shared memory can still be read afterwards. What could not be sent is reported as lost. Without a host, only
+        those who wait are woken. Called by the launcher when the project has ended.
         """
         link = self.link
         if link is not None and self._phase is Phase.ATTACHED:
             self._close_incoming()
             with self._lock:
                 self.monitor.perform()  # what was put off was accepted before the goodbye
-                self._phase = Phase.DETACHED
+                self._phase = Phase.DETACHED  # before the link ends, so that on_end() knows that we wanted that
                 for end in list(self._ends.values()):
                     end.outbox.close(UNSENT)
-            # What the host's side of the link has been given is the host's to deliver.
+            # What has been written to the link counts as sent: the host delivers it, or keeps it for the receiver.
             delivered = link.close(reason, timeout=timeout)
             link.join(timeout)
             for end in list(self._ends.values()):
@@ -176,7 +229,8 @@ class Node(Supervised):
         self._close_all(reason)
 
     def lose_link(self) -> None:
-        """This process is a copy of the one that the link belongs to: here there is no host."""
+        """Drop the link without a word on it. Called in a forked process, which has a copy of the socket and none of
+        the threads; the link goes on in the parent."""
         link, self.link = self.link, None
         if link is not None:
             self._phase = Phase.DETACHED
@@ -186,13 +240,13 @@ class Node(Supervised):
             link.release_transport()
 
     def wait_detached(self, timeout: float) -> None:
-        """Wait until the end of a broken link has been dealt with, at most *timeout* seconds. For tests."""
+        """Wait for the threads of a link that has ended, at most *timeout* seconds each. For tests."""
         if self.link is not None:
             self.link.join(timeout)
 
     def reset(self) -> None:
         """Become a process without a host again, with an empty shared memory. For tests."""
-        self.detach("reset")
+        self.detach("reset")  # outside the lock, as it waits for the link
         with self._lock:
             self.view.clear()
             self._replica.reset()
@@ -210,8 +264,12 @@ class Node(Supervised):
                 end.outbox.forget()
 
     # --- channels -------------------------------------------------------------------------------------------
+    # A name is *known* if some process has declared it (`_channels`). The host tells of the names of others; this
+    # process's own (`_declared`) stay known until it withdraws them, which it does when it drops the unused end.
 
     def channel_names(self) -> set[str]:
+        # Without a host the process has its two channels all the same: they can be named, and used once there is a
+        # host.
         names = set(self._channels)
         if self._phase is Phase.ALONE:
             names |= {f"{self.process}-passive", f"{self.process}-active"}
@@ -222,41 +280,44 @@ class Node(Supervised):
         if keep:
             with self._lock:
                 forgotten = self._kept_names.add(name)
-            if forgotten is not None:
-                self.end(forgotten)  # which is dropped, with the name, once it is found unused
+            if forgotten is not None:  # the oldest name of too many: an unused end takes it along when it is dropped
+                self.end(forgotten)
         if name in self._declared:
             return
         self._declared.add(name)
         self._channels.add(name)
         if self._phase is Phase.ATTACHED:
-            # Without credit: a channel may be named while a message is encoded on the event loop.
+            # Without credit, so that it never waits: a channel may be declared on the event loop.
             self._replica.ask(lambda number: messages.Declare(number, name), None)
 
     def _forget_name(self, name: str) -> None:
-        """No process uses a channel of that name any more."""
+        """Drop a name of which the host says that no process uses it, unless this process has declared it. Called by
+        the thread that reads the link."""
         if name not in self._declared:
             self._channels.discard(name)
 
-    # Which channels this process uses. An end that nothing uses is dropped: first its stream is closed, if it has one,
-    # by agreement with the host (``protocol/closing.py``).
+    # Dropping what is not used. An end that is bound to a stream cannot be dropped at once: something may be on its
+    # way. So the host is asked to close the stream (``protocol/closing.py``), and `on_close_answered` drops the end if
+    # the host agrees. The host refuses while it has something for this process.
 
     def _sweep(self) -> int:
         link = self.link if self._phase is Phase.ATTACHED else None
-        own = (f"{self.process}-passive", f"{self.process}-active")  # these the host keeps
+        own = (f"{self.process}-passive", f"{self.process}-active")  # the host keeps these two for every process
         with self._lock:
             kept = self._kept_names
             unused = [end for end in self._unused_ends() if end.name not in own and end.name not in kept]
             if link is not None and link.closer.possible:
                 link.closer.ask([stream for end in unused if (stream := end.outbox.stream) is not None])
-            elif link is not None:
+            elif link is not None:  # a host that knows nothing of closing: what has a stream stays
                 unused = [end for end in unused if not end.outbox.bound]
             for end in unused:
-                self._drop_end(end)
+                self._drop_end(end)  # does nothing for those whose streams are being closed
             return len(self._ends) - len(unused)
 
     def _drop_end(self, end: ChannelEnd) -> bool:
         if end.name in self._kept_names or not super()._drop_end(end):
             return False
+        # With the end goes the name, as far as this process is concerned; others may still use it.
         if end.name in self._declared:
             self._declared.discard(end.name)
             link = self.link
@@ -274,12 +335,15 @@ class Node(Supervised):
             return
         link = self._attached_link(f"channel {end.name!r}")
         with self._lock:
-            if not end.outbox.bound:
+            if not end.outbox.bound:  # neither another thread nor the host has opened it meanwhile
                 end.open(link)
 
     # --- topics ---------------------------------------------------------------------------------------------
+    # Under a host all publications go to the host on one stream, also those for subscribers in this process: so all
+    # subscribers see one order. Each topic that is subscribed to comes back on a stream of its own.
 
     def publish(self, topic: str, payload: bytes, flags: int, *, may_wait: bool) -> bool:
+        # Without a host nothing waits: subscribers that are too slow lose the publication, as they do under one.
         if self._phase is Phase.ALONE:
             subscription = self._subscriptions.get(topic)
             if subscription is not None:
@@ -301,10 +365,11 @@ class Node(Supervised):
             return
         with self._lock:
             known = self._topic_streams.get(subscription.topic)
-            if known is not None:  # not closed yet since the last subscription ended
+            if known is not None:  # left from a subscription that has ended, and not closed yet
                 known.receiver = subscription
                 link.send_control(messages.Subscribe(known.id))
                 return
+            # Opening the stream is the subscription: the host delivers from then on.
             self._topic_streams[subscription.topic] = link.open_stream(
                 "topic", subscription.topic, lambda stream: join(subscription, link, stream)
             )
@@ -317,6 +382,8 @@ class Node(Supervised):
                 link.send_control(messages.Unsubscribe(stream.id))
 
     # --- shared memory --------------------------------------------------------------------------------------
+    # ATTACHED: by the replica, which sends requests to the host. ALONE: by this process's own authority, which has
+    # decided when the call returns, except for a lock that is held. DETACHED: reads only.
 
     @property
     def revision(self) -> int:
@@ -372,7 +439,7 @@ class Node(Supervised):
             self._replica.forget(holder)
         try:
             self._ask(lambda number: messages.Release(number, key, holder), None)
-        except HostNotAttached:  # it was freed when the host saw us go
+        except HostNotAttached:  # the host has freed it, as it frees all locks of a process whose link ends
             pass
 
     def withdraw(self, key: str, holder: int, done: Callable[[Outcome], None]) -> None:
@@ -380,9 +447,9 @@ class Node(Supervised):
 
         def decided(outcome: Outcome) -> None:
             if outcome.error == Refusal.HELD:
-                if alone:  # without a host it is always this process that holds it
+                if alone:  # the only holder there can be is this process
                     outcome = Outcome(outcome.error, self.process.encode(), outcome.revision)
-                else:  # the grant will never come
+                else:  # no grant will come, so nothing has to be kept for it
                     self._replica.forget(holder)
             done(outcome)
 
@@ -398,18 +465,33 @@ class Node(Supervised):
         self._ask(messages.Sync, done)
 
     def _ask(self, make: Callable[[int], messages.Request], done: Callable[[Outcome], None] | None) -> int:
-        """Have a request performed, here or by the host; returns its number."""
+        """Have a request performed, by the authority here or by the host. Returns its number, which also names the
+        holder of a lock.
+
+        Args:
+            make: makes the request with its number.
+            done: called with the outcome, before this returns or later, with the lock held or not; must not wait.
+
+        Raises:
+            HostNotAttached: the host is gone.
+        """
         if self._phase is Phase.ALONE:
             number = next(self._numbers)
             self._authority.perform("local", make(number), done or (lambda outcome: None))
-            if self._authority.may_expire:
+            if self._authority.may_expire:  # it may have written or deleted a key with a ttl
                 self._expiry.look()
             return number
         self._attached_link("the shared memory")
         return self._replica.ask(make, done)
 
     def _send(self, link: Link, stream: Stream, payload: bytes, *, may_wait: bool) -> bool:
-        patient = self.monitor.owned()  # it was put off, and is performed now
+        """Send a publication. Returns False when there is no room and *may_wait* is False.
+
+        Raises:
+            HostNotAttached: the link is over.
+            ReentrantCall: it would have to wait in a thread that must not.
+        """
+        patient = self.monitor.owned()  # the call was put off before, and nobody is left who could put it off again
 
         def attempt() -> bool | Nothing:
             try:
@@ -433,7 +515,8 @@ class Node(Supervised):
         self._expiry.look()
 
     def _own_memory(self) -> None:
-        """Begin with an empty shared memory, as a process without a host has it."""
+        """Make the authority and the clock of a process without a host, with an empty shared memory. Called once by
+        ``__init__``, and by :meth:`reset` under the lock."""
 
         def on_change(revision: int, key: str, value: bytes | None, ttl: float | None, writer: str | None) -> None:
             if self._watchers:
@@ -443,9 +526,10 @@ class Node(Supervised):
         watchers = self._watchers
         self._expiry = ExpiryThread(self._authority, self.monitor, lambda: len(watchers) > 0)
 
-    # --- what the link tells us (LinkHandler) -----------------------------------------------------------------
+    # --- LinkHandler: called by the thread that reads the link ------------------------------------------------
 
     def on_hello(self, hello: messages.Hello) -> None:
+        """Take over what both sides have agreed on: the smaller window and message limit."""
         link = self.link
         assert link is not None
         self.window = link.connection.window
@@ -457,24 +541,28 @@ class Node(Supervised):
             stream.receiver.deliver(payloads, flags, request_id, stream.source)
 
     def on_opened(self, stream: Stream) -> None:
+        """Bind this process's end to the stream that the host has opened for a channel."""
         link = self.link
         assert link is not None
-        with self._lock:  # so that the end is not dropped in between
+        with self._lock:  # held from look-up to binding, so that no sweep drops the end in between
             self.end(stream.key[1]).bind(link, stream)
         self._sweep_if_due()
 
     def on_close(self, stream: Stream) -> None:
-        """The host asks to close a topic's stream: all publications have been consumed."""
+        """Answer the host, which asks to close a topic's stream because all publications on it have been consumed. It
+        is refused if somebody here has subscribed again."""
         link = self.link
         assert link is not None
         topic = stream.key[1]
-        with self._lock:  # nobody subscribes in between
+        with self._lock:  # held for the answer too, so that nobody subscribes in between
             known = self._topic_streams.get(topic) is stream
             if link.closer.answer(stream, willing=topic not in self._subscriptions) and known:
                 del self._topic_streams[topic]
 
     def on_close_answered(self, stream: Stream, closed: bool) -> None:
-        """The host has answered what :meth:`_sweep` has asked. Somebody may use the channel again by now."""
+        """Drop the end whose stream :meth:`_sweep` wanted to close, if the host has agreed. If something here uses the
+        channel again by now, it gets another stream.
+        """
         link = self.link
         assert link is not None
         with self._lock:
@@ -482,7 +570,7 @@ class Node(Supervised):
             if end is None or end.outbox.stream is not stream:
                 return
             if not closed:
-                end.outbox.credit()  # what has waited for the answer
+                end.outbox.credit()  # send what was kept until the answer came
                 return
             end.release(stream)
             if not self._drop_end(end) and end.refused is None:
@@ -490,12 +578,14 @@ class Node(Supervised):
 
     def on_credit(self, stream: Stream) -> None:
         if stream.user is not None:
-            stream.user.credit()
-        else:
+            stream.user.credit()  # the outbox of a channel
+        else:  # the store stream or the publish stream; a needless look costs less than telling them apart
             self._room.wake()
             self._replica.room.wake()
 
     def on_control(self, message: messages.Control) -> None:
+        """Pass a control message on: to the launcher's functions, to who has asked the supervisor for something, or,
+        for a channel that the host has refused, to its end. Others are ignored."""
         if isinstance(message, messages.Stop):
             self._on_stop(message.reason)
         elif isinstance(message, Supervision):
@@ -510,11 +600,17 @@ class Node(Supervised):
                 self.end(stream.key[1]).refuse(message.reason)
 
     def on_end(self, cause: LinkError) -> None:
+        """Become a process whose host is gone, and wake everybody who waits for it.
+
+        Called exactly once for each link, whatever ended it. The phase before tells three cases apart: ALONE (the
+        greeting failed), ATTACHED (the host went away) and DETACHED (:meth:`detach` has begun the end and reports what
+        was lost itself).
+        """
         before = self._phase
         if before is not Phase.ALONE:  # a greeting that fails leaves a process without a host
             self._close_incoming()
             self._phase = Phase.DETACHED
-        self._greeting_error = cause
+        self._greeting_error = cause  # before the event: attach() reads it behind the wait
         self._greeted.set()
         self._room.wake()
         self._fail_controls()
@@ -531,8 +627,8 @@ class Node(Supervised):
             self._on_host_gone(str(cause))
 
     def _close_incoming(self) -> None:
-        """Before anything else says that the host is gone: a receive() between two messages then ends like one that
-        waits."""
+        """Close every queue of arriving messages, and those of ends that are made later. Done before the phase changes,
+        so that a receive() that begins now ends in the same way as one that waits."""
         with self._lock:
             self._receiving_is_over = True
             ends = list(self._ends.values())
@@ -540,8 +636,9 @@ class Node(Supervised):
             end.inbox.close()
 
     def _loaded(self, channels: list[str]) -> None:
-        """The greeting is complete: the shared memory is that of the host."""
-        self._expiry.end()
+        """Become attached: the snapshot has been loaded, and *channels* are the names that the host knows. Called by
+        the replica, in the thread that reads the link."""
+        self._expiry.end()  # from now on the host deletes keys at their time
         self._channels |= set(channels)
         self._phase = Phase.ATTACHED
         self._greeted.set()
