@@ -2,6 +2,27 @@
 
 The guarantee, in one sentence: writes are totally ordered by the host; every process sees a prefix of that order, its
 own writes included; reads are local and never wait.
+
+How it works
+------------
+
+This module has what users hold. It checks and encodes values, waits, and turns outcomes into results and errors; the
+work is done by the exchange of the process (``process/exchange.py``): the hub in the host, a node in a bot.
+
+*Reads* look into the exchange's *view*, a dict that the exchange keeps current. They take no lock: each is one look-up
+of a dict, which is one step under the GIL. The view has a value in one of three forms (``values.py``): immutable ones
+as they are; containers encoded (``Packed``), decoded anew for each reader, so that every reader gets a copy; and either
+of them with the time at which it ends (``Expiring``).
+
+*Plain writes* (``set``, ``delete``) are queued and return. They wait only for room, and never on an event loop.
+
+*Confirmed operations* wait for the host's decision. Each has a form for threads and an ``a...`` form for tasks. Both
+ask in the same way, by a private method that returns an ``Answer``; a thread waits for it with ``waited``, a task with
+``awaited`` (``confirmed.py``). The time limit covers the wait, not the work: what timed out may still be done.
+
+*Calls from inside.* A finalizer, signal handler or log sink may call in the middle of lycomm's own work on its thread
+(``waiting/monitor.py``). Plain writes are put off then, and performed when that work is done. Everything that has a
+result raises ``ReentrantCall``.
 """
 
 from __future__ import annotations
@@ -53,18 +74,27 @@ F = TypeVar("F", bound=Callable[[Any], Any])
 
 
 class SharedMemory:
-    """See the module's docstring. Use the module's :data:`shared_memory`; make one only in tests.
+    """The shared memory of this process, as its users hold it. Use the module's :data:`shared_memory`; make one only in
+    tests.
 
     Values are copies: changing what ``get`` returned changes nothing elsewhere. Keys are texts of at most 512 bytes.
+    Methods may be called from any thread. On an event loop, those that wait for the host raise WouldBlockEventLoop.
+
+    Args:
+        exchange: the one to use; None: the current one of this process, also when that changes.
     """
 
     def __init__(self, exchange: Exchange | None = None) -> None:
+        # These three are written by _rebind alone, whenever this process gets another exchange, and read without a
+        # lock.
         self._bound_to: Exchange | None = None
         self._view: dict[str, Any] = {}
         self._look_up: Callable[[str, Any], Any] = self._view.get
-        # update() in many tasks of one process: in turn here, so that they do not race each other at the host.
+        # By loop and key, the turn of aupdate() in the tasks of one process, so that they do not race each other at the
+        # host. Weak: an entry goes with the last task that uses it.
         self._turns: weakref.WeakValueDictionary[tuple[int, str], anyio.Lock] = weakref.WeakValueDictionary()
-        self._unreadable: dict[str, Packed] = {}  # what get_all has left out, and the log has told of
+        # What the latest get_all() has left out, and the log has told of. Replaced as a whole, by any thread.
+        self._unreadable: dict[str, Packed] = {}
         if exchange is not None:
             self._rebind(exchange)
         else:
@@ -72,9 +102,10 @@ class SharedMemory:
 
     @property
     def _exchange(self) -> Exchange:
-        return self._bound_to or current()  # the first use in this process binds us, by _rebind
+        return self._bound_to or current()  # makes the exchange on the first use, which calls _rebind
 
     def _rebind(self, exchange: Exchange) -> None:
+        """Use *exchange* from now on. Called when this process gets another one."""
         self._bound_to = exchange
         self._view = exchange.view
         self._look_up = exchange.view.get  # bound once: a read is mostly this call
@@ -92,7 +123,7 @@ class SharedMemory:
         if kind is Packed:
             try:
                 return codec.decode_plain(value)
-            except Exception:  # said in our words
+            except Exception:  # decoded again in the slow way, which raises our error
                 return decoded(key, value)
         if kind is Expiring:
             value = alive(value)
@@ -108,6 +139,7 @@ class SharedMemory:
         return value
 
     def __contains__(self, key: object) -> bool:
+        """Whether the key is there; a value that cannot be decoded counts."""
         value = self._view.get(key, MISSING)  # type: ignore[call-overload]
         if type(value) is Expiring:
             value = alive(value)
@@ -130,7 +162,7 @@ class SharedMemory:
                     result[key] = codec.decode(value)
                 except ValueUnreadable as error:
                     unreadable[key] = value
-                    if self._unreadable.get(key) is not value:
+                    if self._unreadable.get(key) is not value:  # not told of, or written again since
                         self._warn_unreadable(key, error)
             else:
                 result[key] = value
@@ -144,19 +176,21 @@ class SharedMemory:
         return sum(1 for _ in self)
 
     def keys(self) -> list[str]:
-        """The keys, as one moment."""
+        """The keys, as one moment; a new list."""
         return list(self)
 
     def items(self) -> list[tuple[str, Any]]:
-        """Keys and values, as one moment."""
+        """Keys and values, as one moment; a new list, as :meth:`get_all`."""
         return list(self.get_all().items())
 
     @property
     def revision(self) -> int:
-        """The step of the host's order that this process has seen."""
+        """The last step of the host's order that this process has seen."""
         return self._exchange.revision
 
     # --- writing: queued, visible here at once ----------------------------------------------------------------
+    # Both try without waiting first. Without room, a thread waits for it in the exchange, and an event loop gets
+    # ChannelFull. `Held` means that the lock could not be had in time, or is this thread's own: the call is put off.
 
     def set(self, key: str, value: Any, *, ttl: float | None = None, ephemeral: bool = False) -> None:
         """Write, from any thread. Visible here at once, elsewhere in the host's order.
@@ -180,13 +214,14 @@ class SharedMemory:
         exchange = self._bound_to or self._exchange
         monitor = exchange.monitor
         try:
-            if monitor.owned():
+            if monitor.owned():  # a call from inside
                 raise Held
             if not exchange.put(key, payload, ttl, ephemeral, None, may_wait=False):
                 if on_event_loop():
                     raise writes_full(key)
                 exchange.put(key, payload, ttl, ephemeral, None, may_wait=True)
         except Held:
+            # `late`: nobody will be left who could wait, so it is taken without room.
             monitor.defer(
                 lambda: exchange.put(key, payload, ttl, ephemeral, None, may_wait=False, late=True),
                 f"shared_memory.set({key!r})",
@@ -199,10 +234,11 @@ class SharedMemory:
         self.set(key, value)
 
     def delete(self, key: str, ignore_key_error: bool = True) -> None:
-        """Delete, from any thread.
+        """Delete, from any thread. Put off like :meth:`set` where it is called from inside lycomm's own work.
 
         Raises:
-            KeyError: it is missing here and *ignore_key_error* is False.
+            KeyError: it is missing here and *ignore_key_error* is False. Another process may have written it since.
+            ChannelFull: called on an event loop while too many writes are on their way; ``adelete`` waits instead.
         """
         check_key(key)
         if not ignore_key_error and key not in self:
@@ -227,7 +263,9 @@ class SharedMemory:
         self.delete(key, ignore_key_error=False)
 
     # --- confirmed and atomic operations ----------------------------------------------------------------------
-    # Each has a form for threads and an `a...` form for tasks; both ask the same and wait differently.
+    # Each has a form for threads and an `a...` form for tasks; both ask the same and wait differently. The `a...` forms
+    # make a checkpoint where the answer would come without the loop's turning: cancellation is noticed there, and other
+    # tasks get their turn.
 
     async def aset(self, key: str, value: Any, *, ttl: float | None = None, ephemeral: bool = False) -> int:
         """Write and wait until the host has ordered it; returns the revision.
@@ -252,7 +290,8 @@ class SharedMemory:
             # `partial`, as variables that another function uses are slower throughout.
             write = partial(exchange.put, key, payload, ttl, ephemeral, outcome.give, may_wait=False)
             await exchange.wait_to_write(write)
-        ordered = outcome.value if exchange.link is None else NOTHING  # decided here, if nobody else is to be asked
+        # Without a link the outcome is there already: this process decides.
+        ordered = outcome.value if exchange.link is None else NOTHING
         if ordered is NOTHING:
             ordered = await outcome.wait_async(DEFAULT_TIMEOUT)
         if ordered is NOTHING:
@@ -323,6 +362,8 @@ class SharedMemory:
         only compute. Returning None deletes the key.
         """
         refuse_event_loop("shared_memory.update()", "shared_memory.aupdate(...)")
+        # Compare and set by revision, which is shorter than the value. A refusal brings the
+        # value and revision that there are, so another round needs no look-up.
         deadline = time.monotonic() + timeout
         payload, revision = self._stored(key)
         while True:
@@ -342,14 +383,17 @@ class SharedMemory:
         *,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Any:
-        """:meth:`update` for tasks; *function* may be async. Tasks of one process take turns per key."""
+        """Replace the value by ``function(value)`` atomically, as :meth:`update`, in a task. *function* may be async.
+
+        Tasks of one event loop take turns per key. *timeout* covers the turn, *function* and the host's answers.
+        """
         import anyio
 
         loop = running_loop()
         turn = self._turns.get((id(loop), key))
         if turn is None:
             turn = self._turns[id(loop), key] = anyio.Lock()
-        with anyio.move_on_after(timeout):  # not fail_after: a TimeoutError out of *function* is its own
+        with anyio.move_on_after(timeout):  # not fail_after, so that a TimeoutError that *function* raises stays itself
             async with turn:
                 payload, revision = self._stored(key)
                 while True:
@@ -427,6 +471,7 @@ class SharedMemory:
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _warn_unreadable(self, key: str, error: ValueUnreadable) -> None:
+        """Log that get_all() leaves the key out, with the process that wrote it, which only the host knows."""
         writer = self._exchange.writer_of(key)
         log().warning(
             f"shared_memory[{key!r}], written by {writer or 'another process'}, is left out of get_all(): {error}; "
@@ -434,13 +479,22 @@ class SharedMemory:
         )
 
     def _encode(self, key: str, value: Any) -> bytes:
+        """Check the key and encode the value.
+
+        Most values are plain and short. The short way encodes these at once and checks the size afterwards; whatever it
+        cannot do goes the general way, which names the fault.
+
+        Raises:
+            ValueRefused, ValueTooLarge: the value or the key cannot travel; the text says why.
+            TypeError: the key is no text.
+        """
         if not (type(key) is str and key.isascii() and len(key) <= MAX_KEY_SIZE):
             check_key(key)
         kind = type(value)
         if kind is str or kind is dict or may_be_plain(kind):  # nearly all values, and they need no more than this
             try:
                 payload = encode_plain(value) if kind is str else encode_quickly(value)
-            except Exception:  # said in our words below
+            except Exception:  # the general way below raises our error
                 payload = None
             if payload is not None and len(payload) <= self._exchange.message_limit:
                 return payload
@@ -449,23 +503,28 @@ class SharedMemory:
         except (ValueRefused, ValueTooLarge) as error:
             raise type(error)(f"shared_memory[{key!r}]: {error}") from None
 
+    # The private methods that ask. Each checks its arguments, refuses a call from inside, asks the exchange and returns
+    # the answer that is on its way.
+
     def _increment(self, key: str, by: float) -> Answer[Outcome]:
         check_key(key)
         if not codec.is_number(by):
             raise NotANumber(f"shared_memory[{key!r}]: cannot add {codec.shown(by)}, which is not a number")
-        by = float.__float__(by) if isinstance(by, float) else int.__index__(by)  # without a class of its own
+        by = float.__float__(by) if isinstance(by, float) else int.__index__(by)  # not of a subclass
         self._exchange.monitor.refuse_inside("shared_memory.incr()")
         outcome: Answer[Outcome] = Answer()
         self._exchange.increment(key, by, outcome.give)
         return outcome
 
     def _number(self, key: str, outcome: Outcome) -> int | float:
+        """Return the new number that an increment had as its outcome, or raise what went wrong."""
         if outcome.error == Refusal.NOT_A_NUMBER:
             raise NotANumber(f"shared_memory[{key!r}]: the value is not a number, or the sum has more than 64 bits")
         number: int | float = codec.decode(good(key, outcome).value or b"\x00")
         return number
 
     def _compare(self, key: str, expected: Any, value: Any) -> Answer[Outcome]:
+        # For the exchange None is a missing key, so a None of the user's is encoded: it matches a missing key, too.
         wanted = None if expected is MISSING else self._encode(key, expected)
         new = None if value is None or value is MISSING else self._encode(key, value)
         self._exchange.monitor.refuse_inside("shared_memory.compare_and_set()")
@@ -474,18 +533,21 @@ class SharedMemory:
         return outcome
 
     def _compare_revision(self, key: str, value: bytes | None, revision: int) -> Answer[Outcome]:
+        """Ask to write *value* if the key's last change is still *revision*."""
         self._exchange.monitor.refuse_inside("shared_memory.update()")
         outcome: Answer[Outcome] = Answer()
         self._exchange.compare(key, None, value, revision, outcome.give)
         return outcome
 
     def _was_same(self, key: str, outcome: Outcome) -> bool:
+        """Return whether a comparison found what was expected, or raise what went wrong otherwise."""
         if outcome.error == Refusal.CHANGED:
             return False
         good(key, outcome)
         return True
 
     def _stored(self, key: str) -> tuple[bytes | None, int]:
+        """Return the key's encoded value, None for a missing one, and its revision, as one moment."""
         check_key(key)
         value, revision = self._exchange.revision_of(key)
         if type(value) is Expiring:
@@ -497,6 +559,7 @@ class SharedMemory:
     def _next_value(
         self, key: str, function: Callable[[Any], Any], default: Any, payload: bytes | None
     ) -> tuple[Any, bytes | None]:
+        """Call the user's function with the stored value. Returns its result, plain and encoded (None: delete)."""
         value = function(default if payload is None else decoded(key, payload))
         return value, None if value is None else self._encode(key, value)
 

@@ -1,4 +1,28 @@
-"""Watching the shared memory: a stream of its changes, for tasks, threads and callbacks."""
+"""Watching the shared memory: a stream of its changes, for tasks, threads and callbacks.
+
+Theory of operation
+-------------------
+
+A :class:`Watch` is one of the exchange's *watchers*. The exchange tells it of every change, in order, by
+:meth:`Watch.changed`. A change whose key has the watch's prefix is put, still encoded, into a queue like that of a
+channel (``channel/inbox.py``). Whoever reads decodes it: a task (``async for``), a thread (``for``), or the queue's own
+task, which calls the registered functions on the process's event loop.
+
+*Bounds.* Whoever makes changes never waits for a watch. So a watch that is not read is ended when too much waits, by
+number or by bytes: ``_FELL_BEHIND`` is put in the place of the change, no more are taken, and the reader gets
+``WatchOverrun`` when it has read the changes before.
+
+*End.* A watch ends with :meth:`Watch.close`, when this process leaves its host, or when nobody refers to it. For the
+last, the exchange and the queue refer to it weakly. A registered function keeps the watch (``Exchange.keep_watcher``),
+as nobody else may.
+
+Threads and the lock
+--------------------
+
+``changed`` is called by one thread at a time: in the process that has the authority under the exchange's lock,
+elsewhere by the thread that reads the link. Readers may be in any thread, one at a time. The queue has the exchange's
+lock; the watch itself needs none, as each of its attributes is replaced in one step.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +52,10 @@ __all__ = ["Changed", "Watch"]
 F = TypeVar("F", bound="Callable[[Changed], Any]")
 
 _FELL_BEHIND = b""
-"""In the place of a change: those after it were too many."""
+"""Stands in the queue for the first change that was too many. No encoded change is empty."""
 
 _NO_CHANGE: tuple[bytes, Change | None] = (b"", None)
+"""What ``Watch._latest`` is when there is none: an event that no change has."""
 
 
 class Changed(NamedTuple):
@@ -44,11 +69,13 @@ class Changed(NamedTuple):
 
 
 class _Waiting(Here):
-    """The bytes of changes that wait to be read, each change charged as a message of a channel is.
+    """Counts the bytes of changes that wait to be read, each change charged as a message of a channel is.
+
+    It takes the place of a link as the source of messages: the queue calls :meth:`count` for what has been consumed.
 
     Attributes:
-        arrived: bytes that came; written by who brings changes, one at a time.
-        read: bytes that have been read; written by who reads them, one at a time.
+        arrived: bytes that came, in all; written by :meth:`Watch.changed`.
+        read: bytes that have been read, in all; written by the reader. Less than *arrived* by what waits.
     """
 
     def __init__(self) -> None:
@@ -60,7 +87,7 @@ class _Waiting(Here):
 
 
 class Watch:
-    """A stream of changes; made by ``shared_memory.watch``.
+    """A stream of changes, read by ``async for``, by ``for`` or by functions; made by ``shared_memory.watch``.
 
     Ends with ``close()``, with its ``with`` block, or when nothing refers to it any more: a loop that is left by
     ``break`` needs no ``close()``. A watch that calls functions stays until ``close()``.
@@ -85,8 +112,8 @@ class Watch:
         self._exchange = exchange
         self._prefix = prefix
         self._callbacks = Callbacks(exchange.monitor)
-        # Changes wait and are handled as the messages of a channel are. The queue refers to the watch weakly: without
-        # a reference cycle, a watch that nobody reads any more is gone at once and not at the next garbage collection.
+        # The queue's functions refer to the watch weakly. So there is no reference cycle, and a watch that nobody reads
+        # any more is gone with its last reference instead of at the next garbage collection.
         weak = weakref.ref(self)
 
         async def handle(message: Received) -> None:
@@ -101,13 +128,17 @@ class Watch:
             f"watch of {prefix!r}", handle, callbacks=self._callbacks, failed=failed, monitor=exchange.monitor
         )
         self._waiting = _Waiting()
-        self._latest = _NO_CHANGE  # the last one that came, and decoded
-        self._overrun: str | None = None  # what was too much, in words; no more changes are taken then
-        self._closed = False
+        # The last change that came, encoded, and decoded if the exchange has done that: a reader that keeps up need not
+        # decode it again. Replaced as a whole: by changed(), and by the reader, which lets go of it.
+        self._latest = _NO_CHANGE
+        # What was too much, in words. Set once, by changed(), which takes no more changes then.
+        self._overrun: str | None = None
+        self._closed = False  # set once, by close(), from any thread
         exchange.add_watcher(self)
 
     def __call__(self, function: F) -> F:
-        """Call *function* (sync or async) with every :class:`Changed`, on the process's event loop.
+        """Call *function* (sync or async) with every :class:`Changed`, on the process's event loop. For use as a
+        decorator; returns the function as it is. Without a loop the changes wait for one, within the limits.
 
         Raises:
             TypeError: what is registered could never be called with a change. The watch is closed.
@@ -117,7 +148,7 @@ class Watch:
         except TypeError:
             self.close()
             raise
-        self._exchange.keep_watcher(self)
+        self._exchange.keep_watcher(self)  # a decorator's caller keeps the function, not the watch
         self._callbacks.add(Callback(function, None, self._decode))
         self._changes.use("passive")
         loop = self._exchange.loop
@@ -130,7 +161,7 @@ class Watch:
 
     async def _iterate(self) -> AsyncIterator[Changed]:
         while True:
-            if not may_go_on():
+            if not may_go_on():  # so that changes that follow each other without end leave other tasks their turn
                 await checkpoint()
             change = await self._changes.arrived.wait_async(self._take, None)
             if change is None or change is NOTHING:
@@ -146,10 +177,11 @@ class Watch:
             yield change
 
     def close(self) -> None:
-        """End the watch and drop what it has not handed out. It also ends when this process leaves its host."""
+        """End the watch and drop what has not been read; a reader that waits stops. From any thread; more calls do
+        nothing."""
         self._closed = True
         monitor = self._exchange.monitor
-        if monitor.owned():  # by a finalizer, in the middle of our work
+        if monitor.owned():  # called by a finalizer in the middle of our own work, which may be a change to this queue
             monitor.defer(self._close, f"closing the watch of {self._prefix!r}", 0)
         else:
             self._close()
@@ -157,9 +189,9 @@ class Watch:
     def _close(self) -> None:
         self._exchange.remove_watcher(self)
         self._changes.end_consuming()
-        self._callbacks.remove(None)  # which refer to the watch
-        self._changes.reopen()  # and empty
-        self._changes.arrived.wake()
+        self._callbacks.remove(None)  # they refer to the watch
+        self._changes.reopen()  # empties the queue
+        self._changes.arrived.wake()  # who waits sees that it is closed
 
     def __enter__(self) -> Watch:  # noqa: PYI034  (nothing derives from it)
         return self
@@ -167,18 +199,22 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # --- what the exchange tells us (Watcher) -----------------------------------------------------------------
+    # --- Watcher: called by the exchange ----------------------------------------------------------------------
 
     def changed(self, key: str, event: bytes, change: Change | None = None) -> None:
+        """Queue the change, if it has the prefix and there is room; else end the watch with an overrun.
+
+        Never waits and calls nothing of the user's: where a function is to be called, the queue wakes its task.
+        """
         if self._overrun is not None or self._closed or not key.startswith(self._prefix):
             return
         changes, waiting = self._changes, self._waiting
-        left = waiting.arrived - waiting.read
+        left = waiting.arrived - waiting.read  # bytes that wait; a reader may just be making it less
         if len(changes.units) >= self.LIMIT:
             self._overrun, event = f"{self.LIMIT:,} changes", _FELL_BEHIND
         elif left and left + len(event) + MESSAGE_CHARGE > self.LIMIT_BYTES:
             self._overrun, event = f"{self.LIMIT_BYTES:,} bytes of changes", _FELL_BEHIND
-        self._latest = event, change
+        self._latest = event, change  # before it can be read
         waiting.arrived += len(event) + MESSAGE_CHARGE
         changes.deliver([event], 0, 0, waiting)
 
@@ -189,29 +225,42 @@ class Watch:
         self._changes.detach_loop()
 
     def detached(self) -> None:
-        if not self._callbacks:  # a decorated function stays, for a host that may follow
+        """End the watch: this process leaves its host. A decorated function stays, for a host that may follow."""
+        if not self._callbacks:
             self.close()
 
-    # --- inside -----------------------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------------------
 
     def _take(self) -> Changed | Nothing | None:
+        """Take the next change. NOTHING: there is none yet. None: the watch is closed.
+
+        Raises:
+            WatchOverrun: everything before the overrun has been read.
+            ValueUnreadable: the value cannot be decoded. The change counts as read.
+        """
         if self._changes.units:
             taken = self._changes.take()
             if taken is not NOTHING:
                 return self._decode(taken[0], taken[1])
-        if self._overrun is not None:
+        if self._overrun is not None:  # each further attempt to read raises it again
             raise self._fell_behind()
         return None if self._closed else NOTHING
 
     def _decode(self, event: bytes, flags: int) -> Changed:
+        """Make what users get of a queued change; the decoder of the callbacks, too (*flags* is theirs and not used).
+
+        Raises:
+            WatchOverrun: *event* stands for what was too many.
+            ValueUnreadable: the value cannot be decoded.
+        """
         if event == _FELL_BEHIND:
             self._exchange.remove_watcher(self)
             raise self._fell_behind()
         latest, change = self._latest
-        if latest is not event:  # it has waited, and others have come
+        if latest is not event:  # it has waited, and newer ones have come
             change = decode_change(event)
         else:
-            self._latest = _NO_CHANGE  # not kept until the next one comes
+            self._latest = _NO_CHANGE  # its value need not stay in memory until the next change
             change = change or decode_change(event)
         value = change.value
         if value is None:
@@ -222,11 +271,13 @@ class Watch:
             raise ValueUnreadable(f"shared_memory[{change.key!r}]: {error}") from error
 
     def _fell_behind(self) -> WatchOverrun:
+        """Make the error of a watch that was not read fast enough."""
         return WatchOverrun(
             f"the watch of {self._prefix!r} fell behind by {self._overrun}; read the current state, then watch again"
         )
 
     def _callback_failed(self, what: str, callback: Callback, error: BaseException) -> None:
+        """Log what a function has raised, or that the watch has fallen behind it."""
         if isinstance(error, WatchOverrun):  # there is no caller to raise it to
             log().error(f"{callback.name}: {error}")
         else:
