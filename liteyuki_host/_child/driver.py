@@ -1,7 +1,33 @@
 """Goes along with NoneBot's driver, from ``nonebot.init()`` on, and reports how far its start has come.
 
-The project's own code is not touched: it calls ``nonebot.init()`` and ``nonebot.run()`` as ever. What is
-wrapped is wrapped on the one driver object of this process.
+Theory of operation
+-------------------
+
+The project's own code is not touched: it calls ``nonebot.init()`` and ``nonebot.run()`` as ever. What has no public
+hook is wrapped on the one driver object of this process, and ``nonebot.init`` itself in its module. A start goes like
+this:
+
+1. ``nonebot.init()``: the driver exists. :meth:`DriverWatch._follow` wraps its ``on_startup`` and ``run`` and loads our
+   plugin. The project then loads its own plugins, whose start-up hooks are wrapped as they register
+   (``startup_hooks.py``).
+2. ``nonebot.run()``: everything is loaded. Doubtful settings and plugins that failed are logged, and the last hook of
+   the start is registered.
+3. The driver runs the start-up hooks, on its event loop. Ours are the first (signals) and the last (``after_start``).
+4. ``after_start`` tells the host that the hooks have returned (``hooks_done``), with the adapters, and from then on
+   this process follows the host's orders and the signals of a serving bot.
+5. When the port is open, or at once where there is none, the host is told that the bot is *ready*.
+
+A start that is interrupted runs the shutdown hooks instead; the host is told when these run
+(:meth:`DriverWatch._shutdown_work`), so that it gives them time.
+
+A project may start its server by itself, without ``nonebot.run()``. Then step 2 is made up for when the driver's
+lifespan starts; the host learns of no address.
+
+Threads
+-------
+
+Everything runs on the main thread, from step 3 on mostly on the event loop there. Exceptions are ``_drained`` (the
+thread of the drain) and the properties that say so.
 """
 
 from __future__ import annotations
@@ -56,6 +82,7 @@ TERMINATED_DRAIN_SECONDS = 10.0
 """For running handlers when the host does not answer: the default of ``drain_timeout``, which only the host knows."""
 
 PLUGIN = "nonebot_plugin_lycomm"
+"""Our NoneBot plugin, which every bot under a host gets."""
 
 
 def use_line_format(process: str) -> None:
@@ -74,7 +101,18 @@ def use_line_format(process: str) -> None:
 
 
 class DriverWatch:
-    """Wraps ``nonebot.init`` once; everything else follows from there."""
+    """Follows the one driver of this process. There is one; :meth:`install` is called once, before the project runs.
+
+    Args:
+        node: tells the host.
+        hooks: wraps the start-up hooks.
+        orders: what the host asks of this process.
+        ending: whether and how this process is being ended.
+        signals: takes SIGINT and SIGTERM in the place of the driver.
+
+    Attributes:
+        draining: lets the bot come to rest; usable from any thread.
+    """
 
     def __init__(self, node: Node, hooks: StartupHooks, orders: Orders, ending: Ending, signals: Signals) -> None:
         self.cannot_listen: str | None = None
@@ -86,23 +124,27 @@ class DriverWatch:
         self._orders = orders
         self._ending = ending
         self._signals = signals
-        self._pulse = Pulse(node.beat)
+        self._pulse = Pulse(node.beat)  # the beats of the event loop
         self.draining = Draining(self._drained)
-        self._rested = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._driver: Driver | None = None
-        self._init = explaining(nonebot.init)
+        self._rested = asyncio.Event()  # a drain has reported; set on the event loop
+        self._loop: asyncio.AbstractEventLoop | None = None  # set once, by _follow_signals()
+        self._driver: Driver | None = None  # the one that is followed
+        self._init = explaining(nonebot.init)  # NoneBot's own, with errors of the configuration in words
         self._failed_plugins = FailedPlugins()
+        # Kept, as an event loop refers to its tasks weakly: waiting for the port, and what a SIGTERM or SIGHUP began.
         self._opening: asyncio.Task[None] | None = None
         self._terminating: asyncio.Task[None] | None = None
         self._hanging_up: asyncio.Task[None] | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The bot's event loop, once its start-up hooks have returned."""
+        """The bot's event loop, once its start-up hooks have returned; None before, and on trio. From any thread."""
         return self._loop
 
+    # --- from nonebot.init() to the end of the start ----------------------------------------------------------
+
     def install(self) -> None:
+        """Wrap ``nonebot.init`` and let the host's drains reach this process. Call once, before the project runs."""
         # There is no public hook on init(). Replacing the module's function reaches every caller, because nobody
         # can have imported it before us.
         nonebot.init = self._init_and_follow
@@ -110,6 +152,7 @@ class DriverWatch:
         self._orders.drain_by(self.draining.drain)
 
     def _init_and_follow(self, *args: Any, **kwargs: Any) -> None:
+        """Do what ``nonebot.init`` does, then follow the driver that it has made."""
         self._init(*args, **kwargs)
         driver = nonebot.get_driver()
         if driver is not self._driver:  # init() again does nothing, and neither do we
@@ -117,11 +160,12 @@ class DriverWatch:
             self._follow(driver)
 
     def _follow(self, driver: Driver) -> None:
+        """Wrap what a start goes through, and register our own hooks. See the module's docstring for the order."""
         self._failed_plugins.listen()
         on_startup = driver.on_startup
         run: Callable[..., None] = driver.run
         lifespan = getattr(driver, "_lifespan", None)
-        follows = False
+        follows = False  # whether step 2 of a start has been done
 
         @on_startup  # the first one
         async def take_signals() -> None:
@@ -138,7 +182,8 @@ class DriverWatch:
             return func  # it is used as a decorator
 
         def follow_start(listening: Listening | None) -> None:
-            """All is loaded, and the start begins."""
+            """Take step 2: everything is loaded, and the start begins. *listening*: where the bot is to listen, if
+            known."""
             nonlocal follows
             follows = True
             say_that_our_plugin_is_loaded()
@@ -152,7 +197,7 @@ class DriverWatch:
             failed_plugins = self._failed_plugins.report()
 
             async def after_start() -> None:
-                if self._hooks.interrupted:
+                if self._hooks.interrupted:  # the shutdown hooks are next; a `none` driver would leave them out
                     self._shutdown_work(running=True)
                     await _close_lifespan(driver)
                 else:
@@ -164,8 +209,11 @@ class DriverWatch:
             register(after_start)
 
         def run_and_report(*args: Any, **kwargs: Any) -> None:
+            # Where it will listen follows from the driver's settings and what run() was given.
             _no_reload(driver)
             listening = Listening.of(driver.config, args, kwargs) if isinstance(driver, ASGIMixin) else None
+            # Taken off, so that programs that the bot starts do not share the port. A bot that may be replaced by a
+            # second one beside it opens the port here, in a way that both may have it, and uvicorn gets the descriptor.
             sharing = os.environ.pop(SHARE_PORT, None)
             if listening is not None and sharing is not None:
                 listening = listening.share(driver.type, beside=sharing == BESIDE)
@@ -176,6 +224,7 @@ class DriverWatch:
                 run(*args, **kwargs)
             self._shutdown_work(running=True)  # what the project does after nonebot.run() is a part of it
 
+        # A server that the project starts itself begins with the lifespan; its start is then the only sign of it.
         if lifespan is not None:
             startup: Callable[[], Awaitable[None]] = lifespan.startup
 
@@ -195,7 +244,14 @@ class DriverWatch:
         load_our_plugin()
 
     async def _after_start(self, listening: Listening | None, failed_plugins: list[str]) -> None:
-        """Must not raise: that would be the bot's failure to start."""
+        """Tell the host that the hooks have returned, and that the bot is ready once its port is open.
+
+        The last hook of a start. It does not raise, as that would make the start fail: a port that is not to be had is
+        noted (``cannot_listen``), and the server fails by itself at once.
+
+        Args:
+            listening: where the bot listens; None: it opens no port, or starts its server itself.
+        """
         try:
             self._follow_orders()
             self._follow_signals()
@@ -224,24 +280,34 @@ class DriverWatch:
             self._signals.shutting_down(running)
             self._node.shutdown_work(running=running)
 
+    # --- what the host is told, and asks ------------------------------------------------------------------------
+
     def _follow_orders(self) -> None:
+        """Let the host watch this event loop: it asks for beats, which are sent from the loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # trio; no driver of NoneBot's own uses it. No beat ever comes, and so none is missed
             return
-        self._node.beat(0.0)  # it can; without this one, a loop that blocks before the host asks is never judged
+        # The first beat says that there will be some. Without it, a loop that blocks before the host asks for beats
+        # would not be noticed.
+        self._node.beat(0.0)
         self._orders.watch_by(self._pulse.watch, loop)
 
     def _tell_ready(self, address: str | None, details: Mapping[str, str]) -> None:
+        """Tell the host that the bot can be used, at *address* (None: it opens no port)."""
         self.ready = True
         self._node.ready(address=address, details=details)
 
+    # --- SIGTERM and SIGHUP while the bot serves: called on the event loop ---------------------------------------
+
     def _follow_signals(self) -> None:
+        """Take the signals of a serving bot from now on."""
         with contextlib.suppress(RuntimeError):  # trio
             self._loop = asyncio.get_running_loop()
             self._signals.serving(self._loop, self._terminated, self._hung_up)
 
     def _terminated(self) -> None:
+        """Begin the end that a SIGTERM asks for."""
         self._terminating = asyncio.ensure_future(self._end_on_sigterm())
 
     async def _end_on_sigterm(self) -> None:
@@ -259,6 +325,7 @@ class DriverWatch:
             self._ending.interrupt()
 
     def _hung_up(self) -> None:
+        """Pass a SIGHUP on, unless one is being passed on already."""
         if self._hanging_up is None or self._hanging_up.done():
             self._hanging_up = asyncio.ensure_future(self._pass_hang_up_on())
 
@@ -273,17 +340,22 @@ class DriverWatch:
             logger.warning(f"SIGHUP: the host cannot be asked for a reload ({exc}); the bot goes on as it is")
 
     def _drained(self, unfinished: list[str], not_begun: int, count: int) -> None:
-        """Pass a report of the drain on; called by its thread."""
+        """Pass a report of the drain on to the host; called by the drain's thread."""
         self._node.drained(unfinished, not_begun, count)
         if self._loop is not None:
             call_soon(self._loop, self._rested.set)  # if it has ended, the process is about to
 
     async def _report_open(self, listening: Listening, adapters: list[str]) -> None:
+        """Wait until the server listens, then tell the host that the bot is ready. Never raises, as it is nobody's
+        task."""
         try:
             await listening.wait_until_open()
             self._tell_ready(listening.address, listening.details(adapters))
         except Exception:
             logger.exception("the open port could not be reported to the host")
+
+
+# --- plugins ----------------------------------------------------------------------------------------------------
 
 
 def load_our_plugin() -> None:
@@ -316,24 +388,30 @@ def say_that_our_plugin_is_loaded() -> None:
 
 
 class FailedPlugins:
-    """Says in one line each which plugins NoneBot could not load; its own word for it is a long traceback."""
+    """Says in one line each which plugins NoneBot could not load; NoneBot itself logs a long traceback for each.
+
+    ``load_plugin()`` returns None for these and keeps the reason to itself, so it is read from the log records.
+    """
 
     def __init__(self) -> None:
-        self._sink: int | None = None
-        self._failed: dict[str, BaseException] = {}
+        self._sink: int | None = None  # loguru's number of our handler, while we listen
+        self._failed: dict[str, BaseException] = {}  # by plugin name; written by whatever thread logs
 
     def listen(self) -> None:
+        """Note plugins that cannot be loaded, from now on."""
         self._sink = logger.add(self._note, level="ERROR", format="{message}", catch=True)
 
     def report(self) -> list[str]:
-        """Before the driver runs: everything has been loaded by then. Returns their names."""
+        """Log a line for each plugin that could not be loaded, stop listening, and return their names. Called when
+        everything has been loaded."""
         failed = self.take()
         for name, exc in failed.items():
             logger.error(f"plugin {name} was not loaded: {explain(exc)}; the bot runs without it")
         return list(failed)
 
     def take(self) -> dict[str, BaseException]:
-        """The same without a word. Let go of them soon: they hold on to everything that their tracebacks name."""
+        """Stop listening, and return by plugin name what kept each from being loaded. Let go of these errors soon:
+        their tracebacks keep every local variable on the way alive."""
         if self._sink is not None:
             with contextlib.suppress(ValueError):  # the project has removed every handler
                 logger.remove(self._sink)
@@ -342,8 +420,9 @@ class FailedPlugins:
         return failed
 
     def _note(self, message: Any) -> None:
+        """Take a log record of level ERROR. Those of NoneBot's ``load_plugin`` and ours have the plugin's name and the
+        error."""
         record = message.record
-        # load_plugin() returns None and keeps the reason to itself; the log record is where it can be had.
         match = re.match(r'Failed to import "([^"]*)"', record["message"])
         loading = record["function"] in ("load_plugin", load_our_plugin.__name__)
         if match and loading and record["exception"] is not None:
@@ -353,7 +432,7 @@ class FailedPlugins:
 async def _close_lifespan(driver: Driver) -> None:
     """Run the shutdown hooks of a ``none`` driver that is asked to end while it starts.
 
-    It would leave them out, and the task group of its lifespan open, which ends in a traceback.
+    The driver itself would leave them out, and its lifespan's task group open, which ends in a traceback.
     """
     should_exit = getattr(driver, "should_exit", None)
     lifespan = getattr(driver, "_lifespan", None)
@@ -362,7 +441,8 @@ async def _close_lifespan(driver: Driver) -> None:
 
 
 def _no_reload(driver: Driver) -> None:
-    """Uvicorn's reloader would run the bot in yet another process, which the host could not reach."""
+    """Switch uvicorn's reloader off, which would run the bot in yet another process, where the host could not reach it.
+    A line says so."""
     for kind in ("fastapi", "quart"):
         config = getattr(driver, f"{kind}_config", None)
         if getattr(config, f"{kind}_reload", False):
