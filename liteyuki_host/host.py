@@ -1,4 +1,27 @@
-"""The host: where settings, hub, supervisor and the operator's own modules come together."""
+"""The host: where settings, hub, supervisor and the operator's own modules come together.
+
+The life of a host
+------------------
+
+1. *Made* (:class:`Host`): the settings are read and checked, and hub and supervisor are made; nothing runs. From here
+   on it is the host of this process (``get_bot()``), and the operator's modules may be loaded and register hooks.
+2. *Begun* (:meth:`Host._begin`): by :meth:`Host.run` or :meth:`Host.serve`, once.
+3. *Prepared* (:meth:`Host._prepare`): the modules of the settings are loaded and ``on_before_start`` runs.
+4. *Serving* (:meth:`Host._serve_processes`): the supervisor keeps the processes running, until a stop is asked for or
+   nothing is left to do.
+5. *Winding up* (:meth:`Host._wind_up`), whatever happened before: the last hooks, then the hub is closed. The process
+   may make another host now.
+
+There are three ways to run it, which differ in who has which event loop:
+
+- ``run()`` in the main thread: one loop for all, and signals are handled.
+- ``run()`` in another thread: one loop in a thread of ours, which the caller waits for; no signals.
+- ``serve()``: hooks and callbacks run on the program's own loop, and the supervision in a thread with a loop of its
+  own, so that a program that blocks its loop does not keep children from being looked after.
+
+Threads. Methods for control may be called from any thread, and ``stop`` from a signal handler: they only change what is
+wanted, or post to the supervision's loop. The ``a...`` forms may be awaited on any asyncio loop.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +81,7 @@ _current: Host | None = None
 """The host of this process, from its making until it has ended. Written under ``_current_lock``."""
 
 _current_lock = threading.Lock()
+"""Guards ``_current`` and ``Host._begun``. Held for a few lines only."""
 
 
 def get_bot() -> Host:
@@ -78,6 +102,11 @@ class Host:
     """A host with its declared processes.
 
     A process has one host: the next can be made when the first has ended, or, if it has not run, after its ``stop()``.
+
+    Attributes:
+        settings: what it was made with; never changed.
+        folder: the project's folder.
+        hub: its exchange, the meeting point of all bots.
 
     Args:
         folder: where ``.env`` and ``pyproject.toml`` are looked for and relative paths begin; default: the current one.
@@ -105,7 +134,7 @@ class Host:
         again = partial(load_settings, settings, folder=self.settings.folder, environ=environ)
         self.reread_settings: Callable[[], Settings] = again
         """Returns the settings that the next start of this host would have; raises SettingsError. May be replaced."""
-        self._lifespan = Lifespan()
+        self._lifespan = Lifespan()  # the hooks, and the loop that they run on
         self._log_files = _log_files(self.settings)
         self._supervisor = Supervisor(
             self.hub,
@@ -115,18 +144,21 @@ class Host:
             installation=HostInstallation(),
             host_files=SettingsFiles(self.settings, self._settings_of_next_start, environ),
         )
-        self._processes = list(specs)
-        self._plugins: list[str] = []
-        self._stop_asked = False  # no threading.Event: its lock may be held when a signal handler wants it
-        self._stopping: asyncio.Event | None = None
+        self._processes = list(specs)  # names, in the order of their declaration
+        self._plugins: list[str] = []  # main-process modules that were asked for
+        # Set once, from any thread. No threading.Event: its lock may be held when a signal handler needs it.
+        self._stop_asked = False
+        self._stopping: asyncio.Event | None = None  # set on the supervision's loop, which it belongs to
         self._loop: asyncio.AbstractEventLoop | None = None
-        """Of the supervision: that of `run`, or of the thread that `serve` starts."""
+        """Of the supervision: that of `run`, or of the thread that `serve` starts. Written once, by it."""
         self._loop_known: Future[None] = Future()
+        """Done when `_loop` is set, or will never be. For those who ask for something before the host serves."""
         self._failure: str | None = None
-        """Why it has ended by itself; None: it has not, or nothing had failed."""
-        self._winding_up: asyncio.Task[None] | None = None
-        self._begun = False
-        self._over = False
+        """Why it has ended by itself; None: it has not, or nothing had failed. Written once, on the supervision's
+        loop."""
+        self._winding_up: asyncio.Task[None] | None = None  # of serve() only, to be cancelled by _end_at_once()
+        self._begun = False  # set once, under _current_lock
+        self._over = False  # set once, when the winding up begins
         for name in self._processes:
             self.hub.declare_process(name)
         self._child_requests = ChildRequests(self, self._supervisor, lambda: self._stop_asked)
@@ -208,6 +240,7 @@ class Host:
             self._post(self._stopping.set)
 
     # --- control: waiting until it is done ----------------------------------------------------------------------
+    # Before the host serves, these wait until it does. HostNotRunning: it has ended, or ends before it has served.
 
     async def arestart_process(self, name: str | None = None) -> None:
         """Restart and wait until ready again. Raises UnknownProcess, ProcessFailed, AsyncioNeeded."""
@@ -250,7 +283,7 @@ class Host:
         return self._supervisor.history(name)
 
     def output(self, name: str) -> Output:
-        """What a process has written lately, to stdout and stderr. Raises UnknownProcess."""
+        """Return what a process has written lately, to stdout and stderr. Raises UnknownProcess."""
         return self._supervisor.output(name)
 
     # --- running --------------------------------------------------------------------------------------------
@@ -298,7 +331,7 @@ class Host:
             raise SystemExit(FAILED)
 
     async def serve(self) -> None:
-        """What :meth:`run` does, for a program that has an asyncio loop of its own. Handles no signals.
+        """Run until stopped, as :meth:`run`, in a program that has an asyncio loop of its own. Handles no signals.
 
         Hooks and callbacks run on the program's loop, the supervision in a thread of its own.
 
@@ -332,7 +365,10 @@ class Host:
         if self._failure is not None:
             raise ProcessFailed(self._failure)
 
+    # --- the steps of its life ----------------------------------------------------------------------------------
+
     async def _serve_with_signals(self, owner: threading.Thread | None) -> None:
+        """Go through all steps on this one loop, for :meth:`run`. *owner*: see :meth:`_run`."""
         self._begin()
         loop = asyncio.get_running_loop()
         watching = None if owner is None else asyncio.ensure_future(ends_with_program(owner, self.stop))
@@ -347,11 +383,13 @@ class Host:
                     watching.cancel()
 
     async def _serve_apart(self) -> None:
+        """Serve on the loop of a thread of its own, for :meth:`serve`."""
         with contextlib.closing(SelfWatch(asyncio.get_running_loop())) as self_watch:
             self_watch.start()
             await self._serve_processes()
 
     def _become_current(self) -> None:
+        """Make this the host of the process, as the last step of its making: whoever finds it finds all of it."""
         global _current
         with _current_lock:
             _refuse_another_host()  # again: another thread may have been faster
@@ -359,6 +397,7 @@ class Host:
         set_current(self.hub)
 
     def _begin(self) -> None:
+        """Note that it runs. Raises HostError if it has run, or has been replaced by another host."""
         with _current_lock:
             if self._begun:
                 raise HostError("a host runs once; make a new Host(...)")
@@ -367,7 +406,10 @@ class Host:
             self._begun = True
 
     async def _prepare(self) -> None:
-        """Load the modules and run the first hooks, on the loop that callbacks and hooks run on from now on."""
+        """Load the modules and run the first hooks, on the loop that callbacks and hooks run on from now on.
+
+        The hub gets the loop when the modules are loaded: messages are for the callbacks that these register.
+        """
         loop = asyncio.get_running_loop()
         self._lifespan.use(loop)
         for module in self.settings.plugins:
@@ -385,7 +427,7 @@ class Host:
         """Keep the processes running until a stop is asked for, or until nothing is left to do."""
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        if self._stop_asked:
+        if self._stop_asked:  # before there was an event to set; whoever asks from now on posts to the loop
             self._stopping.set()
         self._loop_known.set_result(None)
         async with anyio.create_task_group() as tasks:
@@ -400,8 +442,9 @@ class Host:
             tasks.cancel_scope.cancel()
 
     async def _end_when_of_no_use(self) -> None:
+        """End the host when no process runs, none will start by itself, and nothing else is a reason to stay."""
         idle = await until_of_no_use(self._supervisor, self._specs, self._reason_to_stay)
-        if self._stop_asked:
+        if self._stop_asked:  # that none runs any more is what was asked for
             return
         line = idle.why_it_ends()
         if idle.failed:
@@ -412,10 +455,13 @@ class Host:
         self.stop()
 
     def _reason_to_stay(self) -> str | None:
+        """Return why the host stays although no process runs; None: it does not."""
         on_failed = self.settings.on_failed
         return why_stay(self._specs, on_failed=on_failed, modules=self._plugins, hooks=bool(self._lifespan))
 
     async def _wind_up(self) -> None:
+        """End everything that is left, on the loop of the hooks. All processes are gone. Whatever a hook does, the hub
+        is closed and the process may make another host."""
         global _current
         self._over = True
         try:
@@ -427,14 +473,15 @@ class Host:
             set_current(None)
             with _current_lock:
                 _current = None
-            if not self._loop_known.done():
+            if not self._loop_known.done():  # it never served: those who wait for that are told
                 self._loop_known.set_exception(HostNotRunning("the host has ended"))
             logger.info("host stopped")
         if self._log_files is not None:
             await in_thread_or_here(partial(self._log_files.flush, 1.0))
 
     def _end_at_once(self) -> None:
-        """Kill all processes, and wait for no hook of the host."""
+        """Kill all processes, and wait for no hook of the host: somebody has asked for an end a second time. From any
+        thread or signal handler."""
         logger.warning("asked again to end: killing all processes")
         self._supervisor.kill_now()
         self.stop()
@@ -449,6 +496,7 @@ class Host:
             self.stop()
 
     def _reload_by_signal(self) -> None:
+        """Reload all processes: a SIGHUP has come."""
         if self._stop_asked:
             return  # a service manager may send SIGHUP right after SIGTERM (SendSIGHUP= of systemd)
         self._child_requests.host_hung_up()
@@ -462,19 +510,24 @@ class Host:
         call_soon(self._loop, action)  # if it is closed, all is over
         return True
 
-    # --- inside ---------------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------------
 
     def _settings_of_next_start(self) -> Settings:
+        """Call what is there now: `reread_settings` may have been replaced since the supervisor was made."""
         return self.reread_settings()
 
     def _output_of(self, name: str) -> Output:
+        """Make the ring that takes what a process prints, shown on the console and, if set, in the log files."""
         show = [to_the_console, *([] if self._log_files is None else [self._log_files.show])]
         return Output(name, capacity=self.settings.output_buffer, show=show)
 
     def _named(self, name: str | None) -> list[str]:
+        """Return the processes that *name* stands for; None: all."""
         return self._processes if name is None else [name]
 
     async def _all(self, operation: Callable[[str], Awaitable[None]], name: str | None) -> None:
+        """Await *operation* for each process that *name* stands for, at the same time. One that fails does not keep the
+        others from going on; then the first error is raised."""
         async with anyio.create_task_group() as tasks:
             failed: list[LycommError] = []
 
@@ -501,6 +554,7 @@ class Host:
 
 
 def _log_files(settings: Settings) -> LogFiles | None:
+    """Make the writer of log files; None: there are to be none."""
     if settings.log_folder is None:
         return None
     return LogFiles(settings.log_folder, rotation=settings.log_rotation, retention=settings.log_retention)
