@@ -3,6 +3,35 @@
 What the system reports (through ``watchfiles``) is only taken as a hint. Such reports differ between systems and
 editors, miss files in folders that have just been made, and come without any change at all. What counts is a
 comparison of the files' contents before and after. Who has written them is not looked at here.
+
+Theory of operation
+-------------------
+
+A thread has a *snapshot* of what is known (``code_files.py``): each watched file with its content, in short, and each
+folder. It waits for hints, and at each one it takes another snapshot and compares:
+
+1. Nothing differs: the hint meant nothing.
+2. Something differs: snapshots are taken every ``QUIET_SECONDS`` until two in a row are the same, for
+   ``LONGEST_SECONDS`` at most. Then the save is over, and the difference between the first and the last is told once. A
+   file that was changed and changed back is no difference.
+
+The thread has three ways to get hints (:meth:`FileWatch._follow`):
+
+- *Reports* of the system, for the real paths of the watched folders. They are asked for anew when these folders are
+  other ones than before, as a folder that was replaced is not reported on. What happened in between is found by a
+  comparison right after.
+- *Polling* where the system cannot report (no watches are left, say), every ``POLL_SECONDS``; it is asked
+  again after ``POLLING_SECONDS``.
+- *Waiting* while none of the folders is there, every ``TICK_SECONDS``.
+
+A folder that has vanished keeps its files in the snapshot, so that unmounting a disk is not taken for deleting the bot.
+
+Threads and locks
+-----------------
+
+Made, started and told on the event loop; ``on_changes`` is called there. Comparisons are made by the thread, and by
+:meth:`FileWatch.look` in a worker thread; ``_comparing`` lets only one run at a time, so no change is told twice. It is
+held while a save comes to rest.
 """
 
 from __future__ import annotations
@@ -42,10 +71,10 @@ TICK_SECONDS = 1.0
 """How often it is seen to that the watched folders are still the same ones."""
 
 POLL_SECONDS = 2.0
-"""Between two comparisons where the system does not report changes."""
+"""Seconds between two comparisons where the system does not report changes."""
 
 POLLING_SECONDS = 60.0
-"""Until the system is asked again for reports: what it was short of, it may have by then."""
+"""Seconds until the system is asked again for reports: the shortage may be over by then."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +83,13 @@ class Change:
 
     path: Path
     before: Content | None
+    """What it held; None: there was no such file."""
     now: Content | None
-    """None: there is no such file."""
+    """What it holds; None: there is no such file."""
     since: float
-    """``time.monotonic()`` when it was seen to hold what it did before, and"""
+    """``time.monotonic()`` at which it was last seen with its old content; the change came after that."""
     seen: float
-    """when it was first seen to hold what it does now. The change happened in between."""
+    """``time.monotonic()`` at which it was seen with its new content; the change came before that."""
 
 
 class FileWatch:
@@ -81,38 +111,48 @@ class FileWatch:
         self._folders = watched_folders(spec)
         self._on_changes = on_changes
         self._loop = asyncio.get_running_loop()
-        self._started: asyncio.Future[None] = self._loop.create_future()
-        self._stop = threading.Event()
-        self._comparing = threading.Lock()  # guards the following two
-        self._known = Snapshot()
-        self._missing: set[str] = set()
-        # From here on only the thread's:
-        self._polling = False
-        self._poll_until = 0.0  # then the system is asked again
-        self._told_of_polling = False
+        self._started: asyncio.Future[None] = self._loop.create_future()  # the first snapshot is there
+        self._stop = threading.Event()  # set by close(); the thread's waits end by it
+        self._comparing = threading.Lock()  # one comparison at a time; guards the following two, once start() is over
+        self._known = Snapshot()  # what has been told, or was there at the beginning
+        self._missing: set[str] = set()  # declared folders that were not there, and the log has told of
+        # From here on used by the thread alone.
+        self._polling = False  # the system does not report changes
+        self._poll_until = 0.0  # time.monotonic() at which it is asked again
+        self._told_of_polling = False  # the log has told of it
 
     async def start(self) -> None:
-        """Returns when it is known what is there now: every change from here on is told. Call once."""
+        """Start the thread, and wait until it is known what is there now: every change from here on is told. Call once.
+
+        Raises:
+            RuntimeError, MemoryError: no thread can be started.
+        """
         DaemonThread(self._run, name=f"lycomm-reload-{self._name}").start()
         await self._started  # always comes, also when nothing can be looked at yet
 
     async def look(self) -> None:
-        """Returns when every change up to now has been told. Takes a comparison, and what a save takes to come to rest.
+        """Wait until every change up to now has been told: for one comparison, and as long as a save takes to come to
+        rest. Only after :meth:`start`.
 
-        Only after :meth:`start`. Raises OSError: there is a shortage; the changes are told later.
+        Raises:
+            OSError: there is a shortage; the changes are told later.
         """
         await in_thread(self._compare)
 
     def close(self) -> None:
-        """The thread ends in ``STEP_SECONDS``, or when the comparison it is in has ended. More calls do nothing."""
+        """End the thread, within ``STEP_SECONDS`` or when the comparison that it makes has ended. It is not waited for.
+        From any thread; more calls do nothing."""
         self._stop.set()
 
     def _post(self, action: Callable[[], None]) -> None:
-        call_soon(self._loop, action)  # if it has ended, so has everybody's interest
+        """Have *action* called on the event loop. Does nothing when that is closed: nobody waits then."""
+        call_soon(self._loop, action)
 
-    # The thread.
+    # --- the thread: waiting for hints ------------------------------------------------------------------------
 
     def _run(self) -> None:
+        """Take the first snapshot, then follow, until :meth:`close`. Any failure is logged once and tried again after a
+        while. Run by the thread."""
         boundary = Boundary(f"child {self._name}: looking at its files")
         begun = False
         while not self._stop.is_set():
@@ -123,12 +163,13 @@ class FileWatch:
                     self._post(lambda: _done(self._started))
                 self._follow()
                 boundary.succeeded()
-            except Exception as error:  # what is known stays: it is compared with what is there afterwards
+            except Exception as error:  # what is known stays, so the next comparison finds what changed meanwhile
                 self._stop.wait(boundary.failed(error))
-        self._post(lambda: _done(self._started))
+        self._post(lambda: _done(self._started))  # closed before the first snapshot: start() is not left waiting
 
     def _follow(self) -> None:
-        """Compare after each hint, until the watched folders are other ones than at the beginning."""
+        """Compare after each hint, until the watched folders are other ones than at the beginning, or once where there
+        are no reports. The caller calls it again."""
         roots = self._roots()
         if self._polling and time.monotonic() >= self._poll_until:
             self._polling = False
@@ -149,7 +190,9 @@ class FileWatch:
                 ignore_permission_denied=False,  # True would also hide that there are no watches left
             )
             with contextlib.closing(reports):
-                unsure = True  # of the moments before the first report
+                # Changes before the watches were set have not been reported, so the first step compares in any case,
+                # also one that brings no report.
+                unsure = True
                 for report in reports:
                     if unsure or any(self._is_hint(change, path) for change, path in report):
                         self._compare()
@@ -169,7 +212,8 @@ class FileWatch:
                 )
 
     def _roots(self) -> dict[str, tuple[int, int]]:
-        """The declared folders that are there: where they really are, and which ones."""
+        """Return the declared folders that are there: by real path, device and inode, which change when a folder is
+        replaced by another one of the same name."""
         found = {}
         for folder in self._folders:
             with contextlib.suppress(OSError):
@@ -179,6 +223,8 @@ class FileWatch:
         return found
 
     def _is_hint(self, change: watchfiles.Change, path: str) -> bool:
+        """Whether a report may mean that watched code has changed: it is about a code file in a watched folder, or a
+        folder there that has come or gone. Bots write other files all the time; those are not worth a comparison."""
         folder, name = os.path.split(path)
         if folder not in self._known.folders:
             return False
@@ -189,14 +235,20 @@ class FileWatch:
         return not is_no_code(name) and path not in self._known.folders and os.path.isdir(path)
 
     def _compare(self) -> None:
-        """Tell what has changed, if anything has, once it has come to rest. Raises OSError: there is a shortage."""
+        """Tell what has changed, if anything has, once it has come to rest. Raises OSError for a shortage. In any
+        thread."""
         with self._comparing:
             changes = self._changes()
             if changes:
                 self._post(lambda: self._on_changes(changes))
 
+    # --- comparing: the caller of each holds `_comparing`, but for the first snapshot -----------------------------
+
     def _changes(self) -> list[Change]:
+        """Return what differs from what is known, once it has come to rest, and let that be known. Nothing is returned,
+        and nothing known, when the watch is closed meanwhile."""
         before, now = self._known, self._look()
+        # By path, the end of the snapshot in which its present content was first seen.
         changed = dict.fromkeys((path for path, _, _ in differences(before, now)), now.ended)
         deadline = time.monotonic() + LONGEST_SECONDS
         moving = bool(changed)
@@ -214,6 +266,11 @@ class FileWatch:
         ]
 
     def _look(self) -> Snapshot:
+        """Take a snapshot. Logs, once each, a folder that is not there and that there is too much to watch.
+
+        Raises:
+            OSError: there is a shortage.
+        """
         now = Snapshot(began=time.monotonic())
         seen: set[tuple[int, int]] = set()  # folders are met twice: by links, and where declared ones overlap
         for folder in self._folders:
@@ -228,7 +285,7 @@ class FileWatch:
                 logger.warning(
                     f"child {self._name}: folder {folder.path} is not there; its files are watched once it is"
                 )
-            if known is not None:
+            if known is not None:  # its files are not held to be deleted
                 now.files[folder.path] = known
         if not now.complete and self._known.complete:
             logger.warning(
@@ -240,11 +297,13 @@ class FileWatch:
 
 
 def _ms(seconds: float) -> int:
+    """Return milliseconds, as ``watchfiles`` takes them."""
     return round(seconds * 1000)
 
 
 def _remedy(exc: BaseException) -> str:
-    """What the operator can do about an error of ``watchfiles``; mostly it has only the words of the system's error."""
+    """Return what the operator can do about an error of ``watchfiles``, which mostly has the system's error as text
+    only."""
     if "watch limit" in str(exc) or _is(exc, errno.ENOSPC):
         return "raise fs.inotify.max_user_watches (sysctl), or name the folders with the bot's code in reload_dirs"
     if not _is(exc, errno.EMFILE):
@@ -258,14 +317,16 @@ def _remedy(exc: BaseException) -> str:
 
 
 def _is(exc: BaseException, number: int) -> bool:
+    """Whether it is the system's error of that number, as an OSError or in the words of the Rust library."""
     return getattr(exc, "errno", None) == number or f"(os error {number})" in str(exc)
 
 
 def _short(exc: BaseException) -> str:
-    """Without the list of paths that the Rust library adds."""
+    """Return the error's text without the list of paths that the Rust library adds."""
     return str(exc).partition(" about [")[0].rstrip(".")
 
 
 def _done(future: asyncio.Future[None]) -> None:
+    """Finish *future*, which may be cancelled or finished already."""
     if not future.done():
         future.set_result(None)

@@ -2,6 +2,19 @@
 
 The process loads the project as a real start does and ends where the driver would run: no start-up hook, no port, no
 link. What the project does when it is imported happens in it too.
+
+How a trial goes
+----------------
+
+1. *Spawn* (:class:`_Attempt`): the child is started like a bot, with ``--trial``. It gets a leash, so that it ends with
+   the host, a transport that carries one line, and a pipe for what it prints.
+2. *Verdict*: when it has loaded the project, or has failed to, it writes one line of JSON (``_child/trial_run.py``).
+   One that takes too long, or ends without a verdict, has failed; its printed output is part of the answer then.
+3. *End*: it is killed with everything that it has started, whatever it said, and also when the trial is cancelled.
+
+Threads. Two daemon threads read, one the verdict (it ends with the transport) and one the output (it ends with
+:meth:`_Tail.finish`). Both are started before the child, so that no child is left without a reader when the system has
+no thread to give. Everything else is on the event loop.
 """
 
 from __future__ import annotations
@@ -33,18 +46,19 @@ if TYPE_CHECKING:
     from liteyuki_host.supervisor.own_writes import OwnWrites
 
 OUTPUT_BYTES = 16_384
-"""Of what the trial prints, the end; a NoneBot traceback with its values is about 8 KB."""
+"""Bytes of what the trial prints that are kept, the last ones; a NoneBot traceback with its values is about 8 KB."""
 
 VERDICT_BYTES = 65_536
+"""Bytes of the verdict, at most; a longer one is not read to its end, and counts as none."""
 
 GONE_SECONDS = 5.0
-"""For a trial that has closed its pipe to be gone, and for one that was killed."""
+"""Seconds for a trial that has closed its pipe to be gone, and for one that was killed."""
 
 STACKS_SECONDS = 0.5
-"""For a trial that has taken too long to write where it is."""
+"""Seconds for a trial that has taken too long to write the stacks of its threads."""
 
 LAST_WORDS_SECONDS = 1.0
-"""For what it wrote before its end to be read."""
+"""Seconds for the thread that reads the verdict to end."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +98,12 @@ async def trial(
     Raises:
         OSError, RuntimeError, MemoryError, ProcessFailed: it could not be tried, for a shortage (``comm.shortage``).
     """
-    # Its lines are read here and not on a terminal.
+    # What it prints goes into our log, so colors would only be odd characters there.
     spec = replace(spec, env={**spec.env, "NO_COLOR": "1"})
     with contextlib.ExitStack() as belongings:
         given: list[ChildHandles] = []
         if own_writes is not None:
-            record = own_writes.open(lambda moment: False)
+            record = own_writes.open(lambda moment: False)  # a trial never serves
             belongings.callback(record.finish)
             given.append(record)
         output = _Tail(spec.name)
@@ -104,7 +118,7 @@ async def trial(
         try:
             verdict, end = await attempt.verdict(timeout)
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True):  # cancelled or not, nothing of it may go on running
                 await attempt.end()
     if output.text:
         logger.debug(f"child {spec.name}: the trial printed:\n{output.text}")
@@ -115,9 +129,11 @@ async def trial(
 
 
 def _judge(verdict: dict[str, Any], known_failed: Collection[str]) -> TrialFailure | None:
+    """Return why a project with that verdict cannot start; None: it can. A plugin that cannot be loaded counts, unless
+    the running bot does without it, too."""
     if "error" in verdict:
         return TrialFailure(verdict["error"])
-    # The first one comes first: one that needs another plugin fails after it.
+    # In the order of loading. The first one is named: a plugin that needs another fails after it, and because of it.
     failed = [words for name, words in verdict["failed_plugins"].items() if name not in known_failed]
     if not failed:
         return None
@@ -128,13 +144,16 @@ def _judge(verdict: dict[str, Any], known_failed: Collection[str]) -> TrialFailu
 
 
 def seconds_for(spec: ProcessSpec) -> float:
-    """How long the loading of *spec*'s project may take. With a terminal the bot itself has no limit, since somebody
-    may be asked something; in a trial nobody is."""
+    """Return the seconds that loading *spec*'s project may take. A bot with a terminal may have more time, since
+    somebody may be asked something; in a trial nobody is, so the default is the most."""
     return min(spec.ready_timeout, ProcessSpec.ready_timeout) if spec.terminal else spec.ready_timeout
 
 
 class _Attempt:
-    """One throw-away process, from its spawn."""
+    """One throw-away process, from its spawn to its end. For use on the event loop.
+
+    Call :meth:`verdict`, then :meth:`end`, then :meth:`close`.
+    """
 
     def __init__(self, spec: ProcessSpec, plan: ProjectPlan, output: _Tail, given: Sequence[ChildHandles]) -> None:
         """
@@ -145,8 +164,8 @@ class _Attempt:
             ProcessFailed, OSError, RuntimeError, MemoryError: the system refused; nothing is left then.
         """
         loop = asyncio.get_running_loop()
-        self._said: asyncio.Future[bytes] = loop.create_future()
-        self._gone: asyncio.Future[int] = loop.create_future()
+        self._said: asyncio.Future[bytes] = loop.create_future()  # its first line, or what there was of it at the end
+        self._gone: asyncio.Future[int] = loop.create_future()  # how it has ended
         self._leash = open_leash()
         try:
             self._transport, handles = open_link()  # carries the verdict, nothing else
@@ -171,21 +190,23 @@ class _Attempt:
             self.close()
             raise
         finally:
+            # The child has its copies. As long as ours are open, its end would not be seen.
             handles.close()
             self._leash.handles.close()
 
     async def verdict(self, timeout: float) -> tuple[dict[str, Any] | None, str]:
-        """What it said; None: nothing, and the words tell how it ended instead."""
+        """Wait for what it says, for *timeout* seconds at most. Returns that; or None, and words that tell how it has
+        ended without."""
         done, _ = await asyncio.wait({self._said}, timeout=timeout)
         if not done:
-            # Shows where it is. What does not listen to the signal yet dies of it, which is due anyway.
+            # Have it print where it is. A process that does not handle that signal yet dies of it, which is due anyway.
             self._child.show_stacks(lambda: None)
             await asyncio.wait({self._gone}, timeout=STACKS_SECONDS)
             return None, (
                 f"it was not loaded in {timeout:g} s (an import that does not return, or a loop of its own in place of "
                 "nonebot.run()?)"
             )
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError):  # no line, or half of one: it ended before it could say anything
             return json.loads(self._said.result()), ""
         await asyncio.wait({self._gone}, timeout=GONE_SECONDS)
         how = describe_exit(self._gone.result()) if self._gone.done() else "closed all its files"
@@ -193,20 +214,28 @@ class _Attempt:
         return None, f"it {was}{how} while it was loaded"
 
     async def end(self) -> None:
+        """Kill it with everything that it has started, and wait for its end."""
         self._child.kill()
         await asyncio.wait({self._gone}, timeout=GONE_SECONDS)
 
     def close(self) -> None:
+        """Give back what belongs to it. Waits for the thread that reads the verdict, ``LAST_WORDS_SECONDS`` at most."""
         self._leash.release()
         self._transport.close()  # wakes the reader
         if self._reader.ident is not None:
             self._reader.join(LAST_WORDS_SECONDS)
+        # While the thread may be inside the transport, its descriptor must not be given back and used for something
+        # else.
         if not self._reader.is_alive():
             _release(self._transport)
 
 
 class _Tail:
-    """Reads what the trial prints and keeps the end of it."""
+    """Reads what the trial prints and keeps the end of it.
+
+    Attributes:
+        fileno: the end of the pipe that the child inherits.
+    """
 
     def __init__(self, name: str) -> None:
         self.text = ""
@@ -214,7 +243,7 @@ class _Tail:
         self._read_end, self.fileno = os.pipe()
         for end in (self._read_end, self.fileno):
             descriptors.close_in_forks(end)
-        self._over = False
+        self._over = False  # set by finish(); the thread ends at its next read
         self._reader = DaemonThread(self._read, name=f"lycomm-trial-output-{name}")
         try:
             self._reader.start()
@@ -223,17 +252,20 @@ class _Tail:
             raise
 
     def finish(self) -> None:
-        """The trial is gone; somebody who left its group may still hold the pipe, and is not waited for."""
+        """End the reading: the trial is gone. A process that has left its group may still hold the pipe, and is not
+        waited for."""
         self._over = True
-        os.write(self.fileno, b"\n")  # after all it wrote, and wakes the reader
+        os.write(self.fileno, b"\n")  # wakes the thread, behind everything that the trial wrote
         self._reader.join()
         self._close()
 
     def _close(self) -> None:
+        """Close both ends of the pipe."""
         for end in (self._read_end, self.fileno):
             descriptors.close(end)
 
     def _read(self) -> None:
+        """Read until :meth:`finish`. Run by the thread."""
         tail = bytearray()
         while not self._over and (block := os.read(self._read_end, OUTPUT_BYTES)):
             tail += block
@@ -242,7 +274,7 @@ class _Tail:
 
 
 def _read_line(transport: Transport) -> bytes:
-    """Up to the first line's end; what is there, when there is none."""
+    """Read up to the end of the first line; return what there is when the other side ends before. Run by a thread."""
     line = bytearray()
     buffer = memoryview(bytearray(4096))
     with contextlib.suppress(OSError):
@@ -252,15 +284,17 @@ def _read_line(transport: Transport) -> bytes:
 
 
 def _release(transport: Transport) -> None:
+    """Give the transport's descriptors back. Only when no thread can be inside it."""
     transport.close()
-    getattr(transport, "release", transport.close)()  # no thread is in it
+    getattr(transport, "release", transport.close)()
 
 
 def _settling(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> Callable[[Any], None]:
-    """A function for other threads that sets the future's result."""
+    """Return a function that sets the future's result, for use in other threads. It does nothing when the loop is
+    closed: nobody waits then."""
 
     def settle(result: Any) -> None:
-        call_soon(loop, _settle, future, result)  # if it has ended, so has everybody's interest
+        call_soon(loop, _settle, future, result)
 
     return settle
 
