@@ -220,11 +220,12 @@ class Hub(Exchange):
         Called again when the link ends, if :meth:`admit` has dismissed the session before.
         """
         with self._lock:
+            again, session.dismissed = session.dismissed, True
             session.link.refuse_data()  # the link may still be open, and a message accepted now would be forgotten
             successor = self.roster.leave(session)
             self.authority.owner_died(session.owner)
             self.subscribers.drop(session)
-            self.switchboard.release(session, cause)
+            self.switchboard.release(session, cause, again=again)
             if successor is not None:
                 self._begin(successor)
         # Behind that step: these grant credit, and answer whoever waits for a sync().

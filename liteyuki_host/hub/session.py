@@ -131,6 +131,8 @@ class Session:
         # Guarded by the hub's lock; only ever changes from False to True.
         self.loaded = False
         """The child has its snapshot, and may write from now on."""
+        self.dismissed = False
+        """The hub has taken back what the child had (``Hub.dismiss``)."""
         # Guarded by the hub's lock.
         self._snapshot_end = 0
         """Position in the store stream behind the snapshot."""

@@ -213,17 +213,21 @@ class Switchboard:
                     no_room = no_room or error
         return no_room
 
-    def release(self, session: Session, cause: str) -> None:
+    def release(self, session: Session, cause: str, *, again: bool) -> None:
         """Take back what the link of a session that has ended, for this *cause*, had of its routes. What was not
         consumed waits for the next incarnation; requests whose answer cannot come any more fail. The caller holds the
-        lock."""
+        lock.
+
+        Args:
+            again: this was done before, and the next incarnation may have sent something since. That is kept.
+        """
         process = session.process
         for route in list(self.routes.values()):
             if process not in route.ends:
                 continue
             # What it sent itself: a relay may keep up to a window, so that many incarnations do not add up.
             relay = route.relays.get(process)
-            if relay is not None and (dropped := relay.sender_died(self._host.window)):
+            if not again and relay is not None and (dropped := relay.sender_died(self._host.window)):
                 self._host.losses.add(route.name, dropped, UNREAD_TOO_LONG)
             # What was sent to it.
             outbox = route.outbox.get(process)

@@ -20,6 +20,7 @@ from liteyuki_host.comm.protocol.connection import Connection
 from liteyuki_host.comm.protocol.stream import Stream
 from liteyuki_host.comm.testing import Pair
 from liteyuki_host.comm.transport.posix import socket_link
+from liteyuki_host.hub.session import Session
 
 WINDOW = 10 * 256  # nine messages of three bytes
 
@@ -72,6 +73,21 @@ async def test_incarnations_leave_two_windows_at_most(narrow: Pair, reader: str)
     told = [line for line in lines if line.startswith("WARNING reports: ") and "nobody has read them" in line]
     lost = sum(int(line.split()[2].replace(",", "")) for line in told)
     assert lost + len(got) == accepted  # each is received once, or reported
+
+
+async def test_a_late_end_of_link_drops_nothing(narrow: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a link that the next incarnation has not waited for dropped what one window had kept."""
+    monkeypatch.setattr(Session, "close_soon", lambda self, reason: None)  # the old link ends when the test says so
+    late = Child(narrow, "sender")
+    accepted = await fill(late, "reports", 0)
+    await asyncio.to_thread(late.session.link.ping, DEADLINE)
+    following = Child(narrow, "sender")
+    accepted += await fill(following, "reports", 1)
+    await asyncio.to_thread(following.session.link.ping, DEADLINE)
+    await asyncio.to_thread(late.kill)
+    got = await asyncio.to_thread(drain, channel(narrow.child, "reports"))
+    assert len(got) == accepted
+    assert got[0] == [0, 0]
 
 
 async def test_a_reader_in_the_middle_of_a_burst_loses_nothing(narrow: Pair) -> None:

@@ -139,8 +139,8 @@ class Outbox:
     def accept(self, payload: bytes, flags: int = 0) -> None:
         """Take a message that was put off (see ``waiting/monitor.py``): its sender has been told that it is accepted.
 
-        Without room it waits here all the same. It is reported as lost if that is too much, and if the outbox is closed:
-        nobody would look at it again.
+        Without room it waits here all the same. It is reported as lost if that is too much, and if the outbox is
+        closed: nobody would look at it again.
         """
         with self._lock:
             if self.offer(payload, flags):
