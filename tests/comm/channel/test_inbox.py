@@ -189,6 +189,12 @@ def left(inbox: Inbox) -> list[bytes]:
     return taken
 
 
+async def until_waiting(inbox: Inbox, count: int) -> None:
+    """Let the loop run until *count* messages wait."""
+    while inbox.waiting() != count:
+        await asyncio.sleep(0)
+
+
 COST = 1 + MESSAGE_CHARGE
 
 
@@ -392,6 +398,25 @@ async def test_a_message_in_progress_is_cancelled_and_not_granted() -> None:
             await asyncio.sleep(0)
     assert ended == ["cancelled"]
     assert source.grants == []
+
+
+async def test_messages_behind_a_cancelled_one_count_once() -> None:
+    begun = asyncio.Event()
+
+    async def wait(payload: bytes) -> None:
+        if payload == b"1":
+            begun.set()
+            await asyncio.Event().wait()
+
+    async with passive(Handler(wait)) as inbox:
+        inbox.deliver([b"0", b"1", b"2"], 0, 0, Source())
+        await asyncio.wait_for(begun.wait(), DEADLINE)
+        inbox.detach_loop()
+        inbox.deliver([b"3"], 0, 0, Source())
+        await asyncio.wait_for(until_waiting(inbox, 3), DEADLINE)
+        assert inbox.drop_oldest(2 * COST) == 0  # the cancelled one is the first now, and b"0" was handled
+        assert inbox.drop_oldest(COST) == 1
+        assert left(inbox) == [b"1", b"3"]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot tell whose cancellation it is")
