@@ -20,7 +20,8 @@ Locks and threads
 -----------------
 
 Every method may be called from any thread. The list of withheld credit and the thread's flag are guarded by the hub's
-lock. Nobody waits, grants credit or disconnects with that lock held: a grant may be written to a link there and then.
+lock. Nobody waits or disconnects with that lock held. Credit is granted outside it, as a grant may be written to a
+link there and then; only when ``Hub.admit`` dismisses a predecessor it is held, and such a write does not wait either.
 """
 
 from __future__ import annotations
