@@ -228,6 +228,47 @@ def test_what_was_put_off_goes_before_what_its_thread_sends_next(sides: Sides) -
     assert sides.heard[heard:] == [1, 2] * 50
 
 
+def test_a_staged_message_waits_for_one_put_off(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call was taken off the list before it was performed, and its thread then sent past it without the lock."""
+    here, heard = sides.here, len(sides.heard)
+    told, hold = channel(here, "bot-active"), here.hold
+    stream = here.end("bot-active").outbox.stream
+    assert stream is not None
+    performing, sent = threading.Event(), threading.Event()
+
+    def hold_in_the_middle(name: str) -> Any:
+        """What a call that was put off begins with: meanwhile its thread sends the next message."""
+        performing.set()
+        assert sent.wait(DEADLINE)
+        return hold(name)
+
+    def send_two() -> None:
+        told.send(" " * 40_000)  # not staged, so it waits for the lock, and is put off
+        put_off.set()
+        assert performing.wait(DEADLINE)
+        told.send("next")
+        sent.set()
+
+    put_off = threading.Event()
+    sender = threading.Thread(target=send_two, daemon=True)
+    with contextlib.ExitStack() as held:
+        while True:
+            for number in range(20):  # a burst, which opens the stage until the flusher writes
+                told.send(number)
+            held.enter_context(here.monitor.lock)
+            if stream.stage.open:
+                break
+            held.close()
+        monkeypatch.setattr(here, "hold", hold_in_the_middle)
+        sender.start()
+        assert put_off.wait(DEADLINE)
+        here.monitor.perform()
+    here.monitor.settle()
+    sender.join(DEADLINE)
+    until(lambda: len(sides.heard) > heard + 1 and "next" in sides.heard)
+    assert sides.heard[-2:] == [" " * 40_000, "next"]
+
+
 def test_too_many_calls_from_inside_are_refused(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("liteyuki_host.comm.waiting.monitor.MOST_DEFERRED", 3)
     with sides.here.monitor.lock:

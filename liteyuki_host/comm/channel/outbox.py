@@ -113,7 +113,8 @@ class Outbox:
             self.sent += 1
             return True
         bound = self._bound
-        if bound is not None and not self.backlog:
+        # What was put off goes first. It may end in the backlog, so the list of it is looked at before the backlog.
+        if bound is not None and (patient or not self._monitor.due) and not self.backlog:
             try:
                 accepted = bound[0].send(
                     bound[1], payload, flags, request_id, one_of_many=one_of_many, may_wait=may_wait, patient=patient

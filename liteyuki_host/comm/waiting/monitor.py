@@ -101,10 +101,10 @@ class Monitor:
         acquire, release: the lock's own, bound once.
         owned: whether the calling thread holds the lock.
         due: calls to perform when the lock has been left, each with its name and the bytes it carries. Appended by
-            anybody, without the lock; taken off by its holder.
+            anybody, without the lock; taken off by its holder, when they have been performed.
     """
 
-    __slots__ = ("_left_out", "_lines", "_size", "acquire", "due", "lock", "owned", "release")
+    __slots__ = ("_left_out", "_lines", "_performing", "_size", "acquire", "due", "lock", "owned", "release")
 
     def __init__(self, lock: Any = None) -> None:
         self.lock = lock = threading.RLock() if lock is None else lock
@@ -112,6 +112,7 @@ class Monitor:
         self.release: Callable[[], None] = lock.release
         self.owned: Callable[[], bool] = lock._is_owned  # what threading.Condition relies on, too
         self.due: deque[tuple[Callable[[], object], str, int]] = deque()
+        self._performing = False  # somebody is in `perform`; under the lock
         self._size = 0  # bytes of the calls that are due; a bound for what goes wrong, so it need not be exact
         self._lines: deque[Callable[[], object]] = deque()  # log lines to be said; taken off by whoever settles
         self._left_out = 0  # lines that there was no room for
@@ -202,15 +203,28 @@ class Monitor:
             pass
 
     def perform(self) -> None:
-        """Perform what is due. The caller holds the lock."""
+        """Perform what is due, in order. The caller holds the lock. Does nothing inside a call that is being performed:
+        the frame that performs it goes on with the rest.
+
+        A call stays in :attr:`due` until it has been performed. Its thread looks there, without the lock, to see
+        whether its next message may take a short way. Were the call taken off first, that message would overtake it.
+        """
+        if self._performing:
+            return
         due = self.due
-        while due:
-            call, what, size = due.popleft()
-            self._size = max(self._size - size, 0) if due else 0
-            try:
-                call()
-            except Exception as error:  # its caller is gone
-                self.say(_failure(what, error))
+        self._performing = True
+        try:
+            while due:
+                call, what, size = due[0]
+                try:
+                    call()
+                except Exception as error:  # its caller is gone
+                    self.say(_failure(what, error))
+                finally:
+                    due.popleft()
+                    self._size = max(self._size - size, 0) if due else 0
+        finally:
+            self._performing = False
 
     def settle(self) -> None:
         """Perform what is due, then say the log lines; nothing if this thread is still inside. If another one is, it
