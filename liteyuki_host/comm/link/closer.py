@@ -1,4 +1,9 @@
-"""Closing streams of a link, from any thread. The rules are in ``protocol/closing.py``."""
+"""Closing streams of a link, from any thread.
+
+``protocol/closing.py`` decides whether a stream may be closed; it neither locks nor writes. Each call here runs one
+step of it with the link's lock held and then writes the frames which that step queued, by ``Writer.queue_and_write``:
+if another thread has the writing role, that thread writes them. ``possible`` alone takes no lock.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,10 @@ __all__ = ["StreamCloser"]
 
 
 class StreamCloser:
-    """The calls of ``Connection.closing`` under the link's lock, each with the write that belongs to it."""
+    """Calls ``Connection.closing`` under the link's lock and writes what it queued.
+
+    Both attributes are set once, in the constructor.
+    """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
@@ -26,8 +34,11 @@ class StreamCloser:
         return self._closing.possible
 
     def ask(self, streams: Iterable[Stream]) -> None:
-        """Ask the other side to close *streams*, which nobody here uses. Those on which something is on its way are
-        left alone, and so are those that it has been asked about already."""
+        """Ask the other side to close *streams*, which nobody here uses.
+
+        Skips a stream with data on its way and one that the other side has been asked about already. Does nothing once
+        the link has ended. Returns without waiting for the answer.
+        """
         writer = self._writer
 
         def queue() -> None:
@@ -38,9 +49,17 @@ class StreamCloser:
         writer.queue_and_write(queue)
 
     def answer(self, stream: Stream, *, willing: bool) -> bool:
-        """Answer the other side, which does not use *stream* any more; returns whether it is closed by that."""
+        """Answer the other side's request to close *stream*; returns whether this closed the stream.
+
+        Args:
+            willing: nobody here uses the stream. The request is refused all the same while data is on its way.
+        """
         return self._writer.queue_and_write(lambda: self._closing.answer(stream, willing=willing))
 
     def answered(self, stream: Stream, *, closed: bool) -> None:
-        """Do as the other side has answered. Raises RemoteProtocolError when it was not asked."""
+        """Act on the other side's answer: forget the stream, or resume sending on it after a refusal.
+
+        Raises:
+            RemoteProtocolError: the other side was not asked to close this stream.
+        """
         self._writer.queue_and_write(lambda: self._closing.answered(stream, closed=closed))
