@@ -1,6 +1,11 @@
 """The outbound half of a connection: what waits to be written, and the frames that it becomes.
 
 Everything here belongs to whoever holds the link's lock. What an attribute is for is said in :class:`Outbound`.
+
+**Order of one write** (:meth:`Outbound.data_to_send`). All queued control frames; then at most one frame of grants;
+then one of: the next chunk of a large payload that has been begun, messages that need a frame of their own, or one
+batch frame of short messages. No other message is written between two chunks of a payload; control frames and
+grants may be.
 """
 
 from __future__ import annotations
@@ -37,7 +42,7 @@ WRITE_SIZE = 60_000
 
 
 class _Large:
-    """A payload on its way in chunks."""
+    """A payload on its way in chunks. *position* counts the bytes of it that have been put into frames."""
 
     __slots__ = ("batch", "position", "view")
 

@@ -12,7 +12,7 @@ DEFAULT_CAPACITY = 208 * 1024
 
 
 class _Pipe:
-    """One direction: a bounded byte buffer with an end."""
+    """One direction: a bounded byte buffer with an end. The condition's lock guards every attribute that changes."""
 
     def __init__(self, capacity: int) -> None:
         self._data = bytearray()
@@ -41,6 +41,13 @@ class _Pipe:
             return not self._ended and (bool(self._data) or not self._reader_waits)
 
     def write(self, data: bytes | bytearray | memoryview, *, wait: bool) -> int:
+        """Append *data* as far as there is room, with *wait* all of it; returns the number of bytes appended.
+
+        Waits without a deadline; :meth:`end` ends the wait.
+
+        Raises:
+            BrokenPipeError: the pipe has ended, before or during the call.
+        """
         view = memoryview(data)
         done = 0
         with self._changed:
@@ -58,6 +65,7 @@ class _Pipe:
                 self._changed.wait()
 
     def end(self) -> None:
+        """End the pipe and wake both sides. What is already in it can still be read."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
