@@ -1,8 +1,36 @@
 """A link: one connection over one transport, callable from any thread.
 
-Sending is the writer's (``writer.py``); the link hands its functions on as they are.
+Theory of operation
+-------------------
 
-Receiving. The reader (``reader.py``) feeds bytes; what arrives is told to the link's handler by whoever reads.
+**Parts.** A :class:`Link` joins four objects and owns all of them:
+
+- the transport, which carries bytes (``transport/``);
+- the connection, which holds the rules of the protocol and has no lock (``protocol/connection.py``);
+- the writer, which takes the lock, queues and writes (``writer.py``), and has one thread, the flusher;
+- the reader, which decides which thread reads (``reader.py``, ``shared_reader.py``), and has one thread as well.
+
+The link hands on the functions of writer and reader as attributes of its own: they are called for each message, and a
+method in between would cost a call.
+
+**Lock.** There is one, that of the :class:`Monitor`. It guards the outbound half of the connection, the writer, and
+everything else of the exchange that the link belongs to. The reader does not take it: what handles a message takes it
+where it has to.
+
+**What arrives** goes from the reader through :attr:`Link.received`, a short way for a lone plain message
+(``receiver.py``), or :meth:`Link.received_more`, the general way through the connection. The connection tells the link,
+which implements its ``EventHandler``; the link handles ping and pong and the closing of streams, and tells the rest to
+its :class:`LinkHandler`. All of that happens in the thread that reads.
+
+**The end.** Whatever ends a link, its reader notices: somebody here has closed the transport, the peer has, or reading
+has failed. So :meth:`Link._end` runs in the thread that reads, once, after everything that arrived was handled:
+
+1. the writer accepts nothing more, and its thread ends;
+2. the transport is closed, which wakes whoever is blocked in it;
+3. the handler is told, with the cause;
+4. messages that nobody has consumed yet let go of the link;
+5. the transport's descriptors and the read buffer are given back, when neither a writer nor the reader's thread can be
+   inside the transport any more. Earlier, another file could get the descriptor's number, and a write would go there.
 """
 
 from __future__ import annotations
@@ -34,49 +62,83 @@ __all__ = ["Link", "LinkHandler"]
 
 
 class LinkHandler(Protocol):
-    """Who the link works for. Called by whoever reads: a thread of the link, one that waits for something, or the event
-    loop; never by two at once. Must return soon and never raise."""
+    """Handles what arrives on a link: the hub's session in the host, the node in a child.
+
+    Called by the thread that reads: one of the link, one that waits for something of it, or that of the event loop;
+    never by two at once, and without the link's lock. A method must return soon, as nothing is read meanwhile. An
+    exception ends the link: as the peer's fault if it is a RemoteProtocolError, else as a fault of lycomm.
+    """
 
     def on_hello(self, hello: Hello) -> None:
-        """The peer greeted."""
+        """Take the peer's greeting. The first call, unless the link ends without a greeting."""
         ...
 
     def on_message(self, stream: Stream, payloads: list[bytes], flags: int, request_id: int) -> None:
-        """Messages arrived, in order."""
+        """Take messages of one stream, in the order sent. Not called for a lone message that ``receiver.py`` gives to
+        the stream's receiver.
+
+        Args:
+            payloads: more than one only without any flag but RAW.
+            request_id: of a request or an answer; else 0.
+        """
         ...
 
     def on_control(self, message: Control) -> None:
-        """A control message other than greeting, ping, and the pong that somebody waits for."""
+        """Take a control message. The link handles Hello, Goodbye, Ping, a Pong that :meth:`Link.ping` waits for, Open,
+        Close and its answers itself, so that they do not come here."""
         ...
 
     def on_opened(self, stream: Stream) -> None:
-        """The peer numbered a stream. Its messages come after this call."""
+        """Join a stream to which the peer has given a number. Its messages come after this call."""
         ...
 
     def on_credit(self, stream: Stream) -> None:
-        """The peer consumed something of *stream*."""
+        """Note that the peer has consumed something of *stream*, so that there is new credit."""
         ...
 
     def on_close(self, stream: Stream) -> None:
-        """The peer does not use *stream* any more: answer by ``Link.closer``, before this returns."""
+        """Answer the peer, which asks to close *stream*: by ``Link.closer.answer``, before this returns."""
         ...
 
     def on_close_answered(self, stream: Stream, closed: bool) -> None:
-        """The peer has answered that *stream*, which we asked about, is *closed*, or stays open."""
+        """Act on the peer's answer about *stream*, which this side has asked to close.
+
+        Args:
+            closed: True: the stream is gone, and its number may be given to another one. False: it stays open.
+        """
         ...
 
     def on_end(self, cause: LinkError) -> None:
-        """The link is over. Called exactly once, after everything that arrived was delivered."""
+        """Take note of the link's end. Called exactly once, after everything that arrived was handed on.
+
+        Args:
+            cause: LinkClosed after a goodbye of either side, else LinkBroken.
+        """
         ...
 
 
 class Link:
-    """See the module's docstring.
+    """One connection over one transport, as the module describes it.
 
     Args:
-        name: for thread names and messages.
+        transport: the link owns it from now on, and closes it.
+        name: of the peer, for thread names and messages.
         monitor: guards the link, with everything else of its exchange; None: one of its own.
-        reader: who reads; by default the fastest that this system and the transport allow.
+        reader: makes the reader; by default the fastest that this system and the transport allow.
+
+    Attributes, all set once by the constructor except *settled*:
+        transport, connection, name, monitor: as given. *connection* is only to be changed under the monitor's lock, but
+            for its inbound half.
+        writer, reader: the two halves of the link that have threads.
+        closer: closes streams, from any thread (``closer.py``).
+        settled: True: ``receiver.py`` may give a lone message to the stream's receiver. False: every message goes
+            through ``LinkHandler.on_message``, e.g. to be kept for a standby. Set by the handler, before the
+            link starts or under the lock; read by the reader without it.
+        send, shortcut, settle, send_control, open_stream, consumed, flush, replies_written, write_queued: the methods
+            of ``Writer``.
+        wait, lead, look, attach_loop, detach_loop: the methods of ``Reader``.
+        received, decoder: what the reader calls for what it has read, and where it reads it to (``ReadTarget``).
+        on_message, on_opened, on_credit: the methods of the handler, for the connection and the short way.
     """
 
     __slots__ = (
@@ -131,11 +193,11 @@ class Link:
         self.on_message = handler.on_message
         self.on_opened = handler.on_opened
         self.on_credit = handler.on_credit
-        self._close_reason: str | None = None
-        self._over = False  # the handler has been told of the end; set by the reader
+        self._close_reason: str | None = None  # given to the first `close`; set under the lock, read at the end
+        self._over = False  # the end has begun; set once, by the thread that reads
+        # The pings that wait for an answer, by number. Under the lock; an entry goes with its ping.
         self._pong: dict[int, threading.Lock] = {}
         self.settled = True
-        """What arrives may go straight to who waits for it; False: the handler has to be asked first."""
         self.monitor = monitor or Monitor()
         self.writer = writer = Writer(transport, connection, name, self.monitor)
         self.closer = StreamCloser(writer)
@@ -160,27 +222,33 @@ class Link:
         """Start the reader and the flusher, and send the greeting.
 
         Raises:
-            OSError, RuntimeError, MemoryError: there is a shortage. The link is over, and the transport given back.
+            OSError, RuntimeError, MemoryError: no thread, descriptor or memory was to be had. The link is over. The
+                transport is given back at once, or soon by the reader if that runs already; the handler hears of the
+                end only in the latter case.
         """
         try:
             self.reader.start()
         except BaseException:
             self.transport.close()
-            self.release_transport()
+            self.release_transport()  # no thread of the link has been started, so none can be inside
             raise
         try:
             self.writer.start()
         except BaseException:
-            self.transport.close()  # the reader sees the end, and gives the rest back
+            self.transport.close()  # the reader comes to the end of the stream and does the rest, see `_end`
             raise
 
     @property
     def ended(self) -> bool:
-        """No more data is accepted: the link is over, or about to be."""
+        """Whether no more data is accepted: the link is over, or about to be. From any thread, without the lock."""
         return self.writer.closed
 
     def ping(self, timeout: float) -> float | None:
-        """Seconds until the peer's link answered, or None after *timeout* seconds. Blocks the calling thread."""
+        """Measure a round trip to the peer's link, which answers where it reads, whatever the peer's loop does.
+
+        Returns the seconds it took; None if there was no answer within *timeout* seconds. Blocks the calling thread,
+        which must not be one that reads just now.
+        """
         answered = threading.Lock()
         answered.acquire()
         with self.writer.lock:
@@ -195,10 +263,16 @@ class Link:
                 self._pong.pop(number, None)
 
     def close(self, reason: str = "", *, timeout: float = 1.0) -> bool:
-        """Say goodbye, send what is queued (at most *timeout* seconds) and end the link. More calls do nothing. No data
-        is accepted after the goodbye, so what this returns holds for everything that was accepted.
+        """Say goodbye, write what is queued, and end the link. From any thread that may be blocked.
 
-        Returns whether everything was sent.
+        No data is accepted after the goodbye, so what this returns holds for everything that was accepted. May
+        return before the handler is told of the end; :meth:`join` waits for that. Further calls change nothing.
+
+        Args:
+            reason: for the peer, and for ``LinkClosed`` on this side.
+            timeout: seconds that may pass until everything is written; what is not by then is dropped.
+
+        Returns whether everything was given to the transport.
         """
         writer = self.writer
 
@@ -207,30 +281,34 @@ class Link:
                 return False
             self._close_reason = reason or "closed"
             self.connection.send_control(Goodbye(reason))
-            writer.close()
+            writer.close()  # in the same step as the goodbye: no message is accepted behind it
             return True
 
-        if not writer.queue_and_write(say_goodbye):
+        if not writer.queue_and_write(say_goodbye):  # another call has, or the link is over
             return not self.connection.has_output
         sent = self.flush(timeout)
         self.transport.close()
         return sent
 
     def refuse_data(self) -> None:
-        """Accept no more data, because somebody is about to take back what was not consumed: a message accepted after
-        that would be forgotten."""
+        """Accept no more data: from now on senders get LinkClosed. Called before somebody takes back what the peer has
+        not consumed, as a message accepted after that would be forgotten."""
         with self.writer.lock:
             self.writer.close()
 
     def join(self, timeout: float) -> None:
-        """Wait for the link's threads to end, at most *timeout* seconds each."""
+        """Wait for the link's two threads to end, at most *timeout* seconds each. One that calls this itself is not
+        waited for."""
         self.reader.join(timeout)
         self.writer.join(timeout)
 
-    # --- receiving ------------------------------------------------------------------------------------------
+    # --- receiving: called by the thread that reads -------------------------------------------------------------
 
     def received_more(self, count: int) -> bool:
-        """Take in what has been read, in the general way. See ``ReadTarget.received``."""
+        """Handle *count* bytes in the decoder's buffer, in the general way; 0: the stream has ended. Never raises.
+
+        Returns whether to read on. False: the link is over, and the handler has been told.
+        """
         try:
             if count:
                 self.connection.receive(count, self)
@@ -243,8 +321,14 @@ class Link:
         return False
 
     def failed(self, error: BaseException) -> bool:
-        """End the link because of *error*: the peer sent what it may not send, or something failed in this process that
-        nobody expects. The reader stops then; so this never raises, and says why. Returns False."""
+        """End the link because of *error*, raised where something is read or handled. Never raises, as the reader could
+        do nothing about it; says in the log, or to the peer, what happened.
+
+        A RemoteProtocolError is the peer's fault: the peer is told in the goodbye, and the handler by its cause.
+        Anything else is a shortage or a fault of lycomm, and is logged.
+
+        Returns False, so that the reader reads no more.
+        """
         cause = LinkBroken(f"the link to {self.name} failed inside lycomm: {type(error).__name__}: {error}")
         cause.__cause__ = error
         try:
@@ -260,7 +344,8 @@ class Link:
         return False
 
     def _report(self, error: BaseException, work: str) -> None:
-        """Log that *work* on the link has failed, when the lock and the reader's role have been given up."""
+        """Have it logged that *work* on the link has failed: when the lock and the reader's role have been given up, as
+        a log line runs code of the user (the sinks)."""
         if is_shortage(error):
             line = f"the link to {self.name} ends: {work} failed: {describe(error)}. What helps: {remedy(error)}"
             self.monitor.say(lambda: log().error(line))
@@ -268,9 +353,12 @@ class Link:
             line = f"the link to {self.name} ends: {work} failed inside lycomm; please report this"
             self.monitor.say(lambda: log().opt(exception=error).error(line))
 
-    # Inbound.
-
     def on_control(self, message: Control) -> None:
+        """Handle a control message, or hand it to the handler. Part of the connection's ``EventHandler``.
+
+        Raises:
+            RemoteProtocolError: a Close, or an answer to one, that the peer may not send.
+        """
         if type(message) is Ping:
             self.send_control(Pong(message.id))
         elif type(message) is Pong:
@@ -278,12 +366,14 @@ class Link:
                 waiting = self._pong.pop(message.id, None)
             if waiting is not None:
                 waiting.release()
-            else:  # nobody waits for this one; it is a sign of life
+            else:  # no `ping` waits for it, or no more; to the handler it is a sign of life
                 self._handler.on_control(message)
         elif type(message) is Hello:
             self._handler.on_hello(message)
         elif type(message) is Close:
             stream = self.connection.closing.stream(message.stream, asked_by_us=False)
+            # A Close carries a grant of its own, as control frames may overtake a GRANT frame. With it, what this side
+            # has sent is acknowledged before the handler looks whether the stream is idle.
             if stream.take_in(message.ack):
                 self._handler.on_credit(stream)
             self._handler.on_close(stream)
@@ -295,7 +385,10 @@ class Link:
         elif type(message) is not Goodbye:
             self._handler.on_control(message)
 
+    # --- the end ------------------------------------------------------------------------------------------------
+
     def _end_cause(self) -> LinkError:
+        """Return why the byte stream has ended: our goodbye, the peer's, a failure of our writer, or none of these."""
         if self._close_reason is not None:
             return LinkClosed(self._close_reason)
         if self.connection.goodbye is not None:
@@ -309,17 +402,20 @@ class Link:
         return LinkBroken(f"{self.name} went away without a goodbye")
 
     def _end(self, cause: LinkError) -> None:
-        """End the link. Each step is taken whatever becomes of the one before: a link that ends in part is one that
-        nobody hears of. Nothing happens the second time."""
+        """End the link, in the steps that the module describes. By the thread that reads; a second call does nothing.
+
+        A step that fails is logged, and the next ones are taken all the same. Otherwise the handler might never hear of
+        the end, or the descriptors stay open.
+        """
         if self._over:
             return
         self._over = True
         steps: tuple[Callable[[], object], ...] = (
-            lambda: self.writer.end(self._left),
+            lambda: self.writer.end(self._left),  # first: senders get LinkClosed from here on
             self.transport.close,
             lambda: self._handler.on_end(cause),
             self._detach_sources,
-            self.writer.look_whether_left,
+            self.writer.look_whether_left,  # if nobody has the writing role, nobody would give it up and call `_left`
         )
         for step in steps:
             try:
@@ -328,17 +424,20 @@ class Link:
                 self._report(error, "its end")
 
     def _detach_sources(self) -> None:
-        """Let go of the link: messages that nobody has consumed outlive it, and refer to where they came from."""
+        """Detach each stream's source from the link. Messages that nobody has consumed outlive the link and refer to
+        their source, which would keep the whole link in memory."""
         for stream in list(self.connection.streams.values()):
             if stream.source is not None:
                 stream.source.detach()
 
     def _left(self) -> None:
-        """Nobody writes any more, nor will."""
+        """Have the transport given back as soon as the reader's thread has left it. Called by the writer, with the lock
+        held, when nobody writes any more, nor will; perhaps twice."""
         self.reader.at_end(self.release_transport)
 
     def release_transport(self) -> None:
-        """Give the descriptor and the read buffer back. Only when no thread can be inside the transport any more."""
+        """Give the descriptors and the read buffer back. Only when no thread can be inside the transport any more; a
+        second call changes nothing."""
         self.decoder.release()
         release = getattr(self.transport, "release", None)
         if release is not None:
@@ -346,6 +445,7 @@ class Link:
 
 
 def _fastest_reader(transport: Transport, inbound: ReadTarget, name: str) -> Reader:
+    """Make the reader for *transport*: the shared one for sockets on Linux, which needs epoll; else a thread."""
     if sys.platform == "linux" and isinstance(transport, SocketTransport):
         return SharedReader(transport, inbound, name)
     return ThreadReader(transport, inbound, name)
