@@ -6,16 +6,46 @@ Theory of operation
 Resuming a task and letting it park again costs as much as everything else that is done for a short message. So a
 message that arrives alone is given to its callback by the reader of the link: on the task's loop and in the task's
 name, that is, in its context and as ``asyncio.current_task()`` (:meth:`WorkerTask.take`). Nearly all callbacks return
-without having waited, and the task need not wake up. When a callback does wait, the task is resumed and goes on there.
+without having waited, and the task need not wake up. When a callback does wait, the task is resumed and continues it.
 
 Messages that arrive together wait in the queue as one :class:`Unit`, and the task gives them to the callback one by one
 (:meth:`WorkerTask._give`). With several callbacks, filters or flags, ``Worker.handle`` takes each message instead.
 
-A message whose callback does not come to its end, because the task is cancelled or the process ends, is not counted as
-consumed. It goes back to the front of the queue, marked as redelivered: a later task of this process handles it again,
-or the sender gives it to the next incarnation.
+A message whose callback does not finish, because the task is cancelled or the process ends, is not counted as consumed.
+It goes back to the front of the queue, marked as redelivered: a later task of this process handles it again, or the
+sender gives it to the next incarnation.
 
-This module is loaded by the first worker that runs, as it takes asyncio.
+States
+------
+
+======================  ==========  ==================  ==========  =======================================
+state                   *started*   *parked*            *free*      *handed*
+======================  ==========  ==================  ==========  =======================================
+announced               False       None                False       None
+consuming the queue     True        None                False       None
+parked                  True        a future            True        None
+claimed                 True        a future            False       the message, or None for a wake-up only
+finishing a callback    True        None                False       None
+ended                   False       None                False       None
+======================  ==========  ==================  ==========  =======================================
+
+"Claimed" lasts from the moment somebody sets *free* to False until the task is resumed, or until
+:meth:`WorkerTask.take` has handled the message and makes the task free again. A claim saves wake-ups; two threads may
+still claim at once, and the second resume is then a harmless extra look at the queue. "Finishing a callback" means that
+:meth:`WorkerTask.take` has called the callback and the callback waits.
+
+No wake-up is lost: the task sets *free* first and looks at the queue afterwards, and whoever brings a message appends
+it to the queue first and looks at *free* afterwards.
+
+Threads and locks
+-----------------
+
+Everything here runs on the loop's thread. Other threads read the attributes, claim the task, set *detached*, and append
+units to the queue. The front of the queue, and what a unit has counted as consumed, are changed under the worker's
+lock, because ``statistics()``, a new link and the end of the process use them from other threads. No callback is called
+while that lock is held.
+
+This module is loaded by the first worker that runs, because it imports asyncio.
 """
 
 from __future__ import annotations
@@ -52,8 +82,8 @@ YIELD_SECONDS = 0.005
 """Seconds after which the task lets the loop do something else, although no callback has suspended."""
 
 LOOK_AFTER = 8
-"""Messages after which the task reads the clock again, if the last ones were quick. Reading it costs nearly as much as
-what is done for a message beside decoding it. Measured: 1 KiB messages 1.02 to 1.04 times as many."""
+"""Messages between two readings of the clock, if the last ones were quick. One reading costs nearly as much as the work
+for one message without its decoding. Measured: 1.02 to 1.04 times the throughput of 1 KiB messages."""
 
 LOOK_SECONDS = 0.001
 """Seconds between two readings of the clock up to which the messages in between count as quick."""
@@ -68,8 +98,11 @@ if sys.version_info >= (3, 11):
 else:
 
     class _Task(asyncio.Task[None]):
-        """A task that says whether it was cancelled, as tasks do from Python 3.11 on. Without that, a callback that
-        raises CancelledError could not be told from the end of the task, and its message's credit would be lost."""
+        """A task with a ``cancelling`` method, which asyncio's own tasks have from Python 3.11 on.
+
+        ``is_failure`` needs it: without it, a callback that raises CancelledError by itself looks like the cancellation
+        of the whole task, which would end the task and never count the message as consumed.
+        """
 
         _cancel_calls = 0
 
@@ -82,7 +115,8 @@ else:
 
 
 class _Begun(NamedTuple):
-    """A callback that was called in the task's name and has not finished."""
+    """A callback that was called in the task's name and has not finished. Written by :meth:`WorkerTask.take`, and
+    finished by the task (:meth:`WorkerTask._finish`)."""
 
     callback: Callback
     result: Any
@@ -92,22 +126,37 @@ class _Begun(NamedTuple):
     """Whether *result* is a coroutine that has been run until it waited for *future*."""
 
     future: Any
+    """What the coroutine yielded: a future, or None after ``asyncio.sleep(0)``. None also if not *stepped*."""
+
     payload: bytes
+    """The encoded message. It goes back to the queue if the task is cancelled before the callback has finished."""
+
     source: Source
+    """Where the message is counted as consumed."""
 
 
 class WorkerTask:
-    """One task of a :class:`Worker`, from its announcement to its end.
+    """One task of a :class:`Worker`, from its announcement to its end. The module describes its states.
+
+    All attributes except *free* and *detached* are changed on the loop's thread only, without a lock.
 
     Attributes:
-        loop: where it runs. All attributes but *free* and *detached* are changed on that loop's thread.
-        started: whether the task has been created and has not ended.
-        task: None before it has been created.
-        parked: what the task waits for between two messages. Resuming it costs half of creating a task.
-        free: True while the task is parked and nobody has claimed it. Set it to False before you resume the task or
-            hand it a message; only then are you the one who does.
-        handed: the message that the reader has handed to the free task, and its sender; None when it is done.
-        detached: set by ``Worker.detach`` before it cancels the task.
+        loop: where it runs. Never changes.
+        started: whether the task has been created and has not ended. Set by :meth:`start`; cleared by the end of the
+            task, or by :meth:`_task_done` if the task was cancelled before its first step.
+        task: None before it has been created. Set once, by :meth:`start`.
+        parked: what the task waits for between two messages; None while it runs. Set by the task. Resuming a parked
+            task costs half as much as creating one.
+        free: True while the task is parked and nobody has claimed it. Set to True by the task before it parks, and by
+            :meth:`take` when it is done. Set it to False before you resume the task or hand it a message: on the
+            loop's thread in ``Inbox.pass_to_task``, on any thread in ``Worker.wake``.
+        handed: the message that the reader has handed to the claimed task, and its source. Set by
+            ``Inbox.pass_to_task``; set to None by :meth:`take`, or by the task before it finishes the callback.
+        detached: whether the worker ends the task on purpose. Set by ``Worker.detach``, from any thread, before it
+            cancels the task.
+        _begun: the callback that :meth:`take` began and the task has to finish. Set by :meth:`take`, taken by the task.
+        _left_message: whether :meth:`take` found the task cancelled and returned the message to the queue. The next
+            task handles it, and :meth:`_task_done` starts that one.
     """
 
     __slots__ = (
@@ -133,11 +182,14 @@ class WorkerTask:
         self.handed: tuple[bytes, Source] | None = None
         self.detached = False
         self._begun: _Begun | None = None
-        self._left_message = False  # it has put a message back without having called a callback with it
+        self._left_message = False
 
     @property
     def busy(self) -> bool:
-        """Whether it is in the middle of a message. On a closed loop it has ended, perhaps without running its end."""
+        """Whether it is in the middle of a message, so that no other task may be started yet. Read from any thread.
+
+        False on a closed loop: the task cannot run again there, and perhaps its ``finally`` never ran.
+        """
         return self.started and (self.parked is None or self.handed is not None) and not self.loop.is_closed()
 
     def start(self) -> None:
@@ -150,7 +202,8 @@ class WorkerTask:
         self.task.add_done_callback(self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
-        """See to what the task has left undone. Called on its loop, in the turn after its end."""
+        """Clean up after a task whose own ``finally`` did not run, and start the next task if messages wait for one.
+        Called on its loop, in the turn after its end."""
         worker = self._worker
         unbegun = self.started  # cancelled before its first step: nothing of `_consume` has run, also not its end
         if unbegun:
@@ -160,27 +213,40 @@ class WorkerTask:
             worker.wake()
 
     def resume(self) -> None:
-        """Let the task go on, if it is parked. Called on its loop, in no task.
+        """Let the task go on, if it is parked. Called on its loop, outside of any task.
 
-        While a callback runs in its name, which may have run the loop again, nothing happens: :meth:`take` sees to it.
+        Does nothing while a callback runs in the task's name. That callback may have run the loop from inside itself,
+        and then this call comes in the middle of :meth:`take`, which looks at the queue again when it is done.
         """
         if self.parked is not None and self.handed is None:
             self.parked.resume()
 
     @property
     def _current(self) -> bool:
+        """Whether the worker still wants this task, and on this loop. False ends the task after its message."""
         worker = self._worker
         return worker.current is self and worker.loop is self.loop
 
     # --- in the task's name ---------------------------------------------------------------------------------
 
     def take(self) -> None:
-        """Give the message in *handed* to the callback. Called on the loop, in no task.
+        """Give the message in *handed* to the callback. Called once for each message that ``Inbox.pass_to_task`` has
+        handed over, as one of the calls due in a ``Turn``: on the loop, after the link was read.
 
-        Written in one piece, as what a lone message costs is mostly calls.
+        Afterwards the message is in one of four places:
+
+        - handled and counted as consumed, and the task is free again;
+        - in ``_begun``, because its callback waits: the task is resumed and finishes it;
+        - back in the queue unmarked, because no callback could be called here: the task takes it from there;
+        - back in the queue marked as redelivered, because the callback ended the task or the process.
+
+        Written in one piece, because the cost of a lone message is mostly function calls.
+
+        Raises:
+            BaseException: what the callback raised to end the process, such as SystemExit or KeyboardInterrupt.
         """
         worker, parked, handed = self._worker, self.parked, self.handed
-        if TYPE_CHECKING:  # Inbox.pass_to_task has seen to that
+        if TYPE_CHECKING:  # all of it is checked by Inbox.pass_to_task, which sets `handed`
             assert worker.callbacks is not None
             assert parked is not None
             assert parked.context is not None
@@ -188,13 +254,15 @@ class WorkerTask:
         payload, source = handed
         callback = worker.callbacks.only
         loop, task, call = self.loop, self.task, parked.context.run
+        # The loop reads all that has arrived before it makes the calls that are due. An earlier one of these calls may
+        # have registered a second callback, detached the worker or cancelled the task.
         if callback is None or worker.current is not self or worker.loop is not loop or parked.done():
-            self._left_message = parked.done()  # this task has been cancelled, so it is for the next one
+            self._left_message = parked.done()  # this task has been cancelled, so the next one handles the message
             self._hand_to_task()
             return
         try:
             _enter_task(loop, task)  # type: ignore[arg-type]
-        except RuntimeError:  # the loop is being run inside a task
+        except RuntimeError:  # another task is current: the loop is being run from inside one (nest_asyncio)
             self._hand_to_task()
             return
         begun: _Begun | None = None
@@ -204,6 +272,7 @@ class WorkerTask:
             what = "the callback"
             result = call(callback.function, data)
             if type(result) is CoroutineType:
+                # Run the coroutine to where it first waits. Most never do, and end here.
                 try:
                     future = call(result.send, None)
                 except StopIteration:
@@ -214,6 +283,8 @@ class WorkerTask:
                 begun = _Begun(callback, result, False, None, payload, source)
         except BaseException as error:
             if not is_failure(error):
+                # The task was cancelled while the callback ran, or the callback ends the process. The message was not
+                # handled. The task ends in either case: it sees the cancellation in a later turn.
                 self.handed = None
                 worker.put_back(Unit([payload], Flag.REDELIVERED, 0, source))
                 parked.cancel()
@@ -225,17 +296,20 @@ class WorkerTask:
             _leave_task(loop, task)  # type: ignore[arg-type]
         if begun is not None:
             self._begun = begun
-            parked.resume()  # does nothing when the task has been cancelled: then it is about to run anyway
+            parked.resume()  # does nothing when the task has been cancelled: its next step is scheduled already
             return
         source.count(len(payload) + MESSAGE_CHARGE)
         self.handed = None
         self.free = True
-        if worker.units or worker.loop is not loop:  # while the task was not free, so that nobody has woken it
+        # While the task was claimed, `Worker.wake` and `resume` did nothing. So look for what came meanwhile, after
+        # `free` has been set: more messages, or another loop (None: the worker ends).
+        if worker.units or worker.loop is not loop:
             self.free = False
             parked.resume()
 
     def _hand_to_task(self) -> None:
-        """Leave the message in *handed* to the task, in the loop's next turn."""
+        """Put the message in *handed* back in front of the queue and resume the task in the loop's next turn. The
+        message is not marked as redelivered, because no callback has seen it."""
         assert self.handed is not None
         payload, source = self.handed
         self._worker.put_back(Unit([payload], 0, 0, source))
@@ -245,10 +319,15 @@ class WorkerTask:
     # --- the task -------------------------------------------------------------------------------------------
 
     async def _consume(self) -> None:
-        """Consume the queue until the worker stops. Messages are counted as consumed once they are handled."""
+        """Consume the queue until the worker stops, moves to another loop or has drained the queue. Messages are
+        counted as consumed once they are handled.
+
+        Each round does one of three things: it handles a unit of the queue, it parks until somebody resumes the task,
+        or it finishes a callback that :meth:`take` has begun meanwhile.
+        """
         worker, loop, task = self._worker, self.loop, self.task
         callbacks, units = worker.callbacks, worker.units
-        yielded = time.monotonic()  # when the loop was last free to do something else
+        yielded = time.monotonic()  # when the loop last had a chance to run something else
         assert task is not None
         ended_from_outside = False
         had_turn(task)
@@ -257,22 +336,24 @@ class WorkerTask:
         try:
             while self._current:
                 if units and worker.wanted and (unit := self._first()) is not None:
+                    # Flags other than RAW ask for more than a call: an answer, or a note about redelivery.
                     only = None if callbacks is None or unit.flags & ~Flag.RAW else callbacks.only
                     if only is not None:
                         yielded = await self._give(unit, only, yielded)
                     else:
                         yielded = await self._handle_one(unit, yielded)
                     self._settle(unit)
-                    unit = None  # a parked task keeps nothing that has been consumed
+                    unit = None  # or this variable would keep the last messages in memory while the task is parked
                     continue
                 if worker.draining and not units:
                     return
                 self.parked = Parked(loop=loop)
                 self.free = True
                 cancelled = None
-                # A message that arrived before `free` was set has woken nobody. It is seen here.
+                # A message that arrived before `free` was set has woken nobody. This look finds it.
                 if not (units and worker.wanted):
-                    # A loop that is closed without running its tasks' ends destroys this one here, which loses nothing.
+                    # A loop may be closed without cancelling its tasks. A parked task holds no message then, so
+                    # asyncio's warning about a pending task that was destroyed would be a false alarm.
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
                     cancelled = await self._park(self.parked)
                     task._log_destroy_pending = True  # type: ignore[attr-defined]
@@ -285,7 +366,8 @@ class WorkerTask:
                     await self._finish(begun, cancelled)
                     del begun
         except BaseException:
-            # Cancelled from outside, mostly because the loop ends: a new task would begin the same message anew.
+            # If the worker did not ask for it, the loop is probably ending. A new task on that loop would call the
+            # callback with the same message again, only to be cancelled too.
             ended_from_outside = not self.detached
             raise
         finally:
@@ -296,7 +378,15 @@ class WorkerTask:
                 worker.wake()
 
     async def _park(self, parked: Parked) -> asyncio.CancelledError | None:
-        """Wait to be resumed. Returns the cancellation that a callback in progress has yet to see."""
+        """Wait to be resumed.
+
+        Returns:
+            the cancellation of this task that came while a callback begun by :meth:`take` waits, for :meth:`_finish` to
+            raise inside it; else None.
+
+        Raises:
+            asyncio.CancelledError: the task was cancelled, and no callback is in progress.
+        """
         try:
             await parked
         except asyncio.CancelledError as error:
@@ -306,7 +396,14 @@ class WorkerTask:
         return None
 
     async def _finish(self, begun: _Begun, cancelled: asyncio.CancelledError | None) -> None:
-        """Go on with a callback that was called in this task's name, to its end."""
+        """Run a callback that was called in this task's name to its end, and count its message as consumed.
+
+        Args:
+            cancelled: the cancellation that the callback has to see first; None: there is none.
+
+        Raises:
+            BaseException: what ends the task or the process. The message is in front of the queue again.
+        """
         try:
             if begun.stepped:
                 await _carry_on(begun.result, begun.future, cancelled)
@@ -322,7 +419,8 @@ class WorkerTask:
         begun.source.count(len(begun.payload) + MESSAGE_CHARGE)
 
     def _first(self) -> Unit | None:
-        """The unit at the front of the queue, if it is still there."""
+        """The unit at the front of the queue; None if another thread has emptied the queue since the caller looked, as
+        ``Inbox.reopen`` does."""
         try:
             return self._worker.units[0]
         except IndexError:
@@ -330,13 +428,20 @@ class WorkerTask:
 
     async def _give(self, unit: Unit, callback: Callback, yielded: float) -> float:
         """Call *callback* with the messages of *unit*, as long as it is the only callback. Nearly all messages that do
-        not arrive alone take this way.
+        not arrive alone take this way. Stops early when a callback is added or removed; the rest stays in the unit.
+
+        While no callback suspends, progress is recorded only by the iterator (``Unit.walk``), and all messages are
+        counted as consumed together. When one suspends, :meth:`_suspended` runs in the next turn of the loop: from then
+        on each message is counted on its own, so that a slow callback does not hold back credit for earlier messages.
 
         Args:
-            yielded: when the loop was last free to do something else, by ``time.monotonic``.
+            yielded: when the loop last had a chance to run something else, by ``time.monotonic``.
 
         Returns:
-            that time anew.
+            the new value of *yielded*.
+
+        Raises:
+            BaseException: what ends the task or the process. The message in progress is in front of the queue again.
         """
         callbacks, decode, function = self._worker.callbacks, callback.decoder(unit.flags), callback.function
         monotonic = time.monotonic
@@ -344,7 +449,7 @@ class WorkerTask:
         if len(unit.payloads) > 1 and not unit.suspended:
             self.loop.call_soon(self._suspended, unit)
         walk = iter(unit.payloads)
-        if unit.position:
+        if unit.position:  # begun before: skip what was taken then
             next(islice(walk, unit.position, unit.position), None)
         unit.walk = walk
         what = ""
@@ -377,7 +482,9 @@ class WorkerTask:
                     break
             unit.reached()
         except BaseException:
-            if unit.walk is not None:  # raised beside a callback, so that no message was put back
+            # `_put_back` clears `walk`. If it is set, the exception was raised outside of a callback, mostly by
+            # `_pause` between two messages, and nothing was put back. The next task goes on behind the last one taken.
+            if unit.walk is not None:
                 unit.position = unit.taken
                 self._settle(unit)
             raise
@@ -386,7 +493,17 @@ class WorkerTask:
         return yielded
 
     async def _handle_one(self, unit: Unit, yielded: float) -> float:
-        """Have the worker's *handle* take the next message of *unit*. Takes and returns *yielded* as :meth:`_give`."""
+        """Have the worker's *handle* take the next message of *unit*.
+
+        Args:
+            yielded: when the loop last had a chance to run something else, by ``time.monotonic``.
+
+        Returns:
+            the new value of *yielded*.
+
+        Raises:
+            BaseException: what ends the task or the process. The message is in front of the queue again.
+        """
         payload = unit.payloads[unit.position]
         unit.position += 1
         try:
@@ -395,7 +512,7 @@ class WorkerTask:
             if not is_failure(error):
                 self._put_back(unit)
                 raise
-            # Not the user's: failures of callbacks are reported inside of `handle`.
+            # An error of lycomm itself: `handle` reports failures of callbacks on its own and does not raise them.
             name = self._worker.name
             log().opt(exception=error).error(f"receiving on {name!r} failed inside lycomm; please report this")
         unit.handled = unit.position
@@ -403,16 +520,17 @@ class WorkerTask:
         return await self._yield() if time.monotonic() - yielded > YIELD_SECONDS else yielded
 
     async def _yield(self) -> float:
-        """Let the loop do something else: callbacks that never suspend must not keep it from that. Returns when that
-        was."""
+        """Let the loop turn once, so that callbacks that never suspend do not block it. Returns the time after that, by
+        ``time.monotonic``."""
         await asyncio.sleep(0)
         had_turn(self.task)
         return time.monotonic()
 
     async def _pause(self, unit: Unit) -> float:
-        """Let the loop do something else between two messages of *unit*. Returns when that was.
+        """Let the loop turn once between two messages of *unit*. Returns the time after that, by ``time.monotonic``.
 
-        No callback is in progress, so that the next messages need not be counted one by one.
+        No callback is in progress, so this suspension says nothing about callbacks: it must not switch the unit to
+        counting one by one. ``_suspended``, which runs in this turn, is undone and scheduled again.
         """
         unit.reached()
         self._settle(unit)
@@ -424,8 +542,11 @@ class WorkerTask:
         return now
 
     def _suspended(self, unit: Unit) -> None:
-        """Count the messages of *unit* one by one from now on: a callback has suspended. Called by the loop, which can
-        only be when the task does not run."""
+        """Count the messages of *unit* one by one from now on, because a callback has suspended.
+
+        The loop calls this, and the loop can only do so while the task is suspended. That is how the task learns of a
+        suspension without looking at each callback.
+        """
         with self._worker.lock:
             unit.count()
             unit.suspended = True
@@ -436,10 +557,11 @@ class WorkerTask:
             unit.count()
             if unit.position >= len(unit.payloads) and self._worker.units and self._worker.units[0] is unit:
                 self._worker.units.popleft()
-                unit.payloads = []  # `_suspended` keeps the unit for one more turn, but not what has been consumed
+                unit.payloads = []  # the scheduled call of `_suspended` keeps the unit alive for one more turn
 
     def _put_back(self, unit: Unit) -> None:
-        """Put the message that was taken last from *unit* in front of the queue: its callback was cancelled."""
+        """Put the message that was taken last from *unit* in front of the queue, marked as redelivered, because its
+        callback was cancelled. It becomes a unit of its own: the rest of *unit* is not redelivered."""
         with self._worker.lock:
             payload = unit.give_back()
         self._settle(unit)
@@ -454,11 +576,19 @@ def _carry_on(
 ) -> Generator[Any, Any, Any]:
     """Do what ``await begun`` does, for a coroutine that has been run until it waited for *future*.
 
+    Everything that the loop sends or throws goes into *begun*, and everything that it yields goes to the loop, until it
+    returns.
+
     Args:
-        cancelled: has to be raised in *begun* where it waits, because the task was cancelled meanwhile; or None.
+        cancelled: the cancellation of the task that came meanwhile, raised in *begun* where it waits; None: there is
+            none.
+
+    Returns:
+        what *begun* returns.
     """
     try:
         if cancelled is not None:
+            # As `Task.cancel` does for a task that waits: the future that it waits for is cancelled with it.
             if future is not None:
                 future.cancel()
             future = begun.throw(cancelled)
