@@ -1,6 +1,23 @@
 """Passive mode: when the task runs that gives an inbox's messages to the callbacks, and on which loop.
 
-What the task does with a message is in ``worker_task.py``.
+Theory of operation
+-------------------
+
+A :class:`Worker` belongs to one inbox. It decides when a task is needed, and starts, wakes or ends it; what the task
+does with a message is in ``worker_task.py``. A task is needed when a loop is attached, messages wait, and somebody is
+there to take them (:attr:`Worker.wanted`). Everything that may change one of the three calls :meth:`Worker.wake`.
+
+At most one task handles messages at a time, so that messages are handled in order. :attr:`Worker.current` is set before
+the task is created: to announce it is what keeps a second thread from starting another one. When the loop changes in
+the middle of a message, the old loop's task first finishes that message and then calls :meth:`Worker.wake`, which
+starts the task on the new loop.
+
+Threads and locks
+-----------------
+
+Any thread may call the methods, except :meth:`Worker._start`, which runs on the task's loop. None of them waits for a
+task or a message. The lock is that of the exchange (``waiting/monitor.py``) and is held for a few assignments only.
+:meth:`Worker.wake` reads without it first, because it is called for every message that is queued.
 """
 
 from __future__ import annotations
@@ -31,10 +48,14 @@ class Worker:
         monitor: the inbox's; guards the front of *units* and the change of :attr:`current`.
 
     Attributes:
-        loop: where the task is to run; None: nowhere. Set by :meth:`attach`, :meth:`detach` and :meth:`end`.
-        current: the task that has been announced, on *loop* or an earlier one, and has not ended. Set under *lock*.
+        lock: the monitor's. Reentrant.
+        loop: where the task is to run; None: nowhere. Set by :meth:`attach`, :meth:`detach` and :meth:`end`, from any
+            thread and without the lock. A task compares it with its own loop after each message.
+        current: the task that has been announced, on *loop* or an earlier one, and has not ended. Set by :meth:`wake`
+            and cleared by :meth:`forget`, both under *lock*; read without it.
         requests: those of the same end of a channel; None for a topic or a watch. Set once, before the first message.
-        draining: whether what waits is consumed for nobody, and the task ends then. Set by :meth:`drain`, for good.
+        draining: whether messages are consumed although no callback is registered, and the task ends when none is left.
+            Set by :meth:`drain` and never cleared.
     """
 
     def __init__(
@@ -71,7 +92,8 @@ class Worker:
         self.loop = loop
 
     def detach(self) -> None:
-        """Stop. A callback in progress is cancelled, and its message goes back to the queue. From any thread."""
+        """Stop now: cancel the task, and with it a callback in progress, whose message goes back to the queue. From any
+        thread."""
         self.loop = None
         current = self.current
         if current is not None and current.task is not None and not current.loop.is_closed():
@@ -79,15 +101,20 @@ class Worker:
             call_on(current.loop, current.task.cancel)
 
     def end(self) -> None:
-        """Stop when the message in progress has been handled. From any thread."""
+        """Stop when the message in progress has been handled. A parked task is resumed to see that it has to end. From
+        any thread."""
         self.loop = None
         current = self.current
         if current is not None:
             call_soon_on(current.loop, current.resume)
 
     def drain(self) -> bool:
-        """Consume for nobody what waits and what comes later, and end the task. From any thread. False: there is no
-        loop to do that on."""
+        """Consume what waits and what arrives later although no callback is registered any more, and end the task
+        whenever none is left. A message in progress is handled to its end. From any thread.
+
+        Returns:
+            False if no loop can do that; then the caller has to empty the queue.
+        """
         self.draining = True
         current = self.current
         if current is not None and not current.loop.is_closed() and call_soon_on(current.loop, current.resume):
@@ -96,8 +123,11 @@ class Worker:
         return self.loop is not None and not self.loop.is_closed()
 
     def wake(self) -> None:
-        """Have the task look at the queue, and start it if there is none. Called when a message has arrived, or a
-        callback or a loop has come. From any thread; never waits."""
+        """Have the task look at the queue, and start one if there is none.
+
+        Called when a message was queued, a loop was attached (again for each new callback), the inbox is drained, or a
+        task ended. Does nothing when no task is needed. From any thread; never waits for a task.
+        """
         loop = self.loop
         if loop is None or not self.units or not self.wanted:
             return
@@ -111,16 +141,20 @@ class Worker:
         from liteyuki_host.comm.channel.worker_task import WorkerTask
 
         with self.lock:
+            # Another thread has just announced a task; or the task on the old loop is in the middle of a message, and
+            # calls this method when it ends.
             if self.current is not current or (current is not None and current.busy):
-                return  # another thread has just started one; or the old loop's task wakes us when it ends
+                return
             self.current = fresh = WorkerTask(self, loop)
-        # To make a task is to call the loop's task factory, perhaps code of the user's: not while the lock is held.
+        # Creating a task runs code of the loop, which may be any implementation. So it does not happen while this
+        # thread holds the lock for lycomm's own work: then the loop creates the task later, even on its own thread.
         hand_over = call_soon_on if self.monitor.owned() else call_on
         if not hand_over(loop, lambda: self._start(fresh)):
             self.forget(fresh)
 
     def _start(self, fresh: WorkerTask) -> None:
-        """Start an announced task, on its loop, unless things have changed since."""
+        """Start an announced task, on its loop. If the worker has been stopped or moved to another loop since, the
+        announcement is withdrawn and the decision made anew."""
         if self.current is fresh and self.loop is fresh.loop:
             fresh.start()
         else:
@@ -128,12 +162,12 @@ class Worker:
             self.wake()
 
     def forget(self, ended: WorkerTask) -> None:
-        """Note that a task has ended, or will not be started."""
+        """Note that a task has ended, or will not be started. Does nothing if another task was announced meanwhile."""
         with self.lock:
             if self.current is ended:
                 self.current = None
 
     def put_back(self, unit: Unit) -> None:
-        """Put messages in front of the queue, because their callback was cancelled or could not be called."""
+        """Put messages in front of the queue, because their callback was cancelled or could not be called yet."""
         with self.lock:
             self.units.appendleft(unit)
