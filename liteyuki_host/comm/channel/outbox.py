@@ -1,8 +1,33 @@
-"""One direction of a channel as its sender sees it: across links, until it is consumed.
+"""One direction of a channel as its sender sees it: across links, until each message is consumed.
 
-While a link is up, messages go straight to it and the link's stream holds what is not acknowledged. While there is
-none, they wait here. When a link dies, what nobody consumed comes back here and goes to the next one, marked as
-redelivered.
+Theory of operation
+-------------------
+
+An outbox outlives the links that it sends on. It is in one of three states:
+
+- **Bound.** A link is up. Messages go straight to it, and the link's stream holds those that are not acknowledged.
+- **Unbound.** No link is up. Messages wait in the backlog, up to a window of bytes.
+- **Closed.** No link is expected to come up, or the last one is just ending. The backlog accepts nothing.
+
+When a link ends (:meth:`Outbox.unbind`), the messages that nobody consumed come back from the stream to the front of
+the backlog, marked as redelivered. The next link sends the backlog first (:meth:`Outbox.bind`). Requests do not come
+back: whoever asked gets an error.
+
+Two rules hold at all times:
+
+- *Order.* A message goes to the link directly only while the backlog is empty.
+- *No silent loss.* An accepted message is consumed by a receiver, or counted and reported as lost. The exceptions are
+  requests and answers, and :meth:`Outbox.forget`.
+
+A message that was first in line each time its receiver died may be what kills it. After :data:`MAX_ATTEMPTS` deaths it
+is given up, so that it cannot keep a bot in a crash loop.
+
+Threads and locks
+-----------------
+
+Any thread may call any method. The lock is that of the exchange (``waiting/monitor.py``) and is reentrant. Most
+messages take no lock here: :attr:`Outbox.shortcut` is the link's own function, and the link protects its own state.
+Whoever waits for room does so in :attr:`Outbox.room` and never under the lock.
 """
 
 from __future__ import annotations
@@ -27,6 +52,7 @@ two coincidences, rarely enough that one poisonous message cannot keep a bot in 
 
 
 def _refuse(payload: bytes, alone: bool = True) -> bool:
+    """Stands in for the shortcut of a link: sends nothing, so that the caller takes :meth:`Outbox.offer`."""
     return False
 
 
@@ -36,7 +62,9 @@ class Item(NamedTuple):
     payload: bytes
     flags: int
     request_id: int
+    """The number of a request; 0 for any other message."""
     attempts: int
+    """How often it was first in line when its receiver died."""
 
 
 class Outbox:
@@ -52,9 +80,11 @@ class Outbox:
         shortcut: sends a plain message over the bound link without looking at anything here; returns False when that is
             not possible, and always while messages wait. Changed under the lock, called without it.
         backlog: messages on no link, oldest first. Changed under the lock; looked at without it, to see if it is empty.
-        room: the threads and tasks that wait for room; woken when something was consumed or the link changed.
-        on_room: called then, too, for a relay, which never waits. Set once.
-        sent, redelivered, lost: counts of messages since the process began. *sent* is also counted without the lock.
+        room: the threads and tasks that wait for room; woken when something was consumed or the link changed. Has no
+            lock of its own; see ``Waiters``.
+        on_room: called when a link came up or granted credit, for a relay, which never waits. Set once.
+        sent, redelivered, lost: counts of messages since the process began. *sent* and *lost* are also counted without
+            the lock, so two threads at once may count one too few.
         _bound: the link and the stream that messages go to, or None. Changed under the lock; read without it by
             senders, for whom the link raises LinkClosed if it has ended meanwhile.
         _of_link: the value of *shortcut* when nothing waits. Changed with ``_bound``.
@@ -76,14 +106,13 @@ class Outbox:
         self._monitor = monitor or Monitor()
         self._lock = self._monitor.lock
         self._bound: tuple[Link, Stream] | None = None
-        self._of_link: Callable[..., bool] = _refuse  # while there is one
+        self._of_link: Callable[..., bool] = _refuse
         self._closed = False
         self.shortcut: Callable[..., bool] = _refuse
-        """As ``Link.shortcut``; False: :meth:`offer` is the way."""
         self.backlog: deque[Item] = deque()
         self._backlog_cost = 0
-        self.room = Waiters()  # woken when something was consumed, or the link changed
-        self.on_room: Callable[[], None] | None = None  # the same for one that never waits: a relay
+        self.room = Waiters()
+        self.on_room: Callable[[], None] | None = None
         self.sent = 0
         self.redelivered = 0
         self.lost = 0
@@ -100,8 +129,10 @@ class Outbox:
         may_wait: bool = False,
         patient: bool = True,
     ) -> bool:
-        """Accept a message, or return False when there is no room or it is closed. Accepted means: consumed once, or
-        reported.
+        """Accept a message, or return False when there is no room or the outbox is closed. From any thread.
+
+        Tries the link first and without the lock here. Only when that refuses, or messages wait already, is the lock
+        taken and the backlog considered.
 
         Args:
             one_of_many, may_wait, patient: see ``Link.send``.
@@ -120,11 +151,13 @@ class Outbox:
                     bound[1], payload, flags, request_id, one_of_many=one_of_many, may_wait=may_wait, patient=patient
                 )
             except LinkClosed:
-                pass  # about to be unbound; what waits behind it is put in front of this message then
+                pass  # about to be unbound, which puts what was not consumed in front of this message
             else:
                 if accepted:
                     self.sent += 1
                     return True
+                # Out of credit. Most outboxes have no backlog beside a link, so there is nothing more to try. A stream
+                # that is being closed is different: the message waits until it is open again.
                 if not self._backlog_limit and bound[1].held is None:
                     return False
         monitor = self._monitor
@@ -140,8 +173,9 @@ class Outbox:
     def accept(self, payload: bytes, flags: int = 0) -> None:
         """Take a message that was put off (see ``waiting/monitor.py``): its sender has been told that it is accepted.
 
-        Without room it waits here all the same. It is reported as lost if that is too much, and if the outbox is
-        closed: nobody would look at it again.
+        Without room it waits here all the same, beyond the usual limit. It is reported as lost if the backlog already
+        costs more than the window or has :data:`MOST_DEFERRED` messages, and if the outbox is closed: nothing would
+        send it then.
         """
         with self._lock:
             if self.offer(payload, flags):
@@ -154,7 +188,8 @@ class Outbox:
                 self._append(Item(payload, flags, 0, 0))
 
     def has_room(self, size: int) -> bool:
-        """Whether a message of *size* bytes would be accepted just now."""
+        """Whether a message of *size* bytes would be accepted at this moment. Others may take the room before the
+        caller does."""
         bound = self._bound
         if bound is not None and not self.backlog and not bound[0].ended and bound[1].held is None:
             return bound[1].has_room(size) or self._backlog_limit > 0
@@ -162,11 +197,11 @@ class Outbox:
             return self._fits(size)
 
     def try_offer(self, payload: bytes, flags: int, request_id: int) -> bool | Nothing:
-        """The same as an attempt for :class:`Waiters`."""
+        """Offer a message, as an attempt for :class:`Waiters`: True, or NOTHING if it was not accepted."""
         return self.offer(payload, flags, request_id) or NOTHING
 
     def reply(self, payload: bytes, flags: int, request_id: int) -> None:
-        """Send the answer to a request. Without a link there is nobody left who waits for it."""
+        """Send the answer to a request. Without a link it is dropped: the process that asked is gone."""
         bound = self._bound
         if bound is not None:
             try:
@@ -175,9 +210,10 @@ class Outbox:
                 pass
 
     def _queue(self, item: Item) -> bool:
+        """Send a message or let it wait here; False without room. The caller holds the lock, so the order is final."""
         bound = self._bound
         if bound is not None and not self.backlog and not bound[0].ended:
-            # Bound, or out of credit, since the caller looked.
+            # The caller looked without the lock. The link may have come up or gained credit since.
             try:
                 if bound[0].send(bound[1], item.payload, item.flags, item.request_id):
                     self.sent += 1
@@ -191,19 +227,23 @@ class Outbox:
 
     def _append(self, item: Item) -> None:
         """Let a message wait here. The caller holds the lock."""
-        self.shortcut = _refuse  # until all that waits has gone
+        self.shortcut = _refuse  # or a later message would overtake this one; `_drain` sets it back
         self.backlog.append(item)
         self._backlog_cost += len(item.payload) + MESSAGE_CHARGE
         self.sent += 1
 
     def _fits(self, size: int) -> bool:
-        """Whether the backlog has room. The caller holds the lock."""
+        """Whether the backlog has room for a message of *size* bytes. The caller holds the lock.
+
+        A message that is larger than the whole limit is accepted while nothing else waits: otherwise it could never be
+        sent.
+        """
         if self._closed:
             return False
         bound = self._bound
         if bound is None or bound[0].ended:
             limit = self._window
-        elif bound[1].held is not None:  # as without a link: it is opened anew, or stays, within a moment
+        elif bound[1].held is not None:  # the stream is being closed; soon it is open again or replaced by a new one
             limit = max(self._window, self._backlog_limit)
         else:
             limit = self._backlog_limit
@@ -212,7 +252,8 @@ class Outbox:
     # --- the link comes and goes ----------------------------------------------------------------------------
 
     def bind(self, link: Link, stream: Stream) -> None:
-        """A link is up: what waits goes first. Nothing happens when this is closed: the link is over already."""
+        """Send on *stream* of *link* from now on, what waits first. Does nothing when this is closed: the link has
+        ended already."""
         with self._lock:
             if self._closed:
                 return
@@ -224,7 +265,8 @@ class Outbox:
         self.credit()
 
     def credit(self) -> None:
-        """The other side consumed something, or came."""
+        """Send what waits, and wake those who wait for room: the other side has consumed something, or a link is up.
+        Called by :meth:`bind` and by the link for each grant. The caller need not hold the lock."""
         if self.backlog:
             with self._lock:
                 self._drain()
@@ -234,7 +276,15 @@ class Outbox:
             self.on_room()
 
     def unbind(self, link: Link) -> list[int]:
-        """The link is over: take back what was not consumed. Returns the requests nobody will answer."""
+        """Take back what was not consumed from *link*, which has ended. Does nothing if another link is bound.
+
+        The backlog is then in the order in which the messages were sent: those of the link, then those that waited. The
+        first of the link's messages is charged with one more attempt: if its handling killed the receiver, it is the
+        one that was in progress.
+
+        Returns:
+            the numbers of the requests that nobody will answer. They are dropped; the caller fails them.
+        """
         unanswered: list[int] = []
         lost = 0
         with self._lock:
@@ -247,7 +297,7 @@ class Outbox:
             link.settle()
             returned: list[Item] = []
             stream = bound[1]
-            for run in list(stream.unacknowledged):  # its reader may not have come to its end yet
+            for run in list(stream.unacknowledged):  # a copy: the link's reader may still take acknowledged runs off
                 attempts = run.attempts
                 for payload in run.unconsumed(stream.acknowledged):
                     if run.flags & Flag.REQUEST:
@@ -274,7 +324,8 @@ class Outbox:
         return unanswered
 
     def release(self, stream: Stream) -> None:
-        """Both sides have closed *stream*. What was sent has been consumed, and what waits here stays."""
+        """Let go of *stream*, which both sides have closed. What was sent on it has been consumed; what waits here
+        stays for the next stream."""
         with self._lock:
             bound = self._bound
             if bound is not None and bound[1] is stream:
@@ -284,6 +335,8 @@ class Outbox:
         self.room.wake()
 
     def _drain(self) -> None:
+        """Send what waits, as far as the link takes it. The caller holds the lock. The shortcut is open again once
+        nothing waits."""
         bound = self._bound
         if bound is None:
             return
@@ -304,7 +357,8 @@ class Outbox:
     # --- giving up, looking ---------------------------------------------------------------------------------
 
     def cancel_request(self, request_id: int) -> None:
-        """Drop a request that still waits here; one on the link runs its course."""
+        """Drop a request that still waits here, because nobody waits for its answer any more. One that is on the link
+        cannot be taken back."""
         with self._lock:
             for index, item in enumerate(self.backlog):
                 if item.flags & Flag.REQUEST and item.request_id == request_id:
@@ -316,11 +370,11 @@ class Outbox:
         self.room.wake()
 
     def close(self, why: str) -> None:
-        """Accept nothing more until :meth:`reopen`. What is on a link stays, and goes the way of that; what waits here
-        is on none, and is reported as lost: *why*. Requests are not, since whoever has asked gets an error.
+        """Accept nothing more until :meth:`reopen`. Messages on a link stay there. Messages that wait here are reported
+        as lost with the reason *why*; requests stay, since :meth:`unbind` returns them to be failed.
 
-        A sender may have looked at the link before it ended, and queue its message only after everything that was left
-        has been dealt with. Nobody would look at the queue again, so that message must not be accepted.
+        A sender may have looked at the link before it ended, and queue its message only after the backlog has been
+        dealt with. Nothing would ever send that message, so it must not be accepted.
         """
         with self._lock:
             self._closed = True
@@ -332,14 +386,15 @@ class Outbox:
             self.lose(lost, why)
 
     def reopen(self) -> None:
-        """There may be a link again."""
+        """Accept messages again after :meth:`close` or :meth:`give_up`, because a link may come up again."""
         with self._lock:
             self._closed = False
 
     def give_up(self, why: str) -> int:
-        """Nobody will consume what is left: close, report it as lost and return its count.
+        """Close, and report everything that was not consumed as lost, also what is on the link. Returns how many
+        messages that were.
 
-        Requests are not counted: whoever has asked gets an error, so nothing is lost without a word.
+        Requests are dropped, but not counted: whoever asked gets an error.
         """
         with self._lock:
             self._closed = True
@@ -359,14 +414,15 @@ class Outbox:
         return count
 
     def forget(self) -> None:
-        """Drop what waits without a word, and reopen: there is no receiver that could miss it."""
+        """Drop what waits without a report, and reopen, as there is no receiver that could miss it."""
         with self._lock:
             self._closed = False
             self.backlog.clear()
             self._backlog_cost = 0
 
     def lose(self, count: int, why: str) -> None:
-        """Count and report messages as lost; also those never accepted that nobody else reports (a topic's)."""
+        """Count *count* messages as lost and report them with the reason *why*. Also called from outside, for messages
+        that were never accepted here and that nobody else reports (a topic's)."""
         self.lost += count
         self._on_lost(count, why)
 
@@ -377,6 +433,7 @@ class Outbox:
 
     @property
     def bound(self) -> bool:
+        """Whether a link is bound. It may have ended a moment ago."""
         return self._bound is not None
 
     @property
@@ -386,12 +443,16 @@ class Outbox:
         return None if bound is None else bound[1]
 
     def bound_to(self, link: Link) -> bool:
+        """Whether it is *link* that messages go to."""
         bound = self._bound
         return bound is not None and bound[0] is link
 
     def waiting(self) -> int:
-        """Count the messages accepted and not yet consumed. From inside (see ``waiting/monitor.py``) without those of
-        the last moment."""
+        """Count the messages accepted and not yet consumed.
+
+        Called while this thread holds the lock (see ``waiting/monitor.py``), it leaves out messages that the link has
+        staged but not queued yet: the link is not settled in the middle of its own work.
+        """
         if self._monitor.owned():
             bound = self._bound
             batches = () if bound is None else list(bound[1].unacknowledged)
@@ -406,7 +467,11 @@ class Outbox:
             return count
 
     def mark(self) -> Callable[[], bool | Nothing]:
-        """An attempt that succeeds once everything accepted so far is consumed."""
+        """Return an attempt for :class:`Waiters` that succeeds once everything accepted so far is consumed.
+
+        While nothing waits here, the stream's count of acknowledged messages tells. Otherwise the attempt succeeds when
+        nothing at all is left, which later messages may delay.
+        """
         with self._lock:
             bound, backlog = self._bound, len(self.backlog)
             if not backlog and bound is not None:
