@@ -1,4 +1,26 @@
-"""One process's end of a channel: what it sends, what it receives, and the requests it waits for."""
+"""One process's end of a channel: what it sends, what it receives, and the requests it waits for.
+
+Theory of operation
+-------------------
+
+A :class:`ChannelEnd` combines an :class:`Outbox`, an :class:`Inbox`, the callbacks and the open requests of one channel
+in one process. All handles (``Channel`` objects) with the same name share it. It exists before there is a link and
+survives its links: :meth:`ChannelEnd.bind` connects it to a stream of a link, :meth:`ChannelEnd.unbind` takes it off
+again when the link has ended, and :meth:`ChannelEnd.release` when both sides have closed the stream.
+
+``usable`` is the short cut for senders and receivers: while it is True, there is nothing to check before the end is
+used. Everything that may change the answer sets it to False, and :meth:`ChannelEnd.use` finds the answer anew.
+
+A channel has two ends. A third process that wants to be one is refused (:meth:`ChannelEnd.refuse`), and every use
+raises ChannelTaken from then on.
+
+Threads and locks
+-----------------
+
+Users' threads and loops use an end; the link's reader, and the thread that attaches or detaches the process, change it.
+The parts have the exchange's lock (``waiting/monitor.py``). The end's own attributes are single values that are
+assigned and read without a lock; the order of the assignments matters where a comment says so.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +82,7 @@ class ChannelStatistics(NamedTuple):
 
 
 class _EndedWriter:
-    """Stands in for the writer of a link that has ended: what is consumed is told to nobody."""
+    """Stands in for the writer of a link that has ended. Every method has no effect, since the peer is gone."""
 
     def grant(self, stream: Stream) -> None:
         pass
@@ -90,7 +112,8 @@ class StreamSource:
     Attributes:
         count: counts bytes as consumed; a grant follows at once when it is worth a frame, else soon. For one consumer
             at a time. It is the ledger's own function, as it is called for each message.
-        _stream, _writer: where consumption is counted and told. Like *count* they are replaced by :meth:`detach`.
+        _stream, _writer: where consumption is counted and reported. Like *count* they are replaced by :meth:`detach`,
+            without a lock; read ``_stream`` before ``_writer``.
     """
 
     __slots__ = ("_stream", "_writer", "count")
@@ -101,12 +124,13 @@ class StreamSource:
         self.count: Callable[[int], None] = stream.consume
 
     def detach(self) -> None:
-        """Let go of the link, which has ended: a message of it that nobody reads would keep all of it in memory.
+        """Let go of the link, which has ended. Otherwise one message that nobody reads would keep the whole link in
+        memory.
 
         From any thread, also while somebody counts. Counts and answers have no effect from now on.
         """
-        # The writer before the stream, and those who use both read them the other way round: a thread that is switched
-        # in between would have a living link send something on the stream that stands for all ended ones.
+        # The writer is replaced before the stream, and the methods below read them in the opposite order. So no thread
+        # can combine the live writer with the stand-in stream and write frames for a stream that does not exist.
         self._writer = _ENDED_WRITER
         self._stream = _ENDED_STREAM
         self.count = _ENDED_STREAM.consume_quietly
@@ -149,8 +173,8 @@ def join(receiver: Any, link: Link, stream: Stream) -> None:
 
 
 class Lease:
-    """Held by every handle of one end; the end refers to it weakly. So an end knows, whenever somebody asks, whether
-    handles are left, and nothing of ours runs when the last one goes."""
+    """A token that every handle of one end holds. The end refers to it weakly, so that :attr:`ChannelEnd.in_use` can
+    tell whether a handle is left. No finalizer is needed: nothing runs when the last handle goes."""
 
     __slots__ = ("__weakref__",)
 
@@ -163,6 +187,14 @@ class ChannelEnd:
             raises what keeps it from that.
         on_lost: called with the name, a count and a reason when messages are given up; the lock may be held.
         monitor: that of the exchange.
+
+    Attributes:
+        outbox, inbox, requests, callbacks: the parts. Set once.
+        usable: whether the end may be used without calling :meth:`use` first. Set to True by :meth:`use` only; set to
+            False by whatever ends that: the end of the link or of the stream, a refusal, the end of the process.
+        refused: why this process is no end of the channel; None: it may be one. Set by :meth:`refuse`.
+        last_error: the last failure of a callback or filter, as one line. Set by the task that calls the callbacks.
+        _lease: refers to the token of the handles that there are. Under the exchange's lock of ends.
     """
 
     def __init__(
@@ -189,8 +221,8 @@ class ChannelEnd:
             monitor=monitor,
         )
         self.inbox.worker.requests = self.requests
-        self.usable = False  # known to be usable: `use` has nothing to find out
-        self._lease: weakref.ref[Lease] | None = None  # of the handles that there are; under the exchange's lock
+        self.usable = False
+        self._lease: weakref.ref[Lease] | None = None
         self.refused: str | None = None
         self.last_error: str | None = None
         self._before_use = before_use
@@ -198,7 +230,8 @@ class ChannelEnd:
     # --- who uses it ----------------------------------------------------------------------------------------
 
     def lease(self) -> Lease:
-        """What a handle keeps as long as it may use this end. The caller holds the exchange's lock of ends."""
+        """Return the token that a handle keeps as long as it may use this end. The caller holds the exchange's lock of
+        ends."""
         lease = None if self._lease is None else self._lease()
         if lease is None:
             lease = Lease()
@@ -219,12 +252,18 @@ class ChannelEnd:
         )
 
     def use(self) -> None:
-        """Check that this process may use the channel, and make it an end on first use."""
+        """Check that this process may use the channel, and make it an end on first use.
+
+        Raises:
+            ChannelTaken: two other processes are the ends.
+            LycommError: what else keeps the process from it, as *before_use* raises it.
+        """
         if self.refused is not None:
             raise ChannelTaken(self.refused)
         self._before_use(self)
         self.usable = True
-        # Both are asked last: the end of the link and the refusal may arrive meanwhile, in the thread that reads.
+        # Checked after the assignment: the end of the link or the refusal may arrive meanwhile, in the reading thread,
+        # and its own assignment of False may have been overwritten by the line above.
         if self.refused is not None or not self.outbox.bound:
             self.usable = False
 
@@ -242,21 +281,22 @@ class ChannelEnd:
     # --- the link comes and goes ----------------------------------------------------------------------------
 
     def open(self, link: Link) -> None:
-        """Ask the peer for a stream to the other end, and be bound to it."""
+        """Open a stream to the other end on *link*, and bind this end to it. Called by the process that begins."""
         self.bind(link, link.open_stream("channel", self.name, lambda stream: join(self.inbox, link, stream)))
 
     def bind(self, link: Link, stream: Stream) -> None:
-        """The other end can be reached over *stream*."""
+        """Send and receive over *stream* of *link* from now on. Messages that waited are sent first."""
         join(self.inbox, link, stream)
         self.outbox.bind(link, stream)
         self.inbox.follow(link, stream)
 
     def unbind(self, link: Link, cause: str) -> None:
-        """Let go of *link*, which has ended: who waits for an answer fails, the rest waits for the next incarnation.
+        """Let go of *link*, which has ended. Open requests fail with *cause*; messages that were not consumed wait for
+        the next incarnation of the other process.
 
-        What the other side sent and nobody here has read stays, up to a window: each of its incarnations may leave
-        one, and what is more than one in all is reported as lost, oldest first. What a single one has left is never
-        more.
+        Messages that arrived and that nobody here has read stay, up to one window of bytes. A single incarnation never
+        leaves more than that. If several incarnations have left messages, the oldest ones beyond the window are dropped
+        and reported as lost.
         """
         if not self.outbox.bound_to(link):
             return
@@ -272,13 +312,14 @@ class ChannelEnd:
         self.requests.fail_all(cause)  # those that were consumed there, but whose answer cannot come any more
 
     def release(self, stream: Stream) -> None:
-        """Both sides have closed *stream*; nothing was on its way. The next use opens another one."""
+        """Let go of *stream*, which both sides have closed with nothing on its way. The next use opens another one."""
         self.outbox.release(stream)
-        self.usable = False  # behind it, as `use` says that it is usable and then looks whether it is bound
+        self.usable = False  # after the release: `use` sets it to True first and then looks whether a link is bound
         self.inbox.unfollow()
 
     def refuse(self, reason: str) -> None:
-        """Be no end of the channel, as the host has decided: whoever waits for something of it gets ChannelTaken."""
+        """Stop being an end of the channel, as the host has decided. Whoever waits here gets ChannelTaken; what was not
+        consumed is reported as lost."""
         self.refused = reason
         self.usable = False
         self.outbox.give_up(reason)
@@ -286,7 +327,7 @@ class ChannelEnd:
         self.requests.refuse(reason)
 
     def close(self, reason: str) -> None:
-        """This process leaves: whoever waits is woken with an error."""
+        """End all waits with an error, because this process leaves. Open requests fail with *reason*."""
         self.usable = False
         self.inbox.close()
         self.outbox.room.wake()
@@ -309,7 +350,7 @@ class ChannelEnd:
             if failure is None and not replied:
                 try:
                     reply(result, message)
-                except Exception as error:  # the result cannot travel
+                except Exception as error:  # the result cannot be encoded
                     failure = Failure("the callback", error)
             if failure is not None:
                 self._callback_failed(failure.what, callback, failure.error)
@@ -323,18 +364,20 @@ class ChannelEnd:
             await message.source.replied()
 
     def refuse_request(self, request_id: int, source: Source) -> None:
-        """Answer a request that arrived where nothing can answer."""
+        """Answer a request that was taken by ``receive()``, which cannot answer, with an error."""
         self.requests.finish(request_id)
         text = f"channel {self.name!r} is read by receive() there, which cannot answer requests"
         reply_error("LookupError", text, "", request_id, source)
 
     def _callback_failed(self, what: str, callback: Callback, error: BaseException) -> None:
+        """Log the failure of *what*: the callback, its filter or the decoding of its message."""
         self.last_error = f"{type(error).__name__}: {error_text(error)}"
         log().opt(exception=error).error(
             f"channel {self.name!r}: {what} of {callback.name} failed; the next message is handled as usual"
         )
 
     def statistics(self) -> ChannelStatistics:
+        """The figures of this end, since the process began. They are not taken at one instant: traffic goes on."""
         return ChannelStatistics(
             name=self.name,
             mode=self.inbox.mode,
