@@ -281,7 +281,7 @@ class ChannelEnd:
     # --- the link comes and goes ----------------------------------------------------------------------------
 
     def open(self, link: Link) -> None:
-        """Open a stream to the other end on *link*, and bind this end to it. Called by the process that begins."""
+        """Open a stream to the other end on *link*, and bind this end to it."""
         self.bind(link, link.open_stream("channel", self.name, lambda stream: join(self.inbox, link, stream)))
 
     def bind(self, link: Link, stream: Stream) -> None:
