@@ -2,6 +2,24 @@
 
 The new code is first tried in a throw-away process. ``swap`` then restarts the bot; ``overlap`` starts the new one
 beside the old one, which goes when the new one is ready.
+
+Theory of operation
+-------------------
+
+A reload begins with a saved file (:meth:`Reloader.follow_files`) or because somebody asks (:meth:`Reloader.reload`).
+Its steps are:
+
+1. Wait as long as the pace of reloads demands. Only a reload for saved files does (``reload_pace.py``).
+2. Wait for a replaced child that is still ending, so that there are never three at once.
+3. If nothing was saved but valid settings that only the host reads, stop here.
+4. If the bot is not ready, restart it at once: there is nothing that works and could be lost.
+5. Try the new code in a throw-away process, again if files were saved meanwhile. If it fails, the running bot stays.
+6. Restart the bot, or start the new one beside it and let it take over.
+
+A failure of the reload itself is logged by a boundary. After a shortage (memory, processes, files) the reload is tried
+again after a delay; after any other error the next save or request begins a new one.
+
+Everything runs on the event loop, so no lock guards the attributes. An ``asyncio.Lock`` keeps reloads one at a time.
 """
 
 from __future__ import annotations
@@ -40,7 +58,13 @@ what was tried; a file that is saved all the time must not put the restart off f
 
 
 class Reloader:
-    """Reloads one process, one reload at a time. For the event loop only."""
+    """Reloads one process, one reload at a time. For the event loop only.
+
+    Attributes:
+        _watch: sees saved files; None while files are not followed. Set by :meth:`_follow_files`.
+        _to_begin: whether a reload is due that has not looked at the new code yet. Further requests join it.
+        _asked: whether somebody has asked for the reload, and not a saved file alone.
+    """
 
     def __init__(self, keeper: Keeper, spawner: Spawner, own_writes: OwnWrites, shared_files: SharedFiles) -> None:
         self._keeper = keeper
@@ -52,8 +76,8 @@ class Reloader:
         self._pace = ReloadPace()
         self._watch: FileWatch | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._to_begin = False  # a reload is due that has not looked at the new code yet
-        self._asked = False  # by somebody, and not by a save alone
+        self._to_begin = False
+        self._asked = False
         spawner.before_spawn = shared_files.note_loaded
         spawner.on_spawn = self._saves.started
 
@@ -68,6 +92,7 @@ class Reloader:
                 await asyncio.sleep(boundary.failed(error))
 
     async def _follow_files(self) -> None:
+        """Watch the files and reload at each save, until cancelled or something fails. Closes the watch afterwards."""
         watch = FileWatch(self._spec, self._saves.changed)
         try:
             await watch.start()
@@ -148,6 +173,11 @@ class Reloader:
                 await asyncio.sleep(delay)
 
     async def _reload_once(self, why: str, saved: Sequence[Path], *, again: bool) -> None:
+        """Make one reload, or find that none is needed; the module lists the steps.
+
+        Args:
+            again: an earlier try of the same reload has failed; its first log line is not repeated.
+        """
         keeper, name = self._keeper, self._spec.name
         await keeper.alone()  # one that still ends after the reload before this one: never three at once
         if await self._is_of_the_host_alone():
@@ -197,6 +227,8 @@ class Reloader:
         return self._keeper.is_wanted or self._keeper.state is State.FAILED
 
     async def _can_start(self, saved: Sequence[Path]) -> bool:
+        """Try the new code, up to :data:`MAX_TRIALS` times while files are saved during the trial. Returns False, and
+        says why in the log, if it cannot start."""
         for _ in range(MAX_TRIALS):
             try:
                 failure = await self._settings_failure() or await self._try(saved)
@@ -247,6 +279,7 @@ class Reloader:
             return TrialFailure(str(exc))
 
     async def _restarted(self) -> None:
+        """Wait until the keeper has restarted the bot, or has failed to."""
         try:
             await self._keeper.restarted()
         except ProcessFailed:
@@ -258,6 +291,12 @@ class Reloader:
             await self._replace_by_a_new_one(why, wake)
 
     async def _replace_by_a_new_one(self, why: str, wake: asyncio.Event) -> None:
+        """Start a new child beside the running bot and let it take over once it is ready. If it does not get ready, or
+        this is cancelled, the new child is ended and the running bot stays.
+
+        Args:
+            wake: set whenever something is heard of the new child.
+        """
         try:
             life = await self._spawner.spawn(wake, standby=True)
         except ProcessFailed as exc:
@@ -280,6 +319,7 @@ class Reloader:
                     await stopping.end(self._spec, life, "stop", self._keeper.hurry)
 
     async def _until_ready(self, life: Life, wake: asyncio.Event) -> None:
+        """Wait until the new child is ready or has ended, the running bot is not ready any more, or time is up."""
         deadline = life.live_child.started_at + self._spec.ready_timeout
         while self._keeper.is_ready and not (life.ready or life.gone.is_set() or life.link_closed.is_set()):
             left = life.put_off(deadline) - time.monotonic()
@@ -289,6 +329,7 @@ class Reloader:
             await first_of(wake, timeout=min(left, 1.0))  # the one that serves may hang without waking us
 
     def _report(self, life: Life) -> None:
+        """Say in the log why the new child has not taken over."""
         name = self._spec.name
         if life.returncode is not None:
             greeted = life.greeting.is_set()
