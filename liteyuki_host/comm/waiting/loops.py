@@ -1,6 +1,13 @@
 """The event loops of this process: who runs which, and calling something on one of them.
 
-asyncio takes 11 MiB, more than all of lycomm in a child: a process without event loops does not load it for us.
+asyncio takes 11 MiB, more than all of lycomm in a child. So this module does not import it, and a process without event
+loops never loads it for lycomm.
+
+Two functions call something on a loop's thread, and both may be used from any thread. :func:`call_on` calls it at once
+if the caller is on that thread, even in the middle of a task. :func:`call_soon_on` never does: the call is made outside
+of any task, at the end of the read in progress (:class:`Turn`) or in a later turn of the loop.
+
+No lock is used. An entry of ``reading`` is changed only on its loop's thread, and each operation of a dict is atomic.
 """
 
 from __future__ import annotations
@@ -53,7 +60,8 @@ class _EventLoops:
         self.running: Callable[[], asyncio.AbstractEventLoop | None] = self._look
 
     def _look(self) -> asyncio.AbstractEventLoop | None:
-        # The package has the name last, when it can be used.
+        """Look whether asyncio has been imported. If so, its own function takes the place of this method."""
+        # While asyncio is being imported, the package does not have this name yet.
         running = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
         if running is None:
             return None
@@ -148,7 +156,7 @@ def refuse_event_loop(call: str, instead: str) -> None:
 
 @functools.cache
 def parked_type() -> type[Parked]:
-    """What a task waits for. Called by one."""
+    """The class of the futures that waiting tasks await. Imported on first use, by a task: asyncio is loaded then."""
     from liteyuki_host.comm.waiting.parking import Parked
 
     return Parked
@@ -168,8 +176,8 @@ def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> 
 
 
 class Turn:
-    """Calls that are made on an event loop after one read of a link there. They may resume tasks and call users' code:
-    nothing else of the loop is in the middle of anything then, neither a task nor the reader.
+    """Calls that are made on an event loop after one read of a link there. They may resume tasks and call users' code,
+    because neither a task nor the reader is in the middle of its work then.
 
     Users' code may run the loop again from inside itself (``nest_asyncio``). asyncio runs the callback of a descriptor
     in one context for all its calls, and a context cannot be entered twice, so that the inner run could not read. So
