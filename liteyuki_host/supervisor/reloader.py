@@ -12,7 +12,7 @@ Its steps are:
 1. Wait as long as the pace of reloads demands. Only a reload for saved files does (``reload_pace.py``).
 2. Wait for a replaced child that is still ending, so that there are never three at once.
 3. If nothing was saved but valid settings that only the host reads, stop here.
-4. If the bot is not ready, restart it at once: there is nothing that works and could be lost.
+4. If the bot is not ready, restart it at once (unless it was stopped): there is nothing that works and could be lost.
 5. Try the new code in a throw-away process, again if files were saved meanwhile. If it fails, the running bot stays.
 6. Restart the bot, or start the new one beside it and let it take over.
 
