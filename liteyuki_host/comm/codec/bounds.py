@@ -1,7 +1,13 @@
 """Bounds in annotations that msgspec does not know: those of ``annotated_types``, as pydantic's users write them.
 
 ``Annotated[int, msgspec.Meta(gt=0)]`` is msgspec's own and checked by its decoder. ``Annotated[int, Gt(0)]`` and
-``Annotated[int, Field(gt=0)]`` are checked here, after it. Neither package is imported: what counts is the annotation.
+``Annotated[int, Field(gt=0)]`` are checked here, after it. Neither package is imported: bounds are recognised by the
+names of their classes and packages.
+
+:func:`bounds_of` walks an annotation once and builds a tree of check objects that mirrors it, with branches only where
+there are bounds. To check a value is to call the root with the value and its place, such as ``$.users[3].age``. Checks
+run on values that msgspec has decoded for the same annotation, so their types are known. The first value outside its
+bounds raises ValueUnreadable with its place. A tree is not changed after it was built.
 """
 
 from __future__ import annotations
@@ -39,6 +45,11 @@ def bounds_of(kind: Any) -> Check | None:
 
 
 def _check_of(kind: Any, known: dict[Any, _Fields]) -> Check | None:
+    """Build the check of one annotation; None when it has no bounds.
+
+    Args:
+        known: the classes met so far in this walk, so that one that contains itself does not recurse for ever.
+    """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if getattr(origin, "__name__", "") in ("NotRequired", "Required", "ReadOnly"):  # of a TypedDict
         return _check_of(arguments[0], known)
@@ -64,6 +75,8 @@ def _check_of(kind: Any, known: dict[Any, _Fields]) -> Check | None:
 
 
 class _Bounds:
+    """The bounds of one ``Annotated``: its own tests, and then those of the type inside."""
+
     def __init__(self, tests: list[_Test], inner: Check | None) -> None:
         self._tests = tests
         self._inner = inner
@@ -81,6 +94,8 @@ class _Bounds:
 
 
 class _Union:
+    """The branches of a union. A value is good if one branch of its class takes it, or if no branch is of its class."""
+
     def __init__(self, branches: list[tuple[type, Check | None]]) -> None:
         self._branches = branches
 
@@ -100,6 +115,8 @@ class _Union:
 
 
 class _Dict:
+    """The keys and values of a mapping; None for the half without bounds."""
+
     def __init__(self, key: Check | None, item: Check | None) -> None:
         self._key = key
         self._item = item
@@ -113,6 +130,8 @@ class _Dict:
 
 
 class _Tuple:
+    """The items of a tuple of fixed length, each with a check of its own or None."""
+
     def __init__(self, checks: list[Check | None]) -> None:
         self._checks = checks
 
@@ -123,6 +142,8 @@ class _Tuple:
 
 
 class _Each:
+    """The items of a list, a set or a tuple of any length, all with the same check."""
+
     def __init__(self, check: Check) -> None:
         self._check = check
 
@@ -213,6 +234,12 @@ def _name(function: Any) -> str:
 
 
 def _test(name: str, entry: Any) -> Iterable[_Test]:
+    """The test of one bound, with its words for the error; nothing for one that is not known here.
+
+    Args:
+        name: of the bound's class.
+        entry: the bound.
+    """
     if name == "Predicate":
         yield entry.func, f"what {_name(entry.func)} accepts"
     elif name == "Gt":
