@@ -1,7 +1,11 @@
 """Values to bytes, with refusals that name the place.
 
-Nearly all values are plain data and take the quick way. Everything else is encoded, decoded again and looked through:
-what nobody could read, or would read as something else, is refused here and not found out there.
+Nearly all values are plain data and take the quick way. Everything else is encoded, and looked through and decoded
+again where it may not be safe: a value that could not be decoded, or would arrive as a different value, is refused here
+and not first noticed by its receiver.
+
+If encoding fails, the innermost part that fails is looked for (:func:`_culprit`), so that the error can name its place
+and type. That costs time only after a failure. The functions keep no state and may be called from any thread.
 """
 
 from __future__ import annotations
@@ -49,6 +53,11 @@ def _encode_other_again(value: Any) -> Any:
 
 
 def _encode_simple(kind: type, value: Any) -> Any:
+    """Turn an object of a subclass of a plain type, or one that stands for a text, into plain data.
+
+    Raises:
+        NotImplementedError: it is neither.
+    """
     # The data itself, whatever the class makes of it when it is converted or printed.
     if issubclass(kind, str):
         return str.__str__(value)
@@ -204,6 +213,7 @@ def _without_useless_defaults(full: Any, slim: Any) -> Any:
 
 
 def _encodes(value: object) -> bool:
+    """Whether *value* can be encoded at all. Encodes it to find out."""
     try:
         _encode_again(value)
     except Exception:
@@ -212,6 +222,7 @@ def _encodes(value: object) -> bool:
 
 
 def _refusal(value: object, error: Exception) -> ValueRefused:
+    """The error that says which part of *value* cannot travel and why, after encoding it has failed with *error*."""
     if isinstance(error, RecursionError) or "Circular reference" in str(error):  # the latter is pydantic's
         return ValueRefused(f"the value is nested deeper than {MAX_DEPTH} levels, or contains itself")
     if isinstance(error, TypeError) and "unhashable" in str(error):
