@@ -1,6 +1,12 @@
 """One child process: its spawn, its signals, its end.
 
-Everything a child starts belongs to its process group (POSIX) or job (Windows) and is gone when the child is.
+Everything a child starts belongs to its process group (POSIX) or job (Windows) and is gone when the child is, unless it
+has left the group.
+
+Each child has a thread of its own (``lycomm-wait-NAME``), which waits for the end, kills what is left of the group, and
+calls ``on_exit`` once. Signals come from any thread. One lock, ``_signals``, keeps the two apart: the thread gives the
+pid back to the system only under that lock, and a signal is sent only under it and only before that. So no signal can
+hit another process that got the same pid.
 """
 
 from __future__ import annotations
@@ -40,8 +46,13 @@ PROBE_SECONDS = 10.0
 class Child:
     """One spawned child. Made by :meth:`spawn`; a new start is a new object.
 
-    Signals may be sent from any thread and at any time: after the end they do nothing, and can never hit a
-    stranger that got the same pid.
+    Signals may be sent from any thread and at any time. After the end they have no effect.
+
+    Attributes:
+        pid: also the number of the child's process group on POSIX. Never changes.
+        started_at: when it was spawned, by ``time.monotonic``. Never changes.
+        _reaped: whether the end was noticed and the pid given back. Set by the waiting thread, under ``_signals``.
+        _job: the Windows job that confines the child; None on POSIX. Closed under ``_signals``.
     """
 
     def __init__(self, name: str, popen: subprocess.Popen[bytes], on_exit: Callable[[int], None]) -> None:
@@ -49,9 +60,9 @@ class Child:
         self.started_at = time.monotonic()
         self._popen = popen
         self._on_exit = on_exit
-        self._signals = threading.Lock()  # nobody signals while the pid is being given back
+        self._signals = threading.Lock()
         self.asked_to_end = False
-        """Set by whoever asks; its end is then no surprise."""
+        """Whether somebody has asked it to end. Set by whoever asks; its end is then no surprise."""
         self.left_behind: Sequence[str] = ()
         """What it had started and was still there at its end, in words; set before ``on_exit`` is called. Looked for
         only after an end with code 0 that nobody asked for."""
@@ -118,6 +129,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
+        """Whether its end has not been noticed yet."""
         return not self._reaped
 
     def interrupt(self) -> None:
@@ -163,6 +175,7 @@ class Child:
             self._signal(self._kill_group)
 
     def _signal(self, send: Callable[[], None]) -> None:
+        """Call *send*, which signals the child, unless its pid has been given back. From any thread."""
         with self._signals:
             if self._reaped:
                 return
@@ -170,11 +183,12 @@ class Child:
                 send()
 
     def _wait(self) -> None:
+        """Wait for the end and report it. The body of the child's thread."""
         while True:
             try:
                 returncode = self._reap()
                 break
-            except Exception as error:  # an end that nobody notices is a bot that nobody starts again
+            except Exception as error:  # try again: without a noticed end, the bot would never be restarted
                 time.sleep(self._boundary.failed(error))
         self._on_exit(returncode)
         self._reap_group()
@@ -210,10 +224,12 @@ class Child:
                     os.waitpid(-self.pid, 0)
 
     def _kill_group(self) -> None:
+        """Kill every process of the group. The caller holds ``_signals``."""
         if sys.platform != "win32":
             os.killpg(self.pid, signal.SIGKILL)
 
     def _close_job(self) -> None:
+        """Close the job, which makes Windows kill all processes in it. The caller holds ``_signals``."""
         if self._job is not None:
             self._job.close()
 
@@ -258,6 +274,7 @@ def _inherited(handles: Sequence[ChildHandles]) -> tuple[dict[str, Any], dict[st
 
 
 def launch_command(spec: ProcessSpec, plan: ProjectPlan) -> list[str]:
+    """The command line that starts the child: its interpreter with lycomm's launcher."""
     command = [str(plan.python), "-m", "liteyuki_host.launch", "--process", spec.name, "--kind", plan.kind]
     if plan.script is not None:
         command += ["--script", str(plan.script)]
@@ -265,6 +282,8 @@ def launch_command(spec: ProcessSpec, plan: ProjectPlan) -> list[str]:
 
 
 def child_environment(spec: ProcessSpec, link: Mapping[str, str]) -> dict[str, str]:
+    """The child's environment: the host's own, lycomm's defaults, the operator's ``env``, and then *link*, which says
+    how to reach the host. Later ones overrule earlier ones."""
     environment = dict(os.environ)
     environment.setdefault("PYTHONUTF8", "1")  # unless the operator has decided
     # Before the operator's own, so that `env` can overrule each of them.
@@ -284,6 +303,7 @@ def child_environment(spec: ProcessSpec, link: Mapping[str, str]) -> dict[str, s
 
 
 def _why_not_spawned(spec: ProcessSpec, plan: ProjectPlan, exc: OSError) -> str:
+    """Say in one line for the operator why the system did not start the child."""
     if not os.path.isdir(plan.folder):  # never raises, unlike Path.is_dir
         return f"{spec.name}: the project folder {plan.folder} does not exist"
     if isinstance(exc, FileNotFoundError):
