@@ -12,6 +12,11 @@ method             how it came to that                       what follows
 
 Each of the methods that the policy may follow returns the seconds until the next start; None when the policy was not
 asked, or allows no further start.
+
+All of it runs on the event loop of the host, so no lock is needed. A wish may change at each ``await``: somebody may
+ask for a stop while the child is being ended. So what follows is decided as late as possible, by a look at
+``process.step`` or ``process.wish`` after the last ``await`` that matters. ``Heard.ENDED`` marks the moment: what is
+asked afterwards is meant for the next child.
 """
 
 from __future__ import annotations
