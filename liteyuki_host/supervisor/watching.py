@@ -1,7 +1,11 @@
 """Follows one child from its spawn until it is gone or has to go, and tells people how it fares.
 
-How a child fares is judged by ``vigil.py``. Here the judgement is acted upon, as far as the child stays: its state is
-shown, and a child that is too old or too large is replaced, if a new one can be started at all.
+``vigil.py`` judges how a child fares. This module acts on the judgement as long as the child stays: it sets the state
+that operators see, and replaces a child that is too old or too large, if a new one can be started at all.
+
+The loop in :meth:`Watching.follow` is driven by ``process.wake``, an event that is set whenever something is heard of
+the child or asked for it, and by the time of the vigil's next look. Each round looks at everything anew, so it does not
+matter which of the two has woken it. Everything runs on the event loop of the host; no lock is needed.
 """
 
 from __future__ import annotations
