@@ -4,9 +4,10 @@ Everything a child starts belongs to its process group (POSIX) or job (Windows) 
 has left the group.
 
 Each child has a thread of its own (``lycomm-wait-NAME``), which waits for the end, kills what is left of the group, and
-calls ``on_exit`` once. Signals come from any thread. One lock, ``_signals``, keeps the two apart: the thread gives the
-pid back to the system only under that lock, and a signal is sent only under it and only before that. So no signal can
-hit another process that got the same pid.
+calls ``on_exit`` once. Signals come from any thread. One lock, ``_signals``, keeps the two apart: where ``os.waitid``
+exists, the thread gives the pid back to the system only under that lock, and a signal is sent only under it and only
+before that. So no signal can hit another process that got the same pid. macOS has ``os.waitid`` from Python 3.13 on;
+with an older one, a signal in the moment between the end of the child and ``_reaped`` is not protected.
 """
 
 from __future__ import annotations
@@ -282,8 +283,8 @@ def launch_command(spec: ProcessSpec, plan: ProjectPlan) -> list[str]:
 
 
 def child_environment(spec: ProcessSpec, link: Mapping[str, str]) -> dict[str, str]:
-    """The child's environment: the host's own, lycomm's defaults, the operator's ``env``, and then *link*, which says
-    how to reach the host. Later ones overrule earlier ones."""
+    """The child's environment: the host's own with lycomm's defaults, overruled by the operator's ``env``, and that by
+    *link*, which says how to reach the host."""
     environment = dict(os.environ)
     environment.setdefault("PYTHONUTF8", "1")  # unless the operator has decided
     # Before the operator's own, so that `env` can overrule each of them.
