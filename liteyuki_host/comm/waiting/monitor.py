@@ -35,7 +35,7 @@ from liteyuki_host.comm.errors import ReentrantCall
 from liteyuki_host.comm.reporting import log
 from liteyuki_host.comm.threads import DaemonThread, core_threads
 
-__all__ = ["MOST_DEFERRED", "PATIENCE", "Held", "Monitor", "leading", "refuse_to_wait"]
+__all__ = ["MOST_DEFERRED", "PATIENCE", "STALLED", "Held", "Monitor", "leading", "refuse_to_wait"]
 
 PATIENCE: Final = 0.05
 """Seconds that a user's call waits for the lock before it is put off. It is held for microseconds, or for as long as
@@ -45,6 +45,10 @@ HURRY: Final = 0.002
 """Seconds that it waits while other calls are put off already. One run of the collector may free a thousand objects
 whose finalizers need a lock that the caller holds, and each of them waits as long as that caller's calls take. Not 0: a
 thread that sends as fast as it can would put off :data:`MOST_DEFERRED` calls in some milliseconds."""
+
+STALLED: Final = 0.2
+"""Seconds without a call performed after which the holder of the lock is taken to wait for something, when too many
+calls are put off already. Several times what a busy machine was seen to keep a thread from running (50 ms)."""
 
 MOST_DEFERRED: Final = 10_000
 """Calls that may be put off at once. One run of the collector over its two young generations frees up to 7,700 objects
@@ -104,7 +108,18 @@ class Monitor:
             anybody, without the lock; taken off by its holder, when they have been performed.
     """
 
-    __slots__ = ("_left_out", "_lines", "_performing", "_size", "acquire", "due", "lock", "owned", "release")
+    __slots__ = (
+        "_left_out",
+        "_lines",
+        "_performed",
+        "_performing",
+        "_size",
+        "acquire",
+        "due",
+        "lock",
+        "owned",
+        "release",
+    )
 
     def __init__(self, lock: Any = None) -> None:
         self.lock = lock = threading.RLock() if lock is None else lock
@@ -113,6 +128,7 @@ class Monitor:
         self.owned: Callable[[], bool] = lock._is_owned  # what threading.Condition relies on, too
         self.due: deque[tuple[Callable[[], object], str, int]] = deque()
         self._performing = False  # somebody is in `perform`; under the lock
+        self._performed = 0  # calls so far; counted under the lock, read by who waits for it
         self._size = 0  # bytes of the calls that are due; a bound for what goes wrong, so it need not be exact
         self._lines: deque[Callable[[], object]] = deque()  # log lines to be said; taken off by whoever settles
         self._left_out = 0  # lines that there was no room for
@@ -160,13 +176,14 @@ class Monitor:
     def _make_room(self) -> bool:
         """Perform what is due, as soon as the lock is to be had; wait for it as long as its holder performs calls.
 
-        False when the holder performed none within :data:`PATIENCE`. It may be in a finalizer that waits for a lock of
+        False when the holder performed none within :data:`STALLED`. It may be in a finalizer that waits for a lock of
         the caller (loguru's, in a sink), so a wait without a limit could last for ever.
         """
-        left = len(self.due)
-        while not self.acquire(True, PATIENCE):
-            left, before = len(self.due), left
-            if left >= before:
+        performed = self._performed
+        while not self.acquire(True, STALLED):
+            # Not the number of calls that are due: it stays the same while others put off as many as are performed.
+            performed, before = self._performed, performed
+            if performed == before:
                 return False
         try:
             self.perform()
@@ -222,6 +239,7 @@ class Monitor:
                     self.say(_failure(what, error))
                 finally:
                     due.popleft()
+                    self._performed += 1
                     self._size = max(self._size - size, 0) if due else 0
         finally:
             self._performing = False
