@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from pair_kit import DEADLINE, children, memory
+from pair_kit import DEADLINE, children, memory, until
 
 from liteyuki_host.comm.errors import LockTimeout, SharedMemoryError
 from liteyuki_host.comm.process.node import Node
@@ -83,31 +83,30 @@ def test_another_process_is_named(three: tuple[SharedMemory, SharedMemory, Share
         assert f"process '{name}' holds it" in str(told.value)
 
 
-def test_the_holder_at_the_end_is_named(three: tuple[SharedMemory, SharedMemory, SharedMemory]) -> None:
-    host, a, b = three
-    first, second = host.lock("lock"), a.lock("lock", timeout=DEADLINE)
-    first.__enter__()
-    waiting = threading.Thread(target=second.__enter__)
-    waiting.start()
+def test_the_holder_at_the_end_is_named() -> None:
     outcome: list[LockTimeout] = []
-    begun = threading.Event()
+    with children("a", "b") as (pair, (a, b)):
+        authority = pair.host.authority
+        first, second = pair.host_memory.lock("lock"), memory(a.node).lock("lock", timeout=DEADLINE)
 
-    def lose() -> None:
-        begun.set()
-        try:
-            with b.lock("lock", timeout=0.3):
-                pass
-        except LockTimeout as error:
-            outcome.append(error)
+        def lose() -> None:
+            try:
+                with memory(b.node).lock("lock", timeout=1):
+                    pass
+            except LockTimeout as error:
+                outcome.append(error)
 
-    losing = threading.Thread(target=lose)
-    losing.start()
-    begun.wait(DEADLINE)
-    first.__exit__(None, None, None)
-    waiting.join(DEADLINE)
-    losing.join(DEADLINE)
+        first.__enter__()
+        waiting, losing = threading.Thread(target=second.__enter__), threading.Thread(target=lose)
+        waiting.start()
+        until(lambda: authority.waiting_for_locks() == {"lock": 1})  # the next in line
+        losing.start()
+        until(lambda: authority.waiting_for_locks() == {"lock": 2})
+        first.__exit__(None, None, None)
+        waiting.join(DEADLINE)
+        losing.join(DEADLINE)
+        second.__exit__(None, None, None)
     assert [error.holder for error in outcome] == ["a"]
-    second.__exit__(None, None, None)
 
 
 def test_a_loser_waits_no_longer(storage: SharedMemory) -> None:
