@@ -126,30 +126,28 @@ def test_a_failing_grant_is_told_and_repeated(lag: Laggards, slow: SlowChild) ->
     assert len(failed) <= 1  # none, if the thread came first to what the reader had left
 
 
-def test_the_thread_survives_a_failing_look(lag: Laggards, slow: SlowChild) -> None:
+def grant_behind_a_failing_look(lag: Laggards, slow: SlowChild) -> None:
+    """Let one look at a slow child fail. Credit is granted and the thread ends all the same, once it has read."""
     writer = Writer()
     slow.failures.append(ValueError("a fault of ours"))
+    assert withhold(lag, writer, 7)
+    until(lambda: not slow.failures)
+    slow.reads()
+    lag.memory_read()
+    assert writer.granted.wait(DEADLINE)
+    until(lambda: not threads())
+
+
+def test_the_thread_survives_a_failing_look(lag: Laggards, slow: SlowChild) -> None:
     with logged() as lines:
-        assert withhold(lag, writer, 7)
-        until(lambda: not slow.failures)
-        slow.reads()
-        lag.memory_read()
-        assert writer.granted.wait(DEADLINE)
-        until(lambda: not threads())
+        grant_behind_a_failing_look(lag, slow)
     assert any("failed inside lycomm; trying again" in line for line in lines)
     assert any("works again" in line for line in lines)
 
 
 def test_a_raising_sink_stops_no_grant(lag: Laggards, slow: SlowChild) -> None:
-    writer = Writer()
-    slow.failures.append(ValueError("a fault of ours"))
     with raising_sink() as lines:
-        assert withhold(lag, writer, 7)
-        until(lambda: not slow.failures)
-        slow.reads()
-        lag.memory_read()
-        assert writer.granted.wait(DEADLINE)
-        until(lambda: not threads())
+        grant_behind_a_failing_look(lag, slow)
     assert lines
 
 
